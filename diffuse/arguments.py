@@ -1,0 +1,193 @@
+"""What was typed after `diffuse <verb>`: flags and overrides in any order, made fit for Hydra."""
+
+import re
+from dataclasses import dataclass, field
+
+from diffuse import usage
+from diffuse.errors import ConfigError, nearest
+
+# flag -> the name Hydra knows it by, and whether a value follows ("?": only if it is one of INFO)
+FLAGS = {
+    "-h": ("--help", ""),
+    "--help": ("--help", ""),
+    "--json": ("--json", ""),
+    "-m": ("--multirun", ""),
+    "--multirun": ("--multirun", ""),
+    "-r": ("--run", ""),
+    "--run": ("--run", ""),
+    "-c": ("--cfg", "value"),
+    "--cfg": ("--cfg", "value"),
+    "-p": ("--package", "value"),
+    "--package": ("--package", "value"),
+    "--resolve": ("--resolve", ""),
+    "-i": ("--info", "?"),
+    "--info": ("--info", "?"),
+    "-cd": ("--config-dir", "value"),
+    "--config-dir": ("--config-dir", "value"),
+    "--hydra-help": ("--hydra-help", ""),
+}
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+CFG = ("job", "hydra", "all")
+
+KEY = re.compile(r"(?:~|\+\+?)?([\w./@:-]+)=(.*)", re.DOTALL)
+SECRET = re.compile(r"api[_-]?key|token|secret|passw(?:or)?d|credential", re.IGNORECASE)
+URL_LOGIN = re.compile(r"://[^/\s@]+@")
+
+ALWAYS_TEXT = ("hypothesis", "name", "outputs")  # a sweep over these makes no sense
+TEXT = ("run", "resume", "trust")
+TEXT_ENDINGS = ("root", "path", "file", "folder")  # of a dotted key, e.g. dataset.root
+LENGTHS = ("train.steps", "train.epochs", "train.images", "train.minutes")
+
+
+@dataclass
+class Arguments:
+    """A command line taken apart."""
+
+    flags: dict[str, str] = field(default_factory=dict)  # "--cfg" -> "job"; "" without a value
+    typed: list[str] = field(default_factory=list)  # overrides, as typed
+    overrides: list[str] = field(default_factory=list)  # the same, as Hydra has to read them
+
+    @property
+    def multirun(self) -> bool:
+        return "--multirun" in self.flags
+
+    def value(self, key: str) -> str | None:
+        """What was typed for a key, the last one if it was typed twice."""
+        matches = [KEY.fullmatch(override) for override in self.typed]
+        values = [match[2] for match in matches if match and match[1] == key]
+        return values[-1] if values else None
+
+
+def parse(verb: str, argv: list[str]) -> Arguments:
+    """Take the words after the verb apart; refuse what can be seen to be wrong without a config."""
+    arguments = Arguments()
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        if word.startswith("-") and word != "-":
+            _take_flag(word, words, arguments.flags)
+        elif verb == "plot" and "=" not in word and arguments.value("what") is None:
+            arguments.typed.append(f"what={word}")
+        else:
+            arguments.typed.append(word)
+    _refuse_flags_together(arguments.flags)
+    for word in arguments.typed:
+        _refuse_secret(word)
+        _refuse_other_words(word, verb)
+    free = [
+        _quoted(word, arguments.multirun)
+        for word in arguments.typed
+        if not _is_absent_group(word, verb)
+    ]
+    arguments.overrides = free + _other_lengths(arguments)
+    return arguments
+
+
+def _take_flag(word: str, words: list[str], flags: dict[str, str]) -> None:
+    flag, equals, value = word.partition("=")
+    if flag not in FLAGS:
+        if SECRET.search(flag):
+            raise ConfigError(_no_secrets(flag.lstrip("-")))
+        raise ConfigError(
+            f"unknown flag {flag!r}; {nearest(flag, [f for f in FLAGS if '--' in f])}"
+        )
+    name, takes = FLAGS[flag]
+    if equals and not takes:
+        raise ConfigError(f"{flag} takes no value")
+    if takes == "value" and not equals:
+        if not words:
+            raise ConfigError(f"{flag} needs a value")
+        value = words.pop(0)
+    if takes == "?" and not equals:
+        value = words.pop(0) if words and words[0] in INFO else "defaults-tree"
+    for known, choices in (("--cfg", CFG), ("--info", INFO)):
+        if name == known and value not in choices:
+            raise ConfigError(f"{flag}: unknown choice {value!r}; {nearest(value, choices)}")
+    flags[name] = value
+
+
+def _refuse_flags_together(flags: dict[str, str]) -> None:
+    modes = [
+        flag for flag in ("--run", "--multirun", "--cfg", "--info", "--hydra-help") if flag in flags
+    ]
+    if len(modes) > 1:
+        raise ConfigError(f"{' and '.join(modes)} cannot go together")
+    if "--resolve" in flags and "--cfg" not in flags:
+        raise ConfigError("--resolve goes with --cfg only")
+
+
+def _no_secrets(key: str) -> str:
+    return (
+        f"{key}: a secret does not belong on the command line or in a config, where it would be "
+        "saved; put it in the environment (WANDB_API_KEY) or in ~/.netrc"
+    )
+
+
+def _refuse_secret(word: str) -> None:
+    """A typed value ends up in config.yaml and overrides.yaml, so a key or password must not."""
+    key, _, value = word.partition("=")
+    if SECRET.search(key) and "=" in word:
+        raise ConfigError(_no_secrets(key.lstrip("+~")))
+    if value.lstrip().startswith(("{", "[")):
+        for inner in re.findall(r"([\w-]+)\s*:", value):
+            if SECRET.search(inner):
+                raise ConfigError(_no_secrets(f"{key}.{inner}"))
+    if URL_LOGIN.search(value):
+        raise ConfigError(_no_secrets(f"{key}: the address names a user or password"))
+
+
+def _refuse_other_words(word: str, verb: str) -> None:
+    match = KEY.fullmatch(word)
+    if not match and not word.startswith("~"):
+        hint = usage.nearest_key(word.partition("=")[0], verb)
+        raise ConfigError(f"{word!r} is not of the form key=value; {hint}")
+
+
+def _is_absent_group(word: str, verb: str) -> bool:
+    """`experiment=null` says what is the default; Hydra has no word for it."""
+    match = KEY.fullmatch(word)
+    groups = usage.root(verb).groups
+    if not match or match[1] not in groups or match[2] not in ("null", ""):
+        return False
+    if groups[match[1]] != "null":
+        options = nearest(match[2], usage.choices(match[1]))
+        raise ConfigError(f"{match[1]}: cannot be {match[2] or 'empty'}; {options}")
+    return True
+
+
+def _quoted(word: str, multirun: bool) -> str:
+    """Quote free text, so that commas, brackets, spaces and `=` in it survive Hydra's grammar."""
+    match = KEY.fullmatch(word)
+    if not match:
+        return word
+    key, value = match[1], match[2]
+    always = key in ALWAYS_TEXT
+    if not (always or key in TEXT or key.rpartition(".")[2] in TEXT_ENDINGS):
+        return word
+    if value in ("", "null") or _is_quoted(value):
+        return word
+    if multirun and not always and "," in value:
+        return word  # a sweep over runs or paths
+    return word[: match.start(2)] + quote(value)
+
+
+def quote(text: str) -> str:
+    """A quoted string of Hydra's grammar that means this text; `${...}` in it stays a reference."""
+    # backslashes count only before a quote
+    text = re.sub(r"(\\*)(?='|\Z)", lambda run: run[1] * 2, text)
+    text = text.replace("'", r"\'")
+    return f"'{text}'"
+
+
+def _is_quoted(value: str) -> bool:
+    """Already one quoted string, by someone who knows Hydra."""
+    return bool(re.fullmatch(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", value, re.DOTALL))
+
+
+def _other_lengths(arguments: Arguments) -> list[str]:
+    """One typed length beats whatever length an experiment set; two are a contradiction."""
+    typed = [key for key in LENGTHS if arguments.value(key) not in (None, "null")]
+    if len(typed) > 1:
+        said = " and ".join(f"{key}={arguments.value(key)}" for key in typed)
+        raise ConfigError(f"{said}: say the length once")
+    return [f"{key}=null" for key in LENGTHS if typed and key not in typed]

@@ -1,0 +1,175 @@
+"""From a config to the objects it means: the one place, besides the commands, that sees a config."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from diffuse import checkpoints, config, grids, hardware, runs, schemas
+from diffuse.data import ImageSet, ImageSpec
+from diffuse.denoiser import Denoiser
+from diffuse.errors import ConfigError, DataError, nearest
+from diffuse.evaluation import Judge
+from diffuse.noise_laws import Law
+from diffuse.sampling import Plan
+from diffuse.schedules import Schedule
+
+
+def process(cfg: DictConfig) -> tuple[Schedule, Law]:
+    """The schedule, and the law by which training draws its levels."""
+    schedule = config.build("schedule", cfg.schedule)
+    return schedule, config.build("noise_law", cfg.noise_law, schedule=schedule)
+
+
+def network(cfg: DictConfig, spec: ImageSpec) -> nn.Module:
+    """The backbone for images like these."""
+    return config.build(
+        "model",
+        cfg.model,
+        channels=spec.channels,
+        size=(spec.height, spec.width),
+        classes=len(spec.classes),
+    )
+
+
+def denoiser(cfg: DictConfig, spec: ImageSpec, device: torch.device) -> Denoiser:
+    """The backbone with its objective, on the device; weights depend on the seed alone."""
+    torch.manual_seed(cfg.seed)
+    _, dtype = hardware.precision(cfg.precision, device)
+    return Denoiser(network(cfg, spec), config.build("objective", cfg.objective), dtype).to(device)
+
+
+def optimizer(cfg: DictConfig, net: nn.Module) -> torch.optim.Optimizer:
+    return config.build("optimizer", cfg.optimizer, net.parameters())
+
+
+def sampler_steps(cfg: DictConfig, schedule: Schedule) -> int:
+    """`steps=`, else what the sampler's yaml says suits it, at most the schedule's table."""
+    if cfg.steps is not None:
+        return cfg.steps
+    levels = len(schedule.table) if schedule.table is not None else cfg.sampler.meta.steps
+    return min(cfg.sampler.meta.steps, levels)
+
+
+def plan(
+    cfg: DictConfig,  # has sampler, grid, steps, clip, start and seed
+    schedule: Schedule,
+    trained: tuple[float, float],  # the range of levels the network knows
+    pixels: tuple[float, float],
+    batch: int,
+    moments: tuple[float, float],
+) -> Plan:
+    """How images are drawn; a grid or sampler that does not fit the schedule is a ConfigError."""
+    steps = sampler_steps(cfg, schedule)
+    sigmas = config.build("grid", cfg.grid, steps=steps, schedule=schedule)
+    return Plan(
+        sampler=config.bind("sampler", cfg.sampler, "denoise", "x", "sigmas", "randn"),
+        sigmas=grids.clipped(sigmas, *trained),
+        range=pixels,
+        clip=cfg.clip != "none",
+        start=cfg.start,
+        seed=cfg.seed,
+        batch=batch,
+        moments=moments,
+    )
+
+
+def judge(cfg: DictConfig, test: ImageSet, train: ImageSet) -> Judge:
+    """The encoder that `encoder=` names, with the reference it compares with."""
+    encoder = config.build("encoder", cfg.encoder, spec=test.spec)
+    return Judge(encoder.to(hardware.device(cfg.device)), test, train)
+
+
+def sampling_batch(wanted: int | None, n: int, device: torch.device) -> int:
+    """Images the network sees at once: enough to keep the device busy, no more than are drawn."""
+    return min(n, wanted or (64 if device.type == "cpu" else 512))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training run brought back to life."""
+
+    folder: Path
+    cfg: DictConfig  # of the training
+    state: dict[str, Any]  # of the checkpoint
+    spec: ImageSpec
+    denoiser: Denoiser
+    schedule: Schedule
+    checkpoint: Path
+    sha256: str  # of the weights' file
+
+    @property
+    def levels(self) -> tuple[float, float]:
+        low, high = self.state["levels"]
+        return low, high
+
+    @property
+    def range(self) -> tuple[float, float]:
+        low, high = self.cfg.range
+        return low, high
+
+    @property
+    def conditional(self) -> bool:
+        return bool(self.cfg.model.get("conditional"))
+
+
+def saved_config(folder: Path) -> DictConfig:
+    """The config of a run. It is data: names that reach outside our rooms need `trust=`."""
+    path = folder / "config.yaml"
+    try:
+        cfg = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing") from None
+    except Exception as e:  # yaml's errors share no base with OmegaConf's
+        raise DataError(f"{path} is damaged: {' '.join(str(e).split())}") from None
+    if not isinstance(cfg, DictConfig):
+        raise DataError(f"{path} is damaged: it holds no mapping")
+    merged = OmegaConf.merge(OmegaConf.structured(schemas.SCHEMAS["train"]), cfg)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def restore(folder: Path, checkpoint: int | str | None, weights: str, cfg: DictConfig) -> Trained:
+    """The denoiser of a run with the weights of a checkpoint, which is verified first."""
+    trained_cfg = saved_config(folder)
+    path = _checkpoint(folder, checkpoint)
+    state = checkpoints.load_state(path)
+    spec = ImageSpec(**{**state["spec"], "classes": tuple(state["spec"]["classes"])})
+    device = hardware.device(cfg.device)
+    if cfg.precision != "auto":
+        trained_cfg.precision = cfg.precision
+    elif device.type != state["device"]:
+        trained_cfg.precision = "auto"
+    model = denoiser(trained_cfg, spec, device)
+    file = "ema" if weights == "ema" else "model"
+    try:
+        model.net.load_state_dict(checkpoints.load_tensors(path, file))
+    except RuntimeError as e:
+        message = " ".join(str(e).split())[:200]
+        raise DataError(f"{path / file}.safetensors does not fit {folder}: {message}") from None
+    schedule, _ = process(trained_cfg)
+    digest = checkpoints.sha256(path, file)
+    return Trained(folder, trained_cfg, state, spec, model.eval(), schedule, path, digest)
+
+
+def _checkpoint(folder: Path, which: int | str | None) -> Path:
+    """A verified checkpoint: a step, "best", or null = the newest whole one."""
+    checkpoint_folder = folder / "checkpoints"
+    if which is None:
+        newest = checkpoints.newest(checkpoint_folder)
+        if newest is None:
+            raise DataError(f"{folder} has no whole checkpoint")
+        return newest
+    steps = checkpoints.steps(checkpoint_folder)
+    if which == "best":
+        which = runs.read(folder).get("best", {}).get("step")
+        if which is None:
+            raise ConfigError(f"{folder} has no best checkpoint: train with train.eval_every=")
+    if which not in steps:
+        raise ConfigError(f"{folder} has no checkpoint {which}; {nearest(str(which), map(str, steps))}")
+    path = checkpoints.at(checkpoint_folder, int(which))
+    checkpoints.verify(path)
+    return path

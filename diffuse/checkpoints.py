@@ -1,0 +1,175 @@
+"""Checkpoints: folders of safetensors and JSON that appear whole or not at all.
+
+checkpoints/step_00000500/  model.safetensors  ema.safetensors  optimizer.safetensors  state.json
+                            MANIFEST.json (size and sha256 of each, written last)
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffuse.errors import DataError, NoSpaceError
+
+if TYPE_CHECKING:  # torch is slow to import, and `runs` only asks which checkpoints there are
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "MANIFEST.json"
+
+
+def save(folder: Path, step: int, tensors: dict[str, dict[str, "Tensor"]], state: Any) -> Path:
+    """Write folder/step_<step>: temporary folder, fsync, manifest last, rename, fsync the parent.
+
+    Raises NoSpaceError naming the path and the bytes; what was saved before is untouched.
+    """
+    from safetensors.torch import save as to_bytes
+
+    files = {f"{name}.safetensors": to_bytes(_contiguous(t)) for name, t in tensors.items()}
+    files["state.json"] = json.dumps(state, indent=1).encode()
+    manifest = {
+        n: {"bytes": len(b), "sha256": hashlib.sha256(b).hexdigest()} for n, b in files.items()
+    }
+    files[MANIFEST] = json.dumps(manifest, indent=1).encode()
+    final = folder / f"step_{step:08d}"
+    temporary = folder / f".tmp-{final.name}-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        for name, content in files.items():
+            with open(temporary / name, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        _fsync(temporary)
+        if final.exists():  # a damaged one that training passed again
+            shutil.rmtree(final)
+        os.rename(temporary, final)
+        _fsync(folder)
+    except OSError as e:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            size = sum(map(len, files.values()))
+            raise NoSpaceError(f"no space for {final} ({size:,} bytes): {e.strerror}") from e
+        raise
+    return final
+
+
+def _contiguous(tensors: dict[str, "Tensor"]) -> dict[str, "Tensor"]:
+    return {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
+
+
+def _fsync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def verify(path: Path) -> None:
+    """Raise DataError, naming the file, unless every file of a checkpoint is as it was written."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+    except (OSError, json.JSONDecodeError):
+        raise DataError(f"{path} is not a whole checkpoint: no readable {MANIFEST}") from None
+    for name, wanted in manifest.items():
+        try:
+            content = (path / name).read_bytes()
+        except OSError as e:
+            raise DataError(f"{path / name} cannot be read: {e.strerror}") from None
+        if len(content) != wanted["bytes"]:
+            raise DataError(
+                f"{path / name} has {len(content):,} bytes instead of {wanted['bytes']:,}"
+            )
+        if hashlib.sha256(content).hexdigest() != wanted["sha256"]:
+            raise DataError(f"{path / name} is damaged: its sha256 is not the one in {MANIFEST}")
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps that have a checkpoint, damaged or not, in order."""
+    return sorted(int(p.name[5:]) for p in folder.glob("step_*") if p.name[5:].isdigit())
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole: damaged ones are passed over with a warning."""
+    for step in reversed(steps(folder)):
+        try:
+            verify(at(folder, step))
+        except DataError as e:
+            log.warning("%s; looking for an older checkpoint", e)
+            continue
+        return at(folder, step)
+    return None
+
+
+def at(folder: Path, step: int) -> Path:
+    return folder / f"step_{step:08d}"
+
+
+def load_tensors(path: Path, name: str) -> dict[str, "Tensor"]:
+    """One file of tensors of a checkpoint that `verify` has passed."""
+    from safetensors.torch import load_file
+
+    return load_file(path / f"{name}.safetensors")
+
+
+def sha256(path: Path, name: str) -> str:
+    """The sha256 of one file of tensors, as `save` wrote it down."""
+    manifest = json.loads((path / MANIFEST).read_text())
+    return manifest[f"{name}.safetensors"]["sha256"]
+
+
+def load_state(path: Path) -> Any:
+    return json.loads((path / "state.json").read_text())
+
+
+def purge(folder: Path, keep: int, protect: Iterable[int] = ()) -> None:
+    """Delete all but the newest `keep` checkpoints and the protected ones, and dead temporaries."""
+    spared = {*steps(folder)[-keep:], *protect}
+    for step in steps(folder):
+        if step not in spared:
+            shutil.rmtree(at(folder, step), ignore_errors=True)
+    for temporary in folder.glob(".tmp-*"):
+        if not alive(int(temporary.name.rsplit("-", 1)[1])):
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def alive(pid: int) -> bool:
+    """Is there such a process on this machine?"""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def pack(state: Any, tensors: dict[str, "Tensor"], path: str = "") -> Any:
+    """A nested optimizer state as JSON; its tensors go into `tensors`, by their path."""
+    if isinstance(state, dict):
+        return {str(k): pack(v, tensors, f"{path}/{k}") for k, v in state.items()}
+    if isinstance(state, (list, tuple)):
+        return [pack(v, tensors, f"{path}/{i}") for i, v in enumerate(state)]
+    if hasattr(state, "numel"):
+        tensors[path] = state
+        return {"$tensor": path}
+    return state
+
+
+def unpack(packed: Any, tensors: dict[str, "Tensor"]) -> Any:
+    """The inverse of `pack`: whole numbers among the keys become ints again."""
+    if isinstance(packed, dict):
+        if set(packed) == {"$tensor"}:
+            return tensors[packed["$tensor"]]
+        return {int(k) if k.isdigit() else k: unpack(v, tensors) for k, v in packed.items()}
+    if isinstance(packed, list):
+        return [unpack(v, tensors) for v in packed]
+    return packed

@@ -1,0 +1,67 @@
+"""What is looked at while training: the held-out loss, a grid from fixed noise, a quick FID."""
+
+import copy
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffuse import plots
+from diffuse.data import ImageSet, to_range
+from diffuse.denoiser import Denoiser
+from diffuse.evaluation import Judge, Scores
+from diffuse.noise_laws import Law
+from diffuse.sampling import Plan, images
+from diffuse.seeds import generator
+from diffuse.training import Training
+
+HELD_OUT = 1024  # test images in a held-out loss
+
+
+class Checkup:
+    """Looks at a training without touching it: its own copy, its own noise, the averaged weights."""
+
+    def __init__(self, training: Training, test: ImageSet, law: Law, plan: Plan) -> None:
+        self.training, self.test, self.law, self.plan = training, test, law, plan
+        self.copy = copy.deepcopy(training.denoiser).eval()
+        self.conditional = bool(getattr(training.denoiser.net, "classes", 0))
+
+    def averaged(self) -> Denoiser:
+        """The denoiser with the averaged weights of the moment."""
+        self.copy.net.load_state_dict(self.training.ema.weights)
+        return self.copy
+
+    def grid(self, n: int) -> Image.Image:
+        """The same n images every time, a class a row if the model knows classes."""
+        drawn, labels = self._draw(n)
+        if not self.conditional:
+            return plots.grid(drawn)
+        return plots.grid(*plots.by_class(drawn, labels))
+
+    def score(self, judge: Judge, n: int) -> Scores:
+        """A quick FID: only good for comparing with others of the same n."""
+        drawn, _ = self._draw(n)
+        return judge.score(drawn, subsets=20, subset_size=min(n, 100))
+
+    def _draw(self, n: int) -> tuple[Tensor, Tensor]:
+        parts = list(images(self.averaged(), self.test.spec, self.plan, n))
+        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+    @torch.no_grad()
+    def loss(self) -> float:
+        """The mean loss of the weights being trained on up to 1,024 test images.
+
+        Levels and noise are the same every time.
+        """
+        denoiser = self.training.denoiser.eval()
+        n = min(HELD_OUT, len(self.test))
+        random = generator(self.plan.seed, "held out")
+        sigma = self.law(n, random)
+        eps = torch.randn((n, *self.test.spec.shape), generator=random)
+        total = 0.0
+        for part in torch.arange(n).split(128):
+            x0 = to_range(self.test.batch(part), self.plan.range)
+            label = self.test.labels[part.to(self.test.labels.device)]
+            losses = denoiser.loss(x0, sigma[part], eps[part].to(x0.device), label)
+            total += losses.sum().item()
+        return total / n

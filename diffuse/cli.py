@@ -1,0 +1,158 @@
+"""`diffuse <verb>`: help at once, Hydra for the config, one line for an error, an exit code."""
+
+import errno
+import importlib
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffuse import usage
+from diffuse.commands import VERBS
+from diffuse.errors import ConfigError, DiffuseError, NoSpaceError, nearest
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from diffuse.arguments import Arguments
+
+INTERRUPTED, CLOSED_PIPE = 130, 141
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        code = _dispatch(words)
+        sys.stdout.flush()  # a closed pipe shows here rather than at exit
+        return code
+    except SystemExit as leaving:  # e.g. 143, after a command has saved its work
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except BaseException as error:
+        return report(error)
+
+
+def _dispatch(words: list[str]) -> int:
+    verb, rest = (words[0], words[1:]) if words else ("--help", [])
+    if verb in ("--help", "-h", "help"):
+        topic = rest[0] if rest else ""
+        print(usage.page(topic) if topic in VERBS else usage.front_page())
+    elif verb == "--version":
+        from diffuse import __version__
+
+        print(f"diffuse {__version__}")
+    elif verb == "completion":
+        from diffuse import completion
+
+        return completion.main(rest)
+    elif verb not in VERBS:
+        kind = "flag" if verb.startswith("-") else "command"
+        raise ConfigError(f"unknown {kind} {verb!r}; {nearest(verb, VERBS)}")
+    elif {"--help", "-h"} & set(rest):
+        print(usage.page(verb))
+    else:
+        return _hydra_verb(verb, rest)
+    return 0
+
+
+def _hydra_verb(verb: str, rest: list[str]) -> int:
+    from diffuse import arguments
+
+    parsed = arguments.parse(verb, rest)
+    from diffuse import composing  # Hydra: a tenth of a second
+
+    if parsed.flags.get("--cfg") == "job" and "--package" not in parsed.flags:
+        cfg = composing.compose(verb, parsed)
+        print(composing.as_yaml(cfg, resolve="--resolve" in parsed.flags))
+        return 0
+    _log_to_stderr()
+    if parsed.multirun:
+        from diffuse import sweeping
+
+        return sweeping.sweep(verb, parsed)
+    codes: list[int] = []
+
+    def job(cfg: "DictConfig") -> None:
+        codes.append(run_command(verb, parsed, cfg, parsed.typed))
+
+    composing.run(verb, parsed, job)
+    return codes[0] if codes else 0  # none ran: --info or --cfg hydra
+
+
+def run_command(
+    verb: str,
+    parsed: "Arguments",
+    cfg: "DictConfig",
+    overrides: list[str],  # as typed; in a sweep, those of this job
+    folder: Path | None = None,  # in a sweep, that of this job
+) -> int:
+    """Make the config final and hand it to commands/<verb>.py."""
+    from diffuse import composing, config, schemas
+
+    cfg = composing.finished(verb, cfg)
+    if cfg.trust and parsed.value("trust") is None:
+        raise ConfigError(f"trust={cfg.trust} counts on the command line only")
+    config.trust(cfg.trust)
+    chosen = composing.choices()
+    cfg.name = schemas.run_name(cfg, chosen)
+    job = config.Job(verb, overrides, "--json" in parsed.flags, folder, chosen)
+    return importlib.import_module(f"diffuse.commands.{verb}").main(cfg, job) or 0
+
+
+def report(error: BaseException) -> int:
+    """Say what went wrong on stderr, in one line; the exit code for it."""
+    if isinstance(error, BrokenPipeError):
+        # whoever read our output has left; without this Python would complain about it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        error = NoSpaceError(f"no space left on the disk: {error.filename or error.strerror}")
+    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    if full:
+        traceback.print_exception(error)
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    if isinstance(error, DiffuseError):
+        return error.exit_code
+    if not full:
+        print("set HYDRA_FULL_ERROR=1 for the traceback", file=sys.stderr)
+    return 1
+
+
+def one_line(error: BaseException) -> str:
+    """An error for a person: its text, and its type only if nobody foresaw it."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, DiffuseError) else f"unexpected {type(error).__name__}: {text}"
+
+
+class _Stderr:
+    """Whatever sys.stderr is at the moment: a progress bar replaces it while it is up."""
+
+    def write(self, text: str) -> None:
+        sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def _with_prefix(record: logging.LogRecord) -> bool:
+    record.prefix = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+    return True
+
+
+def _log_to_stderr() -> None:
+    """The `diffuse` logger as plain lines; called again, it changes nothing."""
+    logging.raiseExceptions = False  # a closed pipe is not worth a traceback
+    logger = logging.getLogger("diffuse")
+    logger.setLevel(logging.INFO)
+    if any(handler.name == "stderr" for handler in logger.handlers):
+        return
+    handler = logging.StreamHandler(_Stderr())
+    handler.set_name("stderr")
+    handler.addFilter(_with_prefix)
+    handler.setFormatter(logging.Formatter("%(prefix)s%(message)s"))
+    logger.addHandler(handler)

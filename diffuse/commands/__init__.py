@@ -1,0 +1,9 @@
+"""The commands, one short file each. Only this table is imported to print `diffuse --help`."""
+
+VERBS = {
+    "train": "train a diffusion model",
+    "sample": "draw images from a training run",
+    "eval": "FID and KID of a training run, beside real images",
+    "encoder": "train the classifier that FID and KID are measured with",
+    "plot": "a data set as a picture: a grid, mean and std, class counts",
+}

@@ -1,0 +1,145 @@
+"""Train the classifier that FID and KID are measured with."""
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from diffuse import config, hardware, runs
+from diffuse.classifier import (
+    Classifier,
+    accuracy,
+    new_classifier,
+    round_weights,
+    train_classifier,
+    training_steps,
+)
+from diffuse.config import Job
+from diffuse.console import Meter, clock, print_json, print_table
+from diffuse.data import ImageSet, open_dataset, unfit
+from diffuse.data.images import resized
+from diffuse.encoders import FILE, save_encoder
+from diffuse.errors import ConfigError
+from diffuse.interrupts import Interrupts
+
+LARGEST = 64  # pixels: larger images are shrunk to this, a small network sees no more
+BLOCKS = (1, 1, 2)  # in the three stages, of width, 2 width and 4 width channels
+LOG_EVERY = 50
+
+
+def main(cfg: DictConfig, job: Job) -> int:
+    """Check everything, then claim a run folder, then train and save."""
+    if cfg.precision == "fp16":
+        raise ConfigError("precision: fp16 would need a loss scale; use auto, bf16 or fp32 here")
+    config.bind("optimizer", cfg.optimizer, "params")
+    device = hardware.device(cfg.device)
+    cfg.precision, _ = hardware.precision(cfg.precision, device)
+    train, test = (_native(open_dataset(cfg.dataset, split)) for split in ("train", "test"))
+    spec = train.spec
+    if len(spec.classes) < 2:
+        raise ConfigError(f"dataset {spec.name} has {len(spec.classes)} classes, two are needed")
+    net = new_classifier(spec.channels, len(spec.classes), cfg.width, BLOCKS, cfg.seed)
+    plan = {
+        "dataset": f"{spec.name}: {len(train)} images {spec.channels}x{spec.height}x{spec.width}",
+        "classes": str(len(spec.classes)),
+        "parameters": f"{sum(p.numel() for p in net.parameters()):,}",
+        "features": str(net.dim),
+        "training": f"{cfg.epochs} epochs, batch {cfg.batch}, {cfg.precision}",
+        "device": hardware.describe(device),
+    }
+    if cfg.dry_run:
+        print_json(plan) if job.json else print_table("encoder, if it were trained", plan)
+        return 0
+    folder = job.folder or runs.claim(Path(cfg.outputs), job.command, cfg.name)
+    facts = {"name": cfg.name, "hypothesis": cfg.hypothesis, "smoke": cfg.smoke, "seed": cfg.seed}
+    yaml = OmegaConf.to_yaml(cfg, resolve=True)
+    run = runs.Run.start(folder, job.command, yaml, job.overrides, **facts)
+    with Interrupts(at_once=True), run.watched():
+        _train(cfg, run, net.to(device), train)
+        round_weights(net)
+        share = accuracy(net, test.images.to(device), test.labels.to(device))
+        sha256 = save_encoder(folder / FILE, net, _about(cfg, job, train, test, share))
+        run.finish("done", accuracy=share, sha256=sha256)
+    if job.json:
+        print_json({**run.facts, "file": str(folder / FILE)})
+        return 0
+    rows = {
+        "test accuracy": f"{share:.4f} of {len(test)} images",
+        "seconds": clock(run.facts["seconds"]),
+        "file": f"{folder / FILE}, {(folder / FILE).stat().st_size:,} bytes",
+        "sha256": sha256,
+        "use it": f"diffuse eval encoder=classifier encoder.path={shlex.quote(str(folder))}",
+    }
+    print_table(f"encoder {cfg.name}", plan | rows)
+    return 0
+
+
+def _train(cfg: DictConfig, run: runs.Run, net: Classifier, train: ImageSet) -> None:
+    device = next(net.parameters()).device
+    steps = train_classifier(
+        net,
+        config.build("optimizer", cfg.optimizer, net.parameters()),
+        train.images.to(device),
+        train.labels.to(device),
+        epochs=cfg.epochs,
+        batch=cfg.batch,
+        crop=_crop(train),
+        flip=train.flip,
+        seed=cfg.seed,
+        dtype=hardware.PRECISIONS[cfg.precision],
+    )
+    total = training_steps(len(train), cfg.epochs, cfg.batch)
+    with Meter("encoder", total, images=min(cfg.batch, len(train))) as meter:
+        for step in steps:
+            if step.number % LOG_EVERY == 0 or step.number == total:
+                run.log(step=step.number, loss=float(step.loss), lr=step.lr)
+            if meter.due():
+                meter.show(step.number, f"loss {float(step.loss):.3f}")
+
+
+def _native(images: ImageSet) -> ImageSet:
+    """At the data's own size, as evaluation sees them, or shrunk to `LARGEST`."""
+    spec = images.spec
+    pixels = unfit(images.images, spec)
+    shrink = min(1.0, LARGEST / max(spec.native_height, spec.native_width))
+    height, width = (max(1, round(s * shrink)) for s in (spec.native_height, spec.native_width))
+    if shrink < 1:
+        pixels = resized(pixels, height, width)
+    spec = dataclasses.replace(spec, height=height, width=width)
+    return dataclasses.replace(images, spec=spec, images=pixels)
+
+
+def _crop(images: ImageSet) -> int:
+    """How far training shifts an image: 2 pixels of 28."""
+    return max(1, round(min(images.spec.height, images.spec.width) / 14))
+
+
+def _about(
+    cfg: DictConfig, job: Job, train: ImageSet, test: ImageSet, share: float
+) -> dict[str, Any]:
+    """What the file says of itself: all that its weights depend on, and nothing of the moment."""
+    spec = train.spec
+    return {
+        "name": f"{spec.name}-classifier",
+        "dataset": spec.name,
+        "channels": spec.channels,
+        "height": spec.height,
+        "width": spec.width,
+        "classes": list(spec.classes),
+        "test_accuracy": share,
+        "data": {"train_sha256": train.sha256, "test_sha256": test.sha256},
+        "training": {
+            "command": shlex.join(["diffuse", job.command, *job.overrides]),
+            "epochs": cfg.epochs,
+            "batch": cfg.batch,
+            "crop": _crop(train),
+            "flip": train.flip,
+            "optimizer": OmegaConf.to_container(cfg.optimizer, resolve=True),
+            "seed": cfg.seed,
+            "precision": cfg.precision,
+            "device": hardware.describe(hardware.device(cfg.device)),
+        },
+        "versions": runs.versions(),
+    }

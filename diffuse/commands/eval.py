@@ -1,0 +1,115 @@
+"""FID and KID of a training run, beside the same numbers of real images."""
+
+import logging
+import time
+
+from omegaconf import DictConfig
+
+from diffuse import assembly, config, hardware, runs
+from diffuse.assembly import Trained
+from diffuse.commands import sample
+from diffuse.config import Job
+from diffuse.console import clock, print_json, print_table
+from diffuse.data import open_dataset
+from diffuse.evaluation import Judge
+from diffuse.interrupts import Interrupts
+from diffuse.sampling import Plan
+from diffuse.trackers import Quiet
+
+log = logging.getLogger(__name__)
+
+
+def main(cfg: DictConfig, job: Job) -> int:
+    """Check the config, restore the run, open its data, then claim a folder, draw and compare."""
+    sample.check(cfg)
+    config.bind("encoder", cfg.encoder, "spec")
+    trained, plan = sample.restore(cfg)
+    label = sample.class_number(cfg, trained)
+    if cfg.dry_run:
+        print_table("Plan (nothing is written)", sample.facts(cfg, trained, plan))
+        return 0
+    test = open_dataset(trained.cfg.dataset, "test")
+    judge = assembly.judge(cfg, test, open_dataset(trained.cfg.dataset, "train"))
+    folder, run = sample.begin("eval", cfg, job, trained)
+    tracker = Quiet(config.build("tracker", cfg.tracker))
+    with run.logged(), run.watched(), Interrupts(at_once=True):
+        started = time.monotonic()
+        tracker.start(folder, cfg.name, dict(run.facts))
+        drawn, labels, calls, seconds = sample.draw(trained, plan, cfg.n, label)
+        grid = sample.save_grid(folder, trained, drawn, labels)
+        if cfg.save:
+            sample.save(folder, cfg.save, drawn, labels)
+        scores = judge.score(drawn, cfg.kid_subsets, cfg.kid_subset_size)
+        record = scores.record() | _protocol(cfg, trained, plan, judge, calls)
+        record["images_per_second"] = round(cfg.n / seconds, 2)
+        record["seconds"] = round(time.monotonic() - started, 1)
+        runs.write_json(folder / "record.json", record)
+        run.log(step=trained.state["step"], n=scores.n, fid=scores.fid, kid=scores.kid)
+        tracker.log(trained.state["step"], {"fid": scores.fid, "kid": scores.kid})
+        tracker.image(trained.state["step"], "samples", grid)
+        run.finish("done")
+        tracker.finish()
+    if job.json:
+        print_json(record | {"folder": str(folder)})
+    else:
+        rows = _rows(record) | {"grid": str(grid), "run": str(trained.folder), "record": str(folder)}
+        print_table(f"FID of {cfg.name}, step {trained.state['step']:,}", rows)
+    return 0
+
+
+def _protocol(
+    cfg: DictConfig, trained: Trained, plan: Plan, judge: Judge, calls: int
+) -> dict[str, object]:
+    """Everything the numbers depend on."""
+    encoder, test = judge.encoder, judge.test
+    return {
+        "schema": runs.SCHEMA,
+        "encoder": {
+            "name": encoder.name,
+            "sha256": encoder.sha256,
+            "size": [encoder.height, encoder.width],
+            "filter": encoder.filter,
+        },
+        "reference": {"dataset": test.spec.name, "split": "test", "n": len(test),
+                      "sha256": test.sha256},
+        "weights": sample.weights(cfg, trained),
+        "sampler": {
+            "name": cfg.sampler.name,
+            "options": {k: v for k, v in cfg.sampler.items() if k not in ("name", "meta")},
+            "grid": dict(cfg.grid),
+            "steps": len(plan.sigmas) - 1,
+            "nfe": calls,
+            "start": plan.start,
+            "clip": "range" if plan.clip else "none",
+            "batch": plan.batch,
+            "label": cfg.label,
+        },
+        "range": list(plan.range),
+        "seeds": {"seed": plan.seed, "first": 0, "last": cfg.n - 1},
+        "device": hardware.describe(next(trained.denoiser.parameters()).device),
+        "dtype": str(trained.denoiser.precision).removeprefix("torch."),
+        "revision": runs.git_revision(),
+        "versions": runs.versions(),
+    }  # fmt: skip
+
+
+def _rows(record: dict) -> dict[str, str]:
+    """The record as a person wants it: each number beside what it is compared with."""
+    fid, kid, encoder, drawn = record["fid"], record["kid"], record["encoder"], record["sampler"]
+    low, high = fid["ci95"]
+    reference = record["reference"]
+    floor = "real images" if record["floor_n"] == record["n"] else f"{record['floor_n']} real images"
+    return {
+        "FID": f"{fid['value']:.3f}  (95%: {low:.3f} to {high:.3f})",
+        f"  {floor}": f"{fid['floor']:.3f}",
+        "KID x 1000": f"{1e3 * kid['value']:.3f} +- {1e3 * kid['sd']:.3f}",
+        f"  {floor} ": f"{1e3 * kid['floor']:.3f}",
+        "n": f"{record['n']:,}",
+        "reference": f"{reference['dataset']} {reference['split']}, {reference['n']:,} images",
+        "encoder": f"{encoder['name']} ({encoder['sha256'][:8]})",
+        "weights": f"step {record['weights']['step']:,}, {'ema' if record['weights']['ema'] else 'raw'}",
+        "sampler": f"{drawn['name']}, grid {drawn['grid']['name']}, start {drawn['start']}",
+        "NFE": f"{drawn['nfe']}",
+        "speed": f"{record['images_per_second']:.1f} images/s",
+        "time": clock(record["seconds"]),
+    }

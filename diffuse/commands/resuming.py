@@ -1,0 +1,81 @@
+"""`resume=`: which run to continue, and whether this command still means the same training."""
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from diffuse import assembly, checkpoints, runs, schemas
+from diffuse.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+# what a training is about; anything else may change when it is continued
+FIXED = (
+    "dataset", "model", "objective", "schedule", "noise_law", "optimizer", "range", "seed",
+    "train.batch", "train.shuffle", "train.label_dropout", "train.ema", "train.lr_schedule",
+    "train.warmup", "train.clip_grad",
+)  # fmt: skip
+
+
+def folder(cfg: DictConfig) -> Path | None:
+    """The run to continue; None = a new one."""
+    outputs = Path(cfg.outputs)
+    if cfg.resume == "none":
+        return None
+    if cfg.resume not in ("auto", "must"):
+        found = runs.find(outputs, cfg.resume)
+    else:
+        found = runs.latest(outputs, "train", cfg.name)
+    if found is not None and checkpoints.newest(found / "checkpoints"):
+        if runs.is_alive(found):
+            raise ConfigError(f"resume: {found} is being trained by another process")
+        return found
+    if cfg.resume == "auto":
+        return None
+    where = found or outputs / "train" / cfg.name
+    raise ConfigError(f"resume={cfg.resume}: {where} has no whole checkpoint to continue from")
+
+
+def continued(cfg: DictConfig, folder: Path) -> DictConfig:
+    """The config to go on with: this command's, with the length that the run began with."""
+    saved = assembly.saved_config(folder)
+    different = _differences(cfg, saved)
+    if different:
+        raise ConfigError(
+            f"resume: {folder} was started with other settings ({'; '.join(different)}); "
+            "use those, or resume=none for a new run"
+        )
+    unit, _ = schemas.length(cfg.train)
+    if unit == "minutes":
+        for other in schemas.LENGTHS:
+            cfg.train[other] = saved.train[other]
+    log.info("continuing %s", folder)
+    return cfg
+
+
+def _differences(cfg: DictConfig, saved: DictConfig) -> list[str]:
+    """E.g. "schedule.betamax: 0.02 there, 0.01 here"."""
+    there, here = _flat(saved), _flat(cfg)
+    return [
+        f"{key}: {there.get(key)} there, {here.get(key)} here"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key) != here.get(key)
+    ]
+
+
+def _flat(cfg: DictConfig) -> dict[str, str]:
+    """The fixed keys of a config, with dots: values as text, so that 1 and 1.0 differ not at all."""
+    flat: dict[str, str] = {}
+
+    def walk(key: str, value: object) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                walk(f"{key}.{name}", inner)
+        else:
+            flat[key] = str(float(value)) if isinstance(value, (int, float)) else str(value)
+
+    for key in FIXED:
+        node = OmegaConf.select(cfg, key)
+        walk(key, OmegaConf.to_container(node) if OmegaConf.is_config(node) else node)
+    return flat

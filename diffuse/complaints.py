@@ -1,0 +1,100 @@
+"""What Hydra and OmegaConf complain about, in one line: where, what was given, what is nearest."""
+
+import re
+from collections.abc import Iterable
+
+import yaml
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException, ValidationError
+
+from diffuse import usage
+from diffuse.errors import nearest
+
+KINDS = {"Integer": "an integer", "Float": "a number", "bool": "true or false"}
+
+
+def complaint(error: BaseException, verb: str) -> str:
+    """One line for an exception that came out of composing a config of `verb`."""
+    chain = list(_chain(error))
+    where = ""
+    if inside := re.match(r"In '([^']+)': \w+ raised while composing", str(error)):
+        where = f"{inside[1]}: "  # an experiment, say
+    for link in chain:
+        if isinstance(link, OverrideParseException):
+            return f"cannot read {link.override!r}: {_first_line(link.__cause__ or link)}"
+        if isinstance(link, MissingConfigException):
+            return _unknown_choice(link)
+        if isinstance(link, yaml.MarkedYAMLError) and link.problem_mark:
+            mark = link.problem_mark
+            return f"{mark.name}, line {mark.line + 1}: {link.problem}"
+        if isinstance(link, OmegaConfBaseException) and link.full_key:
+            return where + _of_a_key(link, verb)
+    return _of_a_message(str(error), verb)
+
+
+def unknown_key(key: str, verb: str, siblings: Iterable[object] = ()) -> str:
+    """`siblings` are the keys that stand where this one was looked for, inside a group."""
+    group, _, name = key.partition(".")
+    if group in usage.root(verb).groups and name:
+        own = [f"{group}.{sibling}" for sibling in siblings]
+        others = [choice for choice in usage.choices(group) if _mentions(group, choice, name)]
+        if others:
+            return f"unknown key {key!r}; this {group} has none, {' and '.join(others)} would"
+        return f"unknown key {key!r}; {nearest(key, own)}"
+    return f"unknown key {key!r}; {usage.nearest_key(key, verb)}"
+
+
+def _chain(error: BaseException | None) -> Iterable[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first_line(error: BaseException | str) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _mentions(group: str, choice: str, name: str) -> bool:
+    text = (usage.conf_folder() / group / f"{choice}.yaml").read_text(encoding="utf-8")
+    return re.search(rf"^{re.escape(name)}:", text, re.MULTILINE) is not None
+
+
+def _unknown_choice(error: MissingConfigException) -> str:
+    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+    options = error.options or usage.choices(group)
+    return f"{group}: unknown choice {choice!r}; {nearest(choice, options)}"
+
+
+def _of_a_key(error: OmegaConfBaseException, verb: str) -> str:
+    key, message = str(error.full_key), _first_line(error)
+    if isinstance(error, InterpolationResolutionError):
+        return f"{key}: {message}"
+    if isinstance(error, ValidationError):
+        if "is not Optional" in message:
+            return f"{key} cannot be null"
+        if "Invalid " in message:  # a mapping or a list was expected
+            return f"{key} cannot be {error.value!r}; `diffuse {verb} --help` shows its default"
+        kind = re.search(r"converted to (\w+)|a valid (bool)", message)
+        if kind and (expected := KINDS.get(kind[1] or kind[2])):
+            return f"{key} must be {expected}, got {error.value!r}"
+        return f"{key}: {message}"
+    parent = error.parent_node
+    return unknown_key(key, verb, parent.keys() if isinstance(parent, DictConfig) else ())
+
+
+def _of_a_message(message: str, verb: str) -> str:
+    """Hydra's own complaints, which carry no data but their text."""
+    if group := re.search(
+        r"(?:In '([^']+)': )?Could not override '([^']+)'\. No match in the defaults list", message
+    ):
+        where = f"{group[1]}: " if group[1] else ""
+        return f"{where}unknown group {group[2]!r}; {nearest(group[2], usage.root(verb).groups)}"
+    if group := re.search(r"config group '([^']+)' does not exist", message):
+        return f"unknown group {group[1]!r}; {nearest(group[1], usage.root(verb).groups)}"
+    if gone := re.search(r"Could not delete from config\. '([^']+)' does not exist", message):
+        return f"~{gone[1]}: there is no value to delete"
+    if several := re.search(r"Ambiguous value for argument '(.+?)'\n", message):
+        key, _, value = several[1].partition("=")
+        return f"{several[1]}: add --multirun to run each, or write a list: {key}=[{value}]"
+    return _first_line(message)

@@ -1,0 +1,176 @@
+"""Hydra behind one door: compose a command's config, or run a function as a Hydra application."""
+
+import copy
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import hydra
+import yaml
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf.errors import OmegaConfBaseException
+
+from diffuse import ranges, schemas
+from diffuse.arguments import Arguments, quote
+from diffuse.complaints import complaint
+from diffuse.errors import ConfigError
+from diffuse.usage import conf_folder
+
+# In a single run Hydra makes no file and no folder and leaves logging alone.
+QUIET = (
+    "hydra.run.dir=.",
+    "hydra.output_subdir=null",
+    "hydra.job.chdir=false",
+    "hydra/job_logging=none",
+    "hydra/hydra_logging=none",
+)
+
+
+HYDRA_FLAGS = (  # the flags that are for Hydra to act on
+    *("--multirun", "--run", "--cfg", "--package", "--resolve", "--info", "--hydra-help"),
+    "--shell-completion",
+)
+
+
+def compose(verb: str, parsed: Arguments, overrides: Sequence[str] | None = None) -> DictConfig:
+    """The config of one job, with Hydra's own under `hydra`; nothing is run or written."""
+    schemas.register()
+    words = [*_searchpath(parsed), *(parsed.overrides if overrides is None else overrides)]
+    with (
+        explained(verb),
+        hydra.initialize_config_dir(str(conf_folder()), job_name=verb, version_base="1.3"),
+    ):
+        return hydra.compose(verb, words, return_hydra_config=True)
+
+
+def run(
+    verb: str, parsed: Arguments, task: Callable[[DictConfig], Any], extra: Sequence[str] = ()
+) -> None:
+    """Call `task(cfg)` as `@hydra.main` does; what it raises is raised here, as it is."""
+    schemas.register()
+    failures: list[Exception] = []
+    flags = [
+        word for flag in parsed.flags.items() if flag[0] in HYDRA_FLAGS for word in flag if word
+    ]
+    quiet = [*QUIET, f"hydra.job.name={verb}", *_searchpath(parsed)]
+    argv = [sys.argv[0], *flags, *quiet, *parsed.overrides, *extra]
+    mine = (sys.argv, os.environ.get("HYDRA_FULL_ERROR"))
+
+    def guarded(cfg: DictConfig) -> None:
+        with _as_process(*mine):
+            try:
+                task(cfg)
+            except Exception as error:
+                failures.append(error)
+
+    application = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=verb)
+    with explained(verb), _as_process(argv, "1"):  # "1": exceptions reach us
+        application(guarded)()
+    if failures:
+        raise failures[0]
+
+
+def finished(verb: str, cfg: DictConfig) -> DictConfig:
+    """A copy without Hydra's own part, interpolations filled in, and checked."""
+    cfg = copy.deepcopy(cfg)
+    with flag_override(cfg, ["struct", "readonly"], [False, False]):
+        cfg.pop("hydra", None)
+    with explained(verb):
+        OmegaConf.to_container(cfg, resolve=True)  # the same, but its errors name the key
+        OmegaConf.resolve(cfg)
+        OmegaConf.to_container(cfg, resolve=True)  # an escaped \${ that has become a reference
+    ranges.check(cfg)
+    return cfg
+
+
+def choices() -> dict[str, str]:
+    """Group -> yaml of the job that is running, without the groups that nobody types."""
+    chosen = HydraConfig.get().runtime.choices
+    return {
+        str(group): str(choice)
+        for group, choice in chosen.items()
+        if choice is not None and "/" not in str(group)
+    }
+
+
+def combinations(parsed: Arguments) -> list[list[str]]:
+    """The overrides of each job of a sweep, in the order in which Hydra runs them."""
+    overrides = OverridesParser.create().parse_overrides(parsed.overrides)
+    return BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
+
+
+def as_yaml(cfg: DictConfig, resolve: bool = False) -> str:
+    """A config to read: in the order of the schema, short lists on one line, nothing of Hydra's."""
+    cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    return yaml.dump(
+        OmegaConf.to_container(cfg, resolve=resolve),
+        Dumper=_dumper(),
+        sort_keys=False,
+        allow_unicode=True,
+        width=100,
+    ).rstrip()
+
+
+def _dumper() -> type[yaml.SafeDumper]:
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    def sequence(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
+        flat = not any(isinstance(item, list | dict) for item in items)
+        return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flat)
+
+    def number(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
+        # 1e-05 would be read back as text by YAML 1.1
+        text = repr(value)
+        if "e" in text and "." not in text:
+            text = text.replace("e", ".0e")
+        special = {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}
+        return dumper.represent_scalar("tag:yaml.org,2002:float", special.get(text, text))
+
+    Dumper.add_representer(list, sequence)
+    Dumper.add_representer(float, number)
+    return Dumper
+
+
+def _searchpath(parsed: Arguments) -> list[str]:
+    """`--config-dir` as an override, so that composing and running see the same."""
+    folder = parsed.flags.get("--config-dir")
+    if folder is None:
+        return []
+    if not os.path.isdir(folder):
+        raise ConfigError(f"--config-dir: there is no folder {folder!r}")
+    return [f"hydra.searchpath=[{quote('file://' + os.path.abspath(folder))}]"]
+
+
+@contextmanager
+def explained(verb: str) -> Iterator[None]:
+    """Turn what Hydra and OmegaConf complain about into a ConfigError of one line."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ConfigError(complaint(error, verb)) from error
+
+
+@contextmanager
+def _as_process(argv: list[str], full_error: str | None) -> Iterator[None]:
+    """Hydra reads sys.argv and an environment variable; put back what was there."""
+    before = (sys.argv, os.environ.get("HYDRA_FULL_ERROR"))
+    _set_process(argv, full_error)
+    try:
+        yield
+    finally:
+        _set_process(*before)
+
+
+def _set_process(argv: list[str], full_error: str | None) -> None:
+    sys.argv = argv
+    if full_error is None:
+        os.environ.pop("HYDRA_FULL_ERROR", None)
+    else:
+        os.environ["HYDRA_FULL_ERROR"] = full_error

@@ -1,0 +1,124 @@
+"""What a person sees: progress and logs on stderr, results on stdout."""
+
+import json
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
+LIVE_SECONDS = 0.25  # between two redraws where there is one
+
+
+class Meter:
+    """A progress bar on a terminal, a line now and then elsewhere, with images/s and the time left."""
+
+    def __init__(self, what: str, total: int, done: int = 0, images: int = 1) -> None:
+        """`images` is how many images one unit of `total` stands for."""
+        self.what, self.total, self.first, self.images = what, total, done, images
+        self.started = self.shown = time.monotonic()
+        console = Console(stderr=True)
+        self.bar: Progress | None = None
+        if console.is_terminal and not console.is_dumb_terminal:
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeElapsedColumn(),
+                TextColumn("eta"),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+                expand=True,
+                auto_refresh=False,
+            )
+            self.task = self.bar.add_task(what, total=total, completed=done, note="")
+
+    def __enter__(self) -> Self:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def due(self) -> bool:
+        """Is it time to show something? Asking costs nothing; `show` may wait for the device."""
+        wait = LIVE_SECONDS if self.bar else PLAIN_SECONDS
+        return time.monotonic() - self.shown >= wait
+
+    def rate(self, done: int) -> float:
+        """Images a second since the meter was made."""
+        return (done - self.first) * self.images / max(1e-9, time.monotonic() - self.started)
+
+    def show(self, done: int, note: str = "") -> str:
+        """Show how far it is; returns the plain line, for a log."""
+        self.shown = time.monotonic()
+        rate = self.rate(done)
+        left = (self.total - done) * self.images / rate if rate else float("inf")
+        line = f"{self.what} {done}/{self.total}  {note}{'  ' if note else ''}{rate:.0f} images/s"
+        line += f"  {clock(left)} left" if done < self.total else f"  in {clock(self.seconds)}"
+        if self.bar:
+            self.bar.update(self.task, completed=done, note=f"{note} {rate:.0f} images/s".strip())
+            self.bar.refresh()
+        else:
+            print(line, file=sys.stderr, flush=True)
+        return line
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+
+def clock(seconds: float) -> str:
+    """E.g. 45 s, 3 min 20 s, 2 h 5 min."""
+    if seconds == float("inf"):
+        return "?"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def print_table(title: str, rows: dict[str, str]) -> None:
+    """Two columns on stdout; no lines and no colours where it is not a terminal."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        width = max(map(len, rows))
+        print(title)
+        for key, value in rows.items():
+            print(f"  {key:<{width}}  {value}")
+        return
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for key, value in rows.items():
+        table.add_row(key, value)
+    console.print(table)
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))

@@ -1,0 +1,92 @@
+"""Encoded images (PNG, JPEG, ...) to one uint8 array, refusing whatever would be a guess."""
+
+import io
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor
+
+from diffuse.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+T = TypeVar("T")
+log = logging.getLogger("diffuse.data")
+GRAY, COLOUR, ALPHA = ("1", "L", "LA"), ("P", "RGB", "RGBA", "PA"), ("LA", "RGBA", "PA")
+Read = Callable[[int], Path | bytes]  # image number -> a file, or the content of one
+Where = Callable[[int], str]  # image number -> what to call it in a message
+
+
+def decode(count: int, read: Read, where: Where, size: int | None) -> Tensor:
+    """Decode `count` images into uint8 [n c h w]: gray if all are gray, else RGB.
+
+    With `size` every image is resized (bicubic, antialiased) until its shorter side has that many
+    pixels and cropped to the square in the middle; without, all must have the size of the first.
+    """
+    if count == 0:
+        raise DataError("no images")
+    channels = max(_opened(read(i), where(i), _channels) for i in range(count))
+    first = _opened(read(0), where(0), lambda image: _pixels(image, channels, size))
+    result = torch.empty((count, *first.shape), dtype=torch.uint8)
+    for i in range(count):
+        pixels = _opened(read(i), where(i), lambda image: _pixels(image, channels, size))
+        if pixels.shape != first.shape:
+            got, expected = (f"{p.shape[2]}x{p.shape[1]}" for p in (pixels, first))
+            raise DataError(
+                f"{where(i)} is {got} but {where(0)} is {expected}: set size to resize all of them"
+            )
+        result[i] = pixels
+        if (i + 1) % 20_000 == 0:
+            log.info("decoded %d of %d images", i + 1, count)
+    return result
+
+
+def check_size(size: int | None) -> None:
+    if size is not None and (type(size) is not int or not 1 <= size <= 1024):
+        raise ValueError(f"size must be null or an integer in 1..1024, got {size!r}")
+
+
+def _opened(content: Path | bytes, where: str, use: Callable[["Image"], T]) -> T:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
+            return use(image)
+    except _RefusedError as error:
+        raise DataError(f"{where} {error}") from error
+    except FileNotFoundError as error:
+        raise DataError(f"{where} is missing") from error
+    except Exception as error:  # damaged files make decoders raise nearly anything
+        raise DataError(f"{where} is truncated or not an image ({_one_line(error)})") from error
+
+
+class _RefusedError(Exception):
+    """An image that is sound, but that could only be used by guessing."""
+
+
+def _channels(image: "Image") -> int:
+    if image.mode not in GRAY + COLOUR:
+        raise _RefusedError(f"has pixels of kind {image.mode}: convert it to 8-bit gray or RGB")
+    return 1 if image.mode in GRAY else 3
+
+
+def _pixels(image: "Image", channels: int, size: int | None) -> Tensor:
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    may_be_transparent = image.mode in ALPHA or "transparency" in image.info
+    if may_be_transparent and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+        raise _RefusedError("is transparent in places: put it on a background first")
+    upright = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
+    if size is not None and upright.size != (size, size):
+        upright = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
+    array = np.array(upright)
+    return torch.from_numpy(array.reshape(*array.shape[:2], channels)).permute(2, 0, 1)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

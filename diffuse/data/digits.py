@@ -1,0 +1,28 @@
+"""The 1,797 handwritten digits of 8x8 that come with scikit-learn: real data without a network."""
+
+import numpy as np
+import torch
+
+from diffuse.data.images import Raw
+
+
+def digits(split: str, root: str | None = None) -> Raw:
+    """Every fifth image is the test split; the 17 gray levels are spread over 0..255."""
+    if root is not None:
+        raise ValueError(
+            f"root: digits are installed with scikit-learn, set it to null, got {root}"
+        )
+    import sklearn
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    test = np.arange(len(labels)) % 5 == 0
+    chosen = test if split == "test" else ~test
+    images = np.rint(pixels[chosen] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    return Raw(
+        "digits",
+        torch.from_numpy(images),
+        torch.from_numpy(labels[chosen].astype(np.int64)),
+        tuple("0123456789"),
+        f"the digits bundled with scikit-learn {sklearn.__version__}",
+    )

@@ -1,0 +1,74 @@
+"""Images in class folders: `<class>/*.png`, or `train/<class>/*.png` and `test/<class>/*.png`."""
+
+from pathlib import Path
+
+import torch
+
+from diffuse.data.decoding import check_size, decode
+from diffuse.data.images import Raw
+from diffuse.data.prepared import Table, prepared
+from diffuse.data.splits import check_share, existing, held_out, name_of
+from diffuse.errors import DataError
+
+TEST_FOLDERS = ("test", "val", "valid", "validation")
+
+
+def folder(
+    split: str,
+    root: str | None = None,  # with class folders; without any, the images are unlabelled
+    size: int | None = None,  # resize and crop to this; null = all must have one size
+    test: float = 0.1,  # the share that is held out where there is no test or val folder
+) -> Raw:
+    """Read one split; every file of a class folder must be an image, hidden ones are ignored."""
+    check_size(size)
+    check_share(test)
+    path = existing("folder", root)
+    if not path.is_dir():
+        raise DataError(f"{path} is not a folder")
+    homes = _homes(path)
+    files = {kind: _files(home) for kind, home in homes.items()}
+    everything = [file for found in files.values() for file in found]
+
+    def make() -> Table:
+        own = files.get(split, files["train"])
+        if "test" not in homes:
+            kept = (held_out(len(own), test) == (split == "test")).tolist()
+            own = [file for file, keep in zip(own, kept, strict=True) if keep]
+        home = homes.get(split, homes["train"])
+        classes = sorted({name for home in homes.values() for name in _classes(home)})
+        labels = None
+        if classes:
+            names = [file.relative_to(home).parts[0] for file in own]
+            labels = torch.tensor([classes.index(name) for name in names])
+        images = decode(len(own), lambda i: own[i], lambda i: str(own[i]), size)
+        return Table(images, labels, tuple(classes))
+
+    table = prepared(everything, ("folder", str(path), split, size, test), make)
+    return Raw(name_of(path), *table, source=str(path))
+
+
+def _homes(root: Path) -> dict[str, Path]:
+    """The folders that hold the class folders of each split."""
+    if not (root / "train").is_dir():
+        return {"train": root}
+    tests = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
+    return {"train": root / "train"} | ({"test": tests[0]} if tests else {})
+
+
+def _classes(home: Path) -> list[str]:
+    return [path.name for path in sorted(home.iterdir()) if path.is_dir() and _visible(path)]
+
+
+def _files(home: Path) -> list[Path]:
+    """The images below the class folders, or directly in a folder that has none."""
+    classes = _classes(home)
+    found = [path for name in classes for path in sorted((home / name).rglob("*"))]
+    paths = found if classes else sorted(home.iterdir())
+    files = [path for path in paths if path.is_file() and _visible(path)]
+    if not files:
+        raise DataError(f"{home} holds no images")
+    return files
+
+
+def _visible(path: Path) -> bool:
+    return not path.name.startswith(".") and path.name != "Thumbs.db"

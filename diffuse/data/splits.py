@@ -1,0 +1,39 @@
+"""Which images are held out when nobody has said so, and other checks that file readers share."""
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffuse.errors import DataError
+
+
+def held_out(count: int, share: float) -> Tensor:
+    """Mark a seeded `share` of `count` images, at least one and not all: bool [count]."""
+    if count < 2:
+        raise DataError(f"at least 2 images are needed to hold some out, there are {count}")
+    many = min(max(round(count * share), 1), count - 1)
+    mark = torch.zeros(count, dtype=torch.bool)
+    mark[torch.randperm(count, generator=torch.Generator().manual_seed(0))[:many]] = True
+    return mark
+
+
+def check_share(test: float) -> None:
+    if not 0 < test < 1:
+        raise ValueError(f"test must be in (0, 1), the share that is held out, got {test!r}")
+
+
+def existing(dataset: str, root: str | None) -> Path:
+    """`root` as a path that exists; naming it is up to the user."""
+    if root is None:
+        raise ValueError(f"root: {dataset} needs a path, e.g. dataset.root=my_images")
+    path = Path(root).expanduser()
+    if not path.exists():
+        raise DataError(f"{path} is missing (dataset.root)")
+    return path.absolute()
+
+
+def name_of(path: Path) -> str:
+    """What to call a data set that lies there, in characters that any file name may have."""
+    return re.sub(r"[^\w.-]+", "-", path.name if path.is_dir() else path.stem)

@@ -1,0 +1,91 @@
+"""What this machine can do: asked or measured at run time, never assumed."""
+
+import os
+import platform
+import resource
+import sys
+import time
+
+import torch
+from torch import nn
+
+from diffuse.errors import ConfigError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def device(word: str) -> torch.device:
+    """`auto` is the GPU if there is one."""
+    if word == "auto":
+        word = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
+    if word.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device={word}, but torch finds no CUDA device; use device=auto")
+    if word == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device=mps, but torch finds no MPS device; use device=auto")
+    chosen = torch.device(word)
+    if chosen.type == "cuda":
+        count = torch.cuda.device_count()
+        if (chosen.index or 0) >= count:
+            raise ConfigError(f"device={word}, but there are {count} CUDA devices, from cuda:0")
+        torch.backends.cudnn.benchmark = True
+    return chosen
+
+
+def precision(word: str, device: torch.device) -> tuple[str, torch.dtype]:
+    """The number format of the network. `auto` is bf16 where it is the faster one."""
+    if word == "auto":
+        word = "bf16" if _bf16_is_faster(device) else "fp32"
+    return word, PRECISIONS[word]
+
+
+def _bf16_is_faster(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "mps":
+        return False
+    fp32, bf16 = (_convolution_seconds(dtype) for dtype in (torch.float32, torch.bfloat16))
+    return bf16 < 0.8 * fp32
+
+
+def _convolution_seconds(dtype: torch.dtype) -> float:
+    """The best of a few runs of a convolution like the UNet's, on the CPU."""
+    with torch.no_grad():
+        conv = nn.Conv2d(64, 64, 3, padding=1).to(dtype).to(memory_format=torch.channels_last)
+        x = torch.randn(32, 64, 14, 14, dtype=dtype).to(memory_format=torch.channels_last)
+        conv(x)
+        seconds = []
+        for _ in range(5):
+            start = time.perf_counter()
+            conv(x)
+            seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def describe(device: torch.device) -> str:
+    """E.g. "NVIDIA H200" or "AMD EPYC, 2 threads"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes this process has used: on the GPU if it computes there, else in RAM."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,117 @@
+"""What a config may say beyond its types: the ranges and words that mean something."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from diffuse.errors import ConfigError, nearest
+from diffuse.schemas import length
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+AT_LEAST = {
+    **dict.fromkeys(("steps", "n", "batch", "epochs", "width", "kid_subsets"), 1),
+    **{f"train.{key}": 1 for key in ("steps", "images", "batch", "keep", "eval_n")},
+    **{f"train.{key}_every": 1 for key in ("log", "sample", "save", "eval")},
+    "kid_subset_size": 2,
+    "train.warmup": 0,
+}
+MORE_THAN_ZERO = ("train.epochs", "train.minutes", "train.clip_grad")
+FRACTIONS = ("train.ema", "train.label_dropout")  # in [0, 1)
+CHOICES = {
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "precision": ("auto", "fp32", "bf16", "fp16"),
+    "clip": ("auto", "none", "range"),
+    "start": ("vp", "ve", "moments"),
+    "weights": ("ema", "raw"),
+    "save": ("png", "npy", "npz"),
+    "what": ("data",),
+    "train.lr_schedule": ("constant", "cosine", "onecycle"),
+}
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse what has the right type and cannot mean anything: ConfigError, in one line."""
+    _check_keys(cfg)
+    for key, value in _given(cfg, AT_LEAST):
+        if value < AT_LEAST[key]:
+            raise ConfigError(f"{key} must be at least {AT_LEAST[key]}, got {value}")
+    for key, value in _given(cfg, MORE_THAN_ZERO):
+        if not 0 < value < math.inf:
+            raise ConfigError(f"{key} must be more than 0, got {value}")
+    for key, value in _given(cfg, FRACTIONS):
+        if not 0 <= value < 1:
+            raise ConfigError(f"{key} must be in [0, 1), got {value}")
+    for key, value in _given(cfg, CHOICES):
+        if value not in CHOICES[key] and not (key == "device" and re.fullmatch(r"cuda:\d+", value)):
+            raise ConfigError(f"{key}: unknown choice {value!r}; {nearest(value, CHOICES[key])}")
+    for key, value in _given(cfg, WORDS):
+        WORDS[key](value)
+    if "train" in cfg:
+        length(cfg.train)
+
+
+def _given(cfg: DictConfig, keys: Iterable[str]) -> list[tuple[str, Any]]:
+    """Those of the keys that this command has, where they are not null."""
+    found = [(key, OmegaConf.select(cfg, key)) for key in keys]
+    return [(key, value) for key, value in found if value is not None]
+
+
+def _check_keys(cfg: DictConfig) -> None:
+    """`+key=` and `~key` change a config past its schema; a saved one may have lost a key."""
+    for section in ("", "train."):
+        node = cfg.get("train") if section else cfg
+        schema = OmegaConf.get_type(node) if isinstance(node, DictConfig) else None
+        if node is None or schema is None or not is_dataclass(schema):
+            continue
+        known = [entry.name for entry in fields(schema)]
+        for key in [str(key) for key in node if key not in known]:
+            raise ConfigError(f"unknown key '{section}{key}'; {nearest(key, known)}")
+        for key in [key for key in known if key not in node or OmegaConf.is_missing(node, key)]:
+            raise ConfigError(f"{section}{key} needs a value")
+
+
+def check_range(pair: Sequence[float]) -> None:
+    """The interval pixels are mapped to."""
+    if len(pair) != 2 or not -math.inf < pair[0] < pair[1] < math.inf:
+        shown = ", ".join(f"{number:g}" for number in pair)
+        raise ConfigError(f"range must be two ascending numbers like [-1, 1], got [{shown}]")
+
+
+def check_checkpoint(which: int | str) -> None:
+    """Whether there is such a checkpoint is for the run to say."""
+    if which != "best" and not (isinstance(which, int) and which >= 0):
+        raise ConfigError(f"checkpoint must be null, a step number or best, got {which!r}")
+
+
+def check_seed(seed: int) -> None:
+    """Torch takes 64 bits."""
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"seed must be between 0 and 2^63 - 1, got {seed}")
+
+
+def check_outputs(folder: str) -> None:
+    """Whether it can be written to is for the run to say."""
+    if not folder.strip() or "\0" in folder:
+        raise ConfigError(f"outputs must name a folder, got {folder!r}")
+
+
+def check_name(name: str) -> None:
+    """A run's name is one folder's name on every system."""
+    if not NAME.fullmatch(name) or ".." in name:
+        raise ConfigError(
+            f"name: {name!r} will not do; use up to 100 letters, digits, '.', '_' and '-' "
+            "(no '..', spaces or slashes), beginning with a letter or digit"
+        )
+
+
+WORDS: dict[str, Callable[[Any], None]] = {
+    "name": check_name,
+    "range": check_range,
+    "checkpoint": check_checkpoint,
+    "seed": check_seed,
+    "outputs": check_outputs,
+}

@@ -1,0 +1,235 @@
+"""The run folder: outputs/<verb>/<name>/v001, claimed by one process and never used twice."""
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import diffuse
+from diffuse import checkpoints
+from diffuse.errors import ConfigError, DataError, NoSpaceError, nearest
+
+SCHEMA = 1
+
+
+def claim(outputs: Path, verb: str, name: str) -> Path:
+    """The next outputs/<verb>/<name>/vNNN. mkdir is exclusive: two starts never share a folder."""
+    parent = outputs / verb / name
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        number = max((_number(p) for p in parent.glob("v*")), default=0)
+        while True:
+            number += 1
+            folder = parent / f"v{number:03d}"
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            point(parent / "latest", folder.name)
+            return folder
+    except OSError as e:
+        raise NoSpaceError(f"cannot make a run folder in {parent}: {e.strerror}") from e
+
+
+def _number(folder: Path) -> int:
+    digits = folder.name[1:]
+    return int(digits) if digits.isdigit() else 0
+
+
+def point(link: Path, target: str) -> None:
+    """Make `link` point to `target`, valid at every instant."""
+    temporary = link.with_name(f".{link.name}-{os.getpid()}")
+    temporary.symlink_to(target)
+    os.replace(temporary, link)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a small file in one go: a reader sees the old one or the new one."""
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+@dataclass
+class Run:
+    """A run folder being written: run.json, metrics.jsonl, config.yaml, overrides.yaml."""
+
+    folder: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def start(
+        cls, folder: Path, command: str, config: str, overrides: list[str], **facts: Any
+    ) -> "Run":
+        """Begin a run in a folder that `claim` made. `config` is the resolved config as yaml."""
+        (folder / "config.yaml").write_text(config)
+        (folder / "overrides.yaml").write_text("".join(f"- {json.dumps(o)}\n" for o in overrides))
+        run = cls(folder)
+        run.update(
+            schema=SCHEMA,
+            status="running",
+            command=command,
+            version=folder.name,
+            **facts,
+            git=git_revision(),
+            versions=versions(),
+            host=platform.node(),
+            pid=os.getpid(),
+            started=datetime.now(UTC).isoformat(timespec="microseconds"),
+        )
+        return run
+
+    @classmethod
+    def reopen(cls, folder: Path) -> "Run":
+        """Continue a run in its own folder."""
+        run = cls(folder, read(folder))
+        run.started -= run.facts.get("seconds", 0.0)
+        run.update(status="running", pid=os.getpid(), host=platform.node())
+        return run
+
+    def update(self, **facts: Any) -> None:
+        self.facts |= facts
+        write_json(self.folder / "run.json", self.facts)
+
+    def log(self, **values: Any) -> None:
+        """One line of metrics.jsonl, the record of the run whatever tracker is on."""
+        with open(self.folder / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def truncate_log(self, step: int) -> None:
+        """Forget what was logged after `step`: training goes on from there and logs it again."""
+        path = self.folder / "metrics.jsonl"
+        if path.exists():
+            rows = [line for line in path.read_text().splitlines() if _step(line) <= step]
+            path.write_text("".join(line + "\n" for line in rows))
+
+    def finish(self, status: str, **facts: Any) -> None:
+        """status: done, failed, diverged or stopped."""
+        seconds = round(time.monotonic() - self.started, 1)
+        self.update(status=status, seconds=seconds, **facts)
+
+    @contextlib.contextmanager
+    def logged(self) -> Iterator[None]:
+        """Everything the program says also goes into log.txt."""
+        handler = logging.FileHandler(self.folder / "log.txt")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger = logging.getLogger("diffuse")
+        logger.addHandler(handler)
+        try:
+            yield
+        except Exception:
+            logger.debug("failed", exc_info=True)
+            raise
+        finally:
+            logger.removeHandler(handler)
+            handler.close()
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Write down how the run ended, whatever happens inside."""
+        try:
+            yield
+        except BaseException as e:
+            stopped = isinstance(e, (KeyboardInterrupt, SystemExit))
+            diverged = getattr(e, "exit_code", None) == 4
+            with contextlib.suppress(OSError):
+                status = "stopped" if stopped else "diverged" if diverged else "failed"
+                self.finish(status, reason=f"{type(e).__name__}: {e}")
+            raise
+
+
+def _step(line: str) -> int:
+    try:
+        return json.loads(line).get("step", 0)
+    except json.JSONDecodeError:
+        return sys.maxsize  # a line cut short by a kill
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The facts of a run."""
+    try:
+        return json.loads((folder / "run.json").read_text())
+    except FileNotFoundError:
+        raise DataError(f"{folder} is not a run folder: it has no run.json") from None
+    except json.JSONDecodeError as e:
+        raise DataError(f"{folder / 'run.json'} is damaged: {e}") from None
+
+
+def every(outputs: Path, verb: str) -> list[Path]:
+    """All runs of a verb, oldest first, sweeps' jobs included."""
+    found = [p.parent for p in (outputs / verb).glob("*/v*/run.json")]
+    found += [p.parent for p in (outputs / verb).glob("*/v*/*/run.json")]
+    facts = []
+    for folder in found:
+        with contextlib.suppress(DataError):
+            facts.append((read(folder).get("started", ""), str(folder), folder))
+    return [folder for _, _, folder in sorted(facts)]
+
+
+def find(outputs: Path, ref: str | None) -> Path:
+    """The training run that `run=` names: a path, name, name/v003, name/v003/0, or null = the newest.
+
+    "The newest" has a valid checkpoint and is no smoke run, unless nothing else exists.
+    """
+    runs = every(outputs, "train")
+    if ref is None:
+        runs.reverse()
+        runs.sort(key=lambda r: bool(read(r).get("smoke")))  # stable: newest first within each
+        for run in runs:
+            if checkpoints.newest(run / "checkpoints"):
+                return run
+        raise ConfigError(f"no training run with a checkpoint in {outputs}: start with diffuse train")
+    names = [str(r.relative_to(outputs / "train")) for r in runs]
+    for candidate in (Path(ref), outputs / "train" / ref):
+        if (candidate / "run.json").exists():
+            return candidate
+        versions = [r for r in runs if r.is_relative_to(candidate)]
+        if versions:
+            return versions[-1]
+    raise ConfigError(f"run: no run {ref!r} in {outputs / 'train'}; {nearest(ref, names)}")
+
+
+def latest(outputs: Path, verb: str, name: str) -> Path | None:
+    """The newest version of a named run, or None."""
+    versions = sorted((outputs / verb / name).glob("v*/run.json"), key=lambda p: _number(p.parent))
+    return versions[-1].parent if versions else None
+
+
+def is_alive(folder: Path) -> bool:
+    """Is the process that writes this run still there? Only this machine's can be asked."""
+    facts = read(folder)
+    if facts.get("status") != "running" or facts.get("host") != platform.node():
+        return False
+    return checkpoints.alive(facts["pid"])
+
+
+def versions() -> dict[str, str]:
+    """What a number may depend on."""
+    found = {"diffuse": diffuse.__version__, "python": platform.python_version()}
+    for package in ("torch", "torchvision", "numpy", "scipy"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def git_revision() -> str | None:
+    """The revision of the code that runs, with "+dirty" if it was changed since; None outside git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+dirty"]
+    try:
+        done = subprocess.run(
+            [*command, "--exclude=*"], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,159 @@
+"""What may stand in a command's config: the keys and their types.
+
+The defaults live in `conf/<verb>.yaml`, once; here is only what our own code reads. Hydra merges
+the yaml into these, so a mistyped key is refused even inside an experiment. A group's own keys are
+checked by `config.build`, against the signature of the function they are for; ranges by `ranges`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig
+
+from diffuse.errors import ConfigError
+
+Group = dict[str, Any]
+
+LENGTHS = ("steps", "epochs", "images", "minutes")
+DEFAULT_MINUTES = 4.0
+
+
+@dataclass
+class Common:
+    """What every command that writes a run folder understands."""
+
+    name: str | None = MISSING
+    hypothesis: str = MISSING
+    seed: int = MISSING
+    device: str = MISSING
+    precision: str = MISSING
+    outputs: str = MISSING
+    dry_run: bool = MISSING
+    smoke: bool = MISSING
+    trust: str | None = MISSING
+
+
+@dataclass
+class Drawing:
+    """How images are drawn: the same words in train, sample and eval."""
+
+    n: int = MISSING
+    steps: int | None = MISSING
+    clip: str = MISSING
+    start: str = MISSING
+
+
+@dataclass
+class Training:
+    """How long a training lasts, and what happens on the way."""
+
+    steps: int | None = MISSING
+    epochs: float | None = MISSING
+    images: int | None = MISSING
+    minutes: float | None = MISSING
+    batch: int = MISSING
+    shuffle: bool = MISSING
+    lr_schedule: str = MISSING
+    warmup: int = MISSING
+    clip_grad: float | None = MISSING
+    ema: float = MISSING
+    label_dropout: float = MISSING
+    log_every: int = MISSING
+    sample_every: int | None = MISSING
+    save_every: int | None = MISSING
+    keep: int = MISSING
+    eval_every: int | None = MISSING
+    eval_n: int = MISSING
+
+
+@dataclass
+class Train(Drawing, Common):
+    """conf/train.yaml"""
+
+    resume: str = MISSING
+    range: list[float] = MISSING
+    train: Training = MISSING
+    dataset: Group = MISSING
+    model: Group = MISSING
+    objective: Group = MISSING
+    schedule: Group = MISSING
+    noise_law: Group = MISSING
+    optimizer: Group = MISSING
+    sampler: Group = MISSING
+    grid: Group = MISSING
+    encoder: Group = MISSING
+    tracker: Group = MISSING
+
+
+@dataclass
+class Sample(Drawing, Common):
+    """conf/sample.yaml"""
+
+    run: str | None = MISSING
+    checkpoint: int | str | None = MISSING
+    weights: str = MISSING
+    batch: int | None = MISSING
+    label: int | str | None = MISSING
+    save: str | None = MISSING
+    sampler: Group = MISSING
+    grid: Group = MISSING
+    tracker: Group = MISSING
+
+
+@dataclass
+class Eval(Sample):
+    """conf/eval.yaml"""
+
+    kid_subsets: int = MISSING
+    kid_subset_size: int = MISSING
+    encoder: Group = MISSING
+
+
+@dataclass
+class Encoder(Common):
+    """conf/encoder.yaml"""
+
+    epochs: int = MISSING
+    batch: int = MISSING
+    width: int = MISSING
+    dataset: Group = MISSING
+    optimizer: Group = MISSING
+
+
+@dataclass
+class Plot(Common):
+    """conf/plot.yaml"""
+
+    what: str = MISSING
+    n: int = MISSING
+    range: list[float] = MISSING
+    dataset: Group = MISSING
+
+
+SCHEMAS = {"train": Train, "sample": Sample, "eval": Eval, "encoder": Encoder, "plot": Plot}
+
+
+def register() -> None:
+    """Make `- schema/<verb>` available to the defaults lists of conf/."""
+    for verb, schema in SCHEMAS.items():
+        ConfigStore.instance().store(verb, schema, group="schema", package="_global_")
+
+
+def length(train: Mapping[str, Any] | DictConfig) -> tuple[str, float]:
+    """The one way in which a training's length is said, e.g. ("minutes", 4.0)."""
+    given = [(unit, train[unit]) for unit in LENGTHS if train[unit] is not None]
+    if len(given) > 1:
+        said = " and ".join(f"train.{unit}={number:g}" for unit, number in given)
+        raise ConfigError(f"{said}: say the length once, as train.{'|'.join(LENGTHS)}")
+    return given[0] if given else ("minutes", DEFAULT_MINUTES)
+
+
+def run_name(cfg: DictConfig, choices: Mapping[str, str]) -> str | None:
+    """`name=`, else the experiment's, else what the run is about; null if only its run can tell."""
+    about = [choices[group] for group in ("dataset", "schedule") if choices.get(group)]
+    name = cfg.name or choices.get("experiment") or "-".join(about) or None
+    if name and not cfg.name:
+        name = name.replace("/", "-")
+    return name

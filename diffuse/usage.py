@@ -1,0 +1,157 @@
+"""The help pages, read from the comments in conf/ as text: no Hydra, no yaml, no torch."""
+
+import os
+import re
+import sys
+import textwrap
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+from diffuse.commands import VERBS
+
+WIDTH = 80
+PACKAGE = Path(__file__).parent
+ENTRY = re.compile(
+    r"(?P<indent> *)(?P<key>[\w.]+):(?: +(?P<value>[^#]*?))?(?: +# *(?P<comment>.*))?"
+)
+DEFAULT = re.compile(r"  - (?P<group>[\w/]+): *(?P<choice>[\w/]+)")
+FLAGS = (
+    ("--cfg job", "print the config and stop (--resolve: references filled in)"),
+    ("--info", "how the config is put together, and from which files"),
+    ("--multirun, -m", "run every combination of a=1,2 b=x,y, a folder for each"),
+    ("--config-dir DIR", "a folder with yamls of your own, beside ours"),
+    ("--json", "the result as one JSON object on stdout, logs on stderr"),
+)
+
+
+@dataclass
+class Key:
+    """One line of a root yaml: a dotted key, its default as written, and its comment."""
+
+    name: str
+    default: str
+    comment: str
+
+
+@dataclass
+class Root:
+    """conf/<verb>.yaml as a reader sees it."""
+
+    about: str = ""
+    examples: list[str] = field(default_factory=list)
+    groups: dict[str, str] = field(default_factory=dict)  # group -> default choice
+    sections: list[tuple[str, list[Key]]] = field(default_factory=list)
+
+    @property
+    def keys(self) -> list[str]:
+        """Every dotted key, in the order of the file."""
+        return [key.name for _, keys in self.sections for key in keys]
+
+
+def conf_folder() -> Path:
+    """The yamls: inside the package if it was installed from a wheel, else in the repository."""
+    inside = PACKAGE / "conf"
+    return inside if inside.is_dir() else PACKAGE.parent / "conf"
+
+
+def choices(group: str) -> list[str]:
+    """The yamls of a group."""
+    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
+
+
+def root(verb: str) -> Root:
+    """Read conf/<verb>.yaml: about and examples, defaults list, then keys under `# Headings`."""
+    page, parent = Root(), ""
+    for line in (conf_folder() / f"{verb}.yaml").read_text(encoding="utf-8").splitlines():
+        if line.startswith("#   "):
+            page.examples.append(line[4:])
+        elif line.startswith("# ") and not page.about:
+            page.about = line[2:]
+        elif line.startswith("# "):
+            page.sections.append((line[2:], []))
+        elif default := DEFAULT.fullmatch(line):
+            page.groups[default["group"]] = default["choice"]
+        elif (entry := ENTRY.fullmatch(line)) and page.sections:
+            if not entry["value"] and not entry["comment"]:
+                parent = entry["key"] + "."
+                continue
+            parent = parent if entry["indent"] else ""
+            name = parent + entry["key"]
+            page.sections[-1][1].append(Key(name, entry["value"] or "", entry["comment"] or ""))
+    return page
+
+
+def nearest_key(word: str, verb: str) -> str:
+    """The key or group that was meant; there are too many to list them all in an error."""
+    known = root(verb)
+    keys = [*known.groups, *known.keys]
+    same = [key for key in keys if key.rpartition(".")[2] == word]  # batch -> train.batch
+    close = same or get_close_matches(word, keys, n=1, cutoff=0.6)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}`diffuse {verb} --help` lists what there is"
+
+
+def page(verb: str) -> str:
+    """`diffuse <verb> --help`."""
+    about = root(verb)
+    lines = [f"{_bold('usage:')} diffuse {verb} [key=value | group=choice ...] [flags]", ""]
+    lines += textwrap.wrap(about.about, WIDTH)
+    lines += ["", _bold("Examples"), *(f"  {example}" for example in about.examples)]
+    if about.groups:
+        lines += ["", _bold("Groups") + "  ([default]; a choice has keys: group.key=value)"]
+        width = max(map(len, about.groups)) + 2
+        for group, default in about.groups.items():
+            names = [f"[{default}]" if name == default else name for name in choices(group)]
+            lines += _row(f"{group:{width}}", "  ".join(names))
+    names = [key for _, keys in about.sections for key in keys]
+    name_width = max(len(key.name) for key in names) + 2
+    value_width = max(len(key.default) for key in names) + 2
+    for heading, keys in about.sections:
+        lines += ["", _bold(heading)]
+        for key in keys:
+            lines += _row(f"{key.name:{name_width}}{key.default:{value_width}}", key.comment)
+    lines += ["", _bold("Flags")]
+    for flag, meaning in FLAGS:
+        lines += _row(f"{flag:18}", meaning)
+    return "\n".join(lines)
+
+
+def front_page() -> str:
+    """`diffuse --help`."""
+    from diffuse import __version__
+
+    commands = {**VERBS, "completion": 'tab completion: eval "$(diffuse completion bash)"'}
+    width = max(map(len, commands)) + 2
+    return "\n".join(
+        [
+            f"{_bold('usage:')} diffuse <command> [key=value ...] [flags]",
+            "",
+            f"diffuse {__version__}: train diffusion models on small images, sample from them,",
+            "measure them, and know how sure you are.",
+            "",
+            _bold("Commands"),
+            *(f"  {verb:{width}}{about}" for verb, about in commands.items()),
+            "",
+            _bold("Begin with"),
+            "  diffuse train experiment=quickstart   four minutes on two CPU cores",
+            "  diffuse sample steps=50 n=64          from the newest training run",
+            "  diffuse eval                          FID and KID of it, beside real images",
+            "",
+            "`diffuse <command> --help` lists the keys of a command, with their defaults.",
+        ]
+    )
+
+
+def _row(left: str, right: str) -> list[str]:
+    """A left column of fixed width, and text beside it that wraps."""
+    indent = 2 + len(left)
+    # break_on_hyphens would split choices like scale-shift
+    wrapped = textwrap.wrap(right, WIDTH - indent, break_on_hyphens=False) or [""]
+    rest = [" " * indent + line for line in wrapped[1:]]
+    return [f"  {left}{wrapped[0]}".rstrip(), *rest]
+
+
+def _bold(text: str) -> str:
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return text if plain or not sys.stdout.isatty() else f"\033[1m{text}\033[0m"

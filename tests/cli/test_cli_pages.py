@@ -1,0 +1,116 @@
+"""Help and completion: what a user reads and presses before anything runs."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffuse import cli, completion, schemas, usage
+from diffuse.commands import VERBS
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_the_front_page_lists_every_command(words, capsys):
+    assert cli.main(words) == 0
+    page = capsys.readouterr().out
+    assert all(
+        re.search(rf"^  {verb} +{re.escape(about)}$", page, re.M) for verb, about in VERBS.items()
+    )
+
+
+def test_the_version_is_one_line(capsys):
+    assert cli.main(["--version"]) == 0
+    assert re.fullmatch(r"diffuse \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_page_of_help_fits_a_terminal_and_names_every_key_group_and_choice(verb, capsys):
+    assert cli.main([verb, "--help"]) == 0
+    page = capsys.readouterr().out
+    assert max(map(len, page.splitlines())) <= 80
+    root = usage.root(verb)
+    for key in root.keys:
+        assert re.search(rf"^  {re.escape(key)} ", page, re.M), key
+    for group in root.groups:
+        row = re.search(rf"^  {group} +(.*(?:\n   +.*)*)", page, re.M)[1]
+        assert set(row.replace("[", "").replace("]", "").split()) >= set(usage.choices(group))
+    assert "Examples" in page
+    assert "\033" not in page
+
+
+def field_names(schema, prefix=""):
+    for key, kind in schema.__annotations__.items():
+        if kind is schemas.Training:
+            yield from field_names(kind, f"{key}.")
+        elif kind is not schemas.Group:
+            yield prefix + key
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_page_the_yaml_and_the_schema_know_the_same_keys(verb):
+    known = [key for base in schemas.SCHEMAS[verb].__mro__[:-1] for key in field_names(base)]
+    assert sorted(known) == sorted(usage.root(verb).keys)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_example_on_a_page_composes(verb, monkeypatch, tmp_path):
+    from diffuse import arguments, composing
+
+    for example in usage.root(verb).examples:
+        program, word, *rest = example.split()
+        assert (program, word) == ("diffuse", verb)
+        parsed = arguments.parse(verb, rest)
+        for overrides in composing.combinations(parsed):
+            composing.finished(verb, composing.compose(verb, parsed, overrides))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("diffuse ", [*VERBS, "completion", "--help", "--version"]),
+        ("diffuse tr", ["train"]),
+        ("diffuse completion ", ["bash"]),
+        ("diffuse train sche", ["schedule="]),
+        ("diffuse train schedule=", ["schedule=cosine", "schedule=linear"]),
+        ("diffuse train seed=1 schedule=li", ["schedule=linear"]),
+        ("diffuse train schedule=linear schedule.betama", ["schedule.betamax="]),
+        ("diffuse train schedule=cosine schedule.betama", []),
+        ("diffuse train train.epo", ["train.epochs="]),
+        ("diffuse train -m debug=", ["debug=none", "debug=smoke"]),
+        ("diffuse sample weights=", ["weights=ema", "weights=raw"]),
+        ("diffuse sample --mu", ["--multirun"]),
+        ("diffuse nonsense ", []),
+        ("diffuse train hypothesis='a b", []),
+        ("diffuse sample mod", []),
+    ],
+)
+def test_tab_completes_commands_keys_groups_and_choices(line, expected):
+    assert completion.words(line) == expected
+
+
+def test_tab_offers_what_is_for_typing_and_nothing_internal():
+    offered = completion.words("diffuse train ")
+    assert {"schedule=", "seed=", "train.", "debug=", "experiment="} <= set(offered)
+    assert not [word for word in offered if word.startswith(("hydra", "schema", "debug/"))]
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+@pytest.mark.parametrize("breaks", ["\" '><=;|&(:", "\" '><;|&("])
+def test_the_printed_script_completes_in_a_real_bash(breaks, tmp_path):
+    program = tmp_path / "diffuse"
+    program.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m diffuse "$@"\n')
+    program.chmod(0o755)
+    line = "diffuse train schedule=co"
+    script = f"""
+        PATH="{tmp_path}:$PATH"; eval "$(diffuse completion bash)"
+        COMP_WORDBREAKS={shlex.quote(breaks)}; COMP_LINE='{line}'; COMP_POINT={len(line)}
+        _diffuse diffuse; echo "${{COMPREPLY[@]}}"; complete -p diffuse"""
+    answer = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    expected = "cosine" if "=" in breaks else "schedule=cosine"
+    assert answer.stdout.splitlines() == [expected, "complete -o default -F _diffuse diffuse"]
