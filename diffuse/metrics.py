@@ -30,8 +30,7 @@ class Moments:
     def of(cls, features: Tensor) -> "Moments":
         table = _table(features)
         mean = table.mean(0)
-        centred = table - mean
-        return cls(len(table), mean, centred.T @ centred)
+        return cls(len(table), mean, _gram(table - mean))
 
     @classmethod
     def known(cls, n: int, mean: Tensor, covariance: Tensor) -> "Moments":
@@ -156,29 +155,34 @@ def _frechet(a: Moments, b: Moments, factor: Tensor) -> float:
 def _factor(covariance: Tensor) -> Tensor:
     """F [d r] with F F' = covariance: Cholesky's at full rank, else scaled eigenvectors."""
     factor, failed = torch.linalg.cholesky_ex(covariance)
-    if not failed and _spread(factor) < 1e6:
+    pivots = factor.diagonal()
+    if not failed and pivots.min() > 1e-7 * pivots.max():  # smaller ones are rounding errors
         return factor
     values, vectors = torch.linalg.eigh(covariance)
     kept = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
     return vectors[:, kept] * values[kept].sqrt()
 
 
-def _spread(factor: Tensor) -> float:
-    """The largest pivot of a Cholesky factor over the smallest; infinity where it is none."""
-    pivots = factor.diagonal()
-    return float(pivots.max() / pivots.min()) if pivots.min() > 0 else math.inf
-
-
 def _overlap(f: Tensor, g: Tensor) -> Tensor:
     """tr (F F' G G')^(1/2), the sum of the singular values of F'G.
 
-    As roots of the eigenvalues of the square they cost a third, but small ones lose their digits.
+    The roots of the eigenvalues of its square cost a third of that. Squaring drowns the smallest in
+    rounding errors, so they are used only where those cannot matter.
     """
     product = f.T @ g
-    square = f.shape == g.shape and f.shape[0] == f.shape[1]
-    if square and _spread(f) * _spread(g) < 1e6:
-        return torch.linalg.eigvalsh(product.T @ product).clamp(min=0).sqrt().sum()
+    if f.shape == g.shape and f.shape[0] == f.shape[1]:
+        squares = torch.linalg.eigvalsh(_gram(product))
+        noise = squares[-1] * torch.finfo(squares.dtype).eps * len(squares) ** 0.5
+        roots = squares.clamp(min=noise).sqrt()
+        if (noise / roots).sum() < 1e-10 * roots.sum():
+            return roots.sum()
     return torch.linalg.svdvals(product).sum()
+
+
+def _gram(x: Tensor) -> Tensor:
+    """x'x by numpy, which notices that both sides are the same and does half of the work."""
+    rows = x.numpy()
+    return torch.from_numpy(rows.T @ rows)
 
 
 def _table(features: Tensor) -> Tensor:

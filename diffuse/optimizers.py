@@ -12,7 +12,7 @@ class Muon(torch.optim.Optimizer):
 
     The momentum of a weight matrix is orthogonalised, so that every direction learns at the same
     speed. torch.optim.Muon takes matrices: a convolution is given to it as [out, h w in], a view of
-    its (channels_last) weight.
+    its weight, which therefore must be channels_last.
     """
 
     def __init__(
@@ -45,11 +45,15 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         hidden, rest = self.param_groups
         for p, matrix in zip(hidden["params"], self.matrices, strict=True):
+            matrix.data = p.detach().permute(0, 2, 3, 1).view(len(p), -1)
             matrix.grad = None if p.grad is None else _matrix(p.grad)
         self.muon.param_groups[0]["lr"] = hidden["lr"]
         self.adamw.param_groups[0]["lr"] = rest["lr"]
         self.muon.step()
         self.adamw.step()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__.copy()  # torch's leaves out what it does not know: `copy.deepcopy`
 
     def state_dict(self) -> dict[str, Any]:
         return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
@@ -60,5 +64,5 @@ class Muon(torch.optim.Optimizer):
 
 
 def _matrix(weight: Tensor) -> Tensor:
-    """[out, in, h, w] -> [out, h w in]: shares the memory of a channels_last tensor."""
+    """[out, in, h, w] -> [out, h w in]."""
     return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)

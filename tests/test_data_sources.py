@@ -134,7 +134,7 @@ def test_a_slow_command_that_makes_progress_may_go_on(tmp_path):
 
 
 def test_the_last_line_of_a_command_that_fails_is_the_reason(tmp_path):
-    with pytest.raises(NoAnswerError, match="^E: no such package$"):
+    with pytest.raises(NoAnswerError, match=r"^E: no such package$"):
         watched(["sh", "-c", "echo E: no such package; echo bye; exit 7"], tmp_path)
     with pytest.raises(NoAnswerError, match="not installed"):
         watched(["no-such-command"], tmp_path)

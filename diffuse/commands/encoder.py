@@ -39,7 +39,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     train, test = (_native(open_dataset(cfg.dataset, split)) for split in ("train", "test"))
     spec = train.spec
     if len(spec.classes) < 2:
-        raise ConfigError(f"dataset {spec.name} has {len(spec.classes)} classes, two are needed")
+        raise ConfigError(f"dataset: two classes are needed, {spec.name} has {len(spec.classes)}")
     net = new_classifier(spec.channels, len(spec.classes), cfg.width, BLOCKS, cfg.seed)
     plan = {
         "dataset": f"{spec.name}: {len(train)} images {spec.channels}x{spec.height}x{spec.width}",

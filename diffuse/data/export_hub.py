@@ -17,7 +17,6 @@ def main(
     import datasets
     from datasets.table import embed_table_storage
 
-    print("asking", flush=True)  # the import alone can take seconds, the clock starts here
     datasets.disable_progress_bars()
     datasets.disable_caching()  # or it writes into a folder that is not ours
     saved = any(Path(source, name).exists() for name in ("dataset_dict.json", "state.json"))

@@ -16,7 +16,8 @@ from diffuse.data.sources import NoAnswerError, Source, download, fetch, watched
 from diffuse.data.splits import existing, name_of
 from diffuse.errors import DataError
 
-START = 30.0  # seconds that importing `datasets` may take on a slow machine
+BUSY = 30.0  # seconds of silence for which `datasets` may think, once the Hub has answered
+LOCAL = 600.0  # the same where no network is involved
 
 
 def hub(
@@ -116,7 +117,7 @@ def export(
     watched(
         [sys.executable, "-P", program, json.dumps({**what, "target": str(target)})],
         scratch,
-        start=START,
+        patience=LOCAL if local else BUSY,
         environment=environment,
     )
 

@@ -58,6 +58,8 @@ def read_split(
     everything = [path for paths in files.values() for path in paths]
     own = files.get(split, files["train"])
     rows = [row for path in own for row in _rows(path, image)]
+    if not rows:
+        raise DataError(f"{own[0]} holds no images")
     labels, classes = (None, ()) if label is None else _labels(own, everything, label)
     if "test" not in files:
         kept = (held_out(len(rows), test) == (split == "test")).nonzero().flatten()
@@ -137,7 +139,8 @@ def _labels(
             for row, value in enumerate(numbers):
                 if not 0 <= value < most:
                     raise DataError(f"{path}: row {row} has {label} {value}, not in 0..{most - 1}")
-        classes = classes or tuple(map(str, range(1 + max(map(max, values.values())))))
+        largest = max(max(numbers, default=0) for numbers in values.values())
+        classes = classes or tuple(map(str, range(1 + largest)))
     else:
         raise DataError(f"{own[0]}: column {label!r} holds {kinds[0]}, not integers or text")
     return torch.tensor([value for path in own for value in values[path]]), classes

@@ -131,7 +131,6 @@ def watched(
     command: Sequence[str | Path],
     scratch: Path,
     patience: float | None = None,  # seconds between signs of life, PATIENCE if None
-    start: float = 0.0,  # seconds more that it may take until the first one, for slow imports
     environment: dict[str, str] | None = None,
 ) -> None:
     """Run a command in `scratch`, and end it when neither its output nor that folder grows.
@@ -156,7 +155,7 @@ def watched(
         except OSError as error:
             raise NoAnswerError(f"{command[0]} cannot be started: {error.strerror}") from error
     try:
-        _watch(child, scratch, patience, start)
+        _watch(child, scratch, patience)
     finally:  # also when this process is interrupted
         if child.poll() is None:
             child.kill()
@@ -171,9 +170,9 @@ def download(url: str, path: Path, most: int) -> None:
     watched([sys.executable, "-P", program, url, path, str(most)], path.parent)
 
 
-def _watch(child: subprocess.Popen[bytes], scratch: Path, patience: float, start: float) -> None:
+def _watch(child: subprocess.Popen[bytes], scratch: Path, patience: float) -> None:
     now = time.monotonic()
-    size, told, deadline = _size(scratch), now, now + patience + start
+    size, told, deadline = _size(scratch), now, now + patience
     while child.poll() is None:
         time.sleep(0.05)
         now, grown = time.monotonic(), _size(scratch)

@@ -21,6 +21,14 @@ class Command:
         self.calls.append((cfg, job))
         return self.answer(cfg, job)
 
+    def raises(self, error):
+        """From now on it fails."""
+
+        def answer(cfg, job):
+            raise error
+
+        self.answer = answer
+
     @property
     def cfg(self):
         return self.calls[-1][0]

@@ -68,7 +68,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("line", WRONG)
-def test_bad_input_ends_in_one_line_and_leaves_nothing(line, command, capsys, tmp_path):
+def test_bad_input_ends_in_one_line_and_leaves_nothing(line, command):
     assert WRONG[line] in command.error(line)
     assert command.calls == []
     assert command.left_behind() == []
@@ -93,7 +93,7 @@ EXPERIMENTS = {
 
 
 @pytest.mark.parametrize("text", EXPERIMENTS)
-def test_a_mistake_inside_an_experiment_is_found_and_named(text, command, capsys, tmp_path):
+def test_a_mistake_inside_an_experiment_is_found_and_named(text, command, tmp_path):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment/bad.yaml").write_text("# @package _global_\n" + text)
     message = command.error("train --config-dir . experiment=bad")
@@ -116,7 +116,7 @@ SECRET = "s3cr3tvalue"
         "dataset.root=https://me:@@example.org/x",
     ],
 )
-def test_a_secret_is_refused_and_never_repeated(word, command, capsys, tmp_path):
+def test_a_secret_is_refused_and_never_repeated(word, command, capsys):
     assert cli.main(["train", word.replace("@", SECRET, 1)]) == 2
     out, err = capsys.readouterr()
     assert SECRET not in out + err

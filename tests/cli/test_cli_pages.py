@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from diffuse import cli, completion, schemas, usage
+from diffuse import cli, schemas
+from diffuse.cli import completion, usage
 from diffuse.commands import VERBS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -60,7 +61,7 @@ def test_the_page_the_yaml_and_the_schema_know_the_same_keys(verb):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_example_on_a_page_composes(verb, monkeypatch, tmp_path):
-    from diffuse import arguments, composing
+    from diffuse.cli import arguments, composing
 
     for example in usage.root(verb).examples:
         program, word, *rest = example.split()

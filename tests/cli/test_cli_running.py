@@ -10,7 +10,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from diffuse import arguments, cli, composing
+from diffuse import cli
+from diffuse.cli import arguments, composing
 from diffuse.commands import VERBS
 from diffuse.errors import DataError
 
@@ -112,20 +113,25 @@ def test_a_name_of_digits_stays_text_and_null_stays_null(command):
     assert command.cfg.name == "fashion_mnist-cosine"
 
 
-def test_the_word_after_plot_says_what_is_plotted(command, capsys):
+def test_the_word_after_plot_says_what_is_plotted(command):
     assert cli.main(["plot", "data", "dataset=digits"]) == 0
     assert command.cfg.what == "data"
     assert command.cfg.name == "digits"
     assert "did you mean 'data'?" in command.error("plot dat")
 
 
-def test_a_typed_length_beats_the_experiment_and_two_contradict_each_other(command, capsys):
+def test_a_typed_length_beats_the_experiment_and_two_contradict_each_other(command):
     assert cli.main(["train", "experiment=quickstart"]) == 0
     assert (command.cfg.train.minutes, command.cfg.name) == (4, "quickstart")
     assert cli.main(["train", "experiment=quickstart", "train.steps=7"]) == 0
     assert (command.cfg.train.steps, command.cfg.train.minutes) == (7, None)
     assert command.job.overrides == ["experiment=quickstart", "train.steps=7"]
     assert "say the length once" in command.error("train train.steps=7 train.epochs=2")
+
+
+def test_no_experiment_can_be_said_aloud(command):
+    assert cli.main(["train", "experiment=null"]) == 0
+    assert command.job.choices.get("experiment") is None
 
 
 def test_an_experiment_beats_the_defaults_and_the_command_line_beats_both(command, tmp_path):
@@ -145,7 +151,7 @@ def test_interpolations_are_filled_in(command):
     assert OmegaConf.to_container(command.cfg, resolve=False)["model"]["width"] == 48
 
 
-def test_the_process_is_left_as_it_was_found(command, monkeypatch):
+def test_the_process_is_left_as_it_was_found(command):
     argv, environment, handlers = sys.argv, dict(os.environ), logging.getLogger().handlers[:]
     seen = []
     command.answer = lambda cfg, job: seen.append((sys.argv, dict(os.environ)))
@@ -156,22 +162,15 @@ def test_the_process_is_left_as_it_was_found(command, monkeypatch):
     assert logging.getLogger().handlers == handlers
 
 
-def raising(error):
-    def answer(cfg, job):
-        raise error
-
-    return answer
-
-
-def test_a_foreseen_error_is_one_line_with_its_own_exit_code(command, capsys):
-    command.answer = raising(DataError("train.gz is cut short\nafter 3 bytes"))
+def test_a_foreseen_error_is_one_line_with_its_own_exit_code(command):
+    command.raises(DataError("train.gz is cut short\nafter 3 bytes"))
     assert command.error("train", code=3) == "train.gz is cut short after 3 bytes"
 
 
 def test_an_unforeseen_error_names_its_type_and_where_the_traceback_is(
     command, capsys, monkeypatch
 ):
-    command.answer = raising(ZeroDivisionError("oh"))
+    command.raises(ZeroDivisionError("oh"))
     assert cli.main(["train"]) == 1
     err = capsys.readouterr().err
     assert err.splitlines()[0] == "error: unexpected ZeroDivisionError: oh"
@@ -185,9 +184,9 @@ def test_an_unforeseen_error_names_its_type_and_where_the_traceback_is(
 
 
 def test_ctrl_c_is_130_and_a_full_disk_is_5(command, capsys):
-    command.answer = raising(KeyboardInterrupt())
+    command.raises(KeyboardInterrupt())
     assert cli.main(["train"]) == 130
-    command.answer = raising(OSError(28, "No space left on device", "x.bin"))
+    command.raises(OSError(28, "No space left on device", "x.bin"))
     assert cli.main(["train"]) == 5
     assert "x.bin" in capsys.readouterr().err
 

@@ -45,22 +45,20 @@ def test_two_sweeps_never_share_a_folder_and_a_typed_name_names_it(command):
         ("train -m seed=[1", "cannot read"),
     ],
 )
-def test_a_mistake_in_a_sweep_is_found_before_a_folder_is_claimed(
-    line, words, command, capsys, tmp_path
-):
+def test_a_mistake_in_a_sweep_is_found_before_a_folder_is_claimed(line, words, command):
     assert words in command.error(line)
     assert command.calls == []
     assert command.left_behind() == []
 
 
-def test_a_dry_sweep_writes_nothing(command, tmp_path):
+def test_a_dry_sweep_writes_nothing(command):
     assert cli.main(["train", "-m", "seed=1,2", "dry_run=true"]) == 0
     assert [cfg.seed for cfg, _ in command.calls] == [1, 2]
     assert command.left_behind() == []
 
 
 def test_ctrl_c_ends_a_sweep(command):
-    command.answer = raising(KeyboardInterrupt())
+    command.raises(KeyboardInterrupt())
     assert cli.main(["train", "-m", "seed=1,2"]) == 130
     command.answer = lambda cfg, job: 143
     assert cli.main(["train", "-m", "seed=1,2"]) == 143

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from diffuse import cli, composing
-from diffuse.arguments import Arguments, quote
+from diffuse import cli
+from diffuse.cli import composing
+from diffuse.cli.arguments import Arguments, quote
 from diffuse.errors import ConfigError
 
 log = logging.getLogger("diffuse")

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
-from diffuse import usage
+from diffuse.cli import usage
 from diffuse.errors import ConfigError, nearest
 
 # flag -> the name Hydra knows it by, and whether a value follows ("?": only if it is one of INFO)

@@ -11,7 +11,7 @@ from pathlib import Path
 from diffuse.commands import VERBS
 
 WIDTH = 80
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parent.parent
 ENTRY = re.compile(
     r"(?P<indent> *)(?P<key>[\w.]+):(?: +(?P<value>[^#]*?))?(?: +# *(?P<comment>.*))?"
 )

@@ -17,10 +17,10 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from diffuse import ranges, schemas
-from diffuse.arguments import Arguments, quote
-from diffuse.complaints import complaint
+from diffuse.cli.arguments import Arguments, quote
+from diffuse.cli.complaints import complaint
 from diffuse.errors import ConfigError
-from diffuse.usage import conf_folder
+from diffuse.cli.usage import conf_folder
 
 # In a single run Hydra makes no file and no folder and leaves logging alone.
 QUIET = (

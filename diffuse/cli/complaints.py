@@ -8,7 +8,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException, ValidationError
 
-from diffuse import usage
+from diffuse.cli import usage
 from diffuse.errors import nearest
 
 KINDS = {"Integer": "an integer", "Float": "a number", "bool": "true or false"}

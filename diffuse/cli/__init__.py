@@ -1,5 +1,6 @@
 """`diffuse <verb>`: help at once, Hydra for the config, one line for an error, an exit code."""
 
+import contextlib
 import errno
 import importlib
 import logging
@@ -9,14 +10,14 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffuse import usage
+from diffuse.cli import usage
 from diffuse.commands import VERBS
 from diffuse.errors import ConfigError, DiffuseError, NoSpaceError, nearest
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from diffuse.arguments import Arguments
+    from diffuse.cli.arguments import Arguments
 
 INTERRUPTED, CLOSED_PIPE = 130, 141
 
@@ -44,7 +45,7 @@ def _dispatch(words: list[str]) -> int:
 
         print(f"diffuse {__version__}")
     elif verb == "completion":
-        from diffuse import completion
+        from diffuse.cli import completion
 
         return completion.main(rest)
     elif verb not in VERBS:
@@ -58,10 +59,10 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _hydra_verb(verb: str, rest: list[str]) -> int:
-    from diffuse import arguments
+    from diffuse.cli import arguments
 
     parsed = arguments.parse(verb, rest)
-    from diffuse import composing  # Hydra: a tenth of a second
+    from diffuse.cli import composing  # Hydra: a tenth of a second
 
     if parsed.flags.get("--cfg") == "job" and "--package" not in parsed.flags:
         cfg = composing.compose(verb, parsed)
@@ -69,7 +70,7 @@ def _hydra_verb(verb: str, rest: list[str]) -> int:
         return 0
     _log_to_stderr()
     if parsed.multirun:
-        from diffuse import sweeping
+        from diffuse.cli import sweeping
 
         return sweeping.sweep(verb, parsed)
     codes: list[int] = []
@@ -89,7 +90,8 @@ def run_command(
     folder: Path | None = None,  # in a sweep, that of this job
 ) -> int:
     """Make the config final and hand it to commands/<verb>.py."""
-    from diffuse import composing, config, schemas
+    from diffuse import config, schemas
+    from diffuse.cli import composing
 
     cfg = composing.finished(verb, cfg)
     if cfg.trust and parsed.value("trust") is None:
@@ -105,7 +107,8 @@ def report(error: BaseException) -> int:
     """Say what went wrong on stderr, in one line; the exit code for it."""
     if isinstance(error, BrokenPipeError):
         # whoever read our output has left; without this Python would complain about it at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_PIPE
     if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
@@ -148,11 +151,12 @@ def _log_to_stderr() -> None:
     """The `diffuse` logger as plain lines; called again, it changes nothing."""
     logging.raiseExceptions = False  # a closed pipe is not worth a traceback
     logger = logging.getLogger("diffuse")
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG)  # log.txt has it all
     if any(handler.name == "stderr" for handler in logger.handlers):
         return
     handler = logging.StreamHandler(_Stderr())
     handler.set_name("stderr")
+    handler.setLevel(logging.INFO)
     handler.addFilter(_with_prefix)
     handler.setFormatter(logging.Formatter("%(prefix)s%(message)s"))
     logger.addHandler(handler)

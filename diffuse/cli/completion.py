@@ -5,7 +5,7 @@ import io
 import os
 import shlex
 
-from diffuse import usage
+from diffuse.cli import usage
 from diffuse.commands import VERBS
 from diffuse.errors import ConfigError, nearest
 
@@ -75,8 +75,8 @@ def _overrides(verb: str, typed: list[str], last: str) -> list[str]:
 
 
 def _ask_hydra(verb: str, overrides: str) -> list[str]:
-    from diffuse import composing
-    from diffuse.arguments import Arguments
+    from diffuse.cli import composing
+    from diffuse.cli.arguments import Arguments
 
     query = Arguments(flags={"--shell-completion": ""}, overrides=["query=bash"])
     answer = io.StringIO()

@@ -1,0 +1,16 @@
+#!/bin/sh
+# The main job: train the quickstart, evaluate it. What is done already is not done again.
+set -eu
+
+name=quickstart dataset=
+if ! diffuse plot data dry_run=true >/dev/null; then
+    echo "
+    *** No source of Fashion-MNIST answered (the reasons are above).
+    *** Going on with the small digits that come with scikit-learn INSTEAD:
+    *** these results are about 8x8 digits, not about Fashion-MNIST.
+    " >&2
+    name=quickstart-digits dataset=dataset=digits
+fi
+# shellcheck disable=SC2086  # $dataset is one word or none
+diffuse train experiment=quickstart name=$name $dataset resume=auto
+diffuse eval run=$name reuse=true

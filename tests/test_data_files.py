@@ -1,0 +1,242 @@
+"""A user's own images: class folders, parquet files, and whatever HF `datasets` has saved."""
+
+import io
+import logging
+import shutil
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from diffuse.data import open_dataset
+from diffuse.data.splits import held_out
+from diffuse.errors import ConfigError, DataError
+
+torch.set_num_threads(1)
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFUSE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def picture(mode="RGB", width=12, height=12):
+    shape = (height, width, len(mode)) if len(mode) > 1 else (height, width)
+    return Image.fromarray(RNG.integers(0, 256, shape, np.uint8))
+
+
+def encoded(image, kind="PNG"):
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Five gray pictures in each of the classes a and b."""
+    for name in "ab":
+        (tmp_path / "own set" / name).mkdir(parents=True)
+        for i in range(5):
+            picture("L").save(tmp_path / "own set" / name / f"{i}.png")
+    return tmp_path / "own set"
+
+
+def opened(root, split="train", name="folder", **keys):
+    return open_dataset({"name": name, "root": str(root), **keys}, split)
+
+
+def test_gray_stays_gray_and_one_colour_picture_makes_all_rgb(root):
+    gray = opened(root)
+    assert gray.spec.shape == (1, 12, 12)
+    assert gray.spec.classes == ("a", "b")
+    assert gray.spec.name == "own-set"
+    picture("RGB").save(root / "a" / "5.png")
+    assert opened(root).spec.shape == (3, 12, 12)
+
+
+def test_pixels_and_labels_are_those_of_the_files(root):
+    for split in ("train", "test"):
+        (root / split).mkdir()
+    for name in "ab":
+        shutil.copytree(root / name, root / "test" / name)
+        (root / name).rename(root / "train" / name)
+    images = opened(root, "test")
+    expected = [
+        np.asarray(Image.open(root / "test" / c / f"{i}.png")) for c in "ab" for i in range(5)
+    ]
+    assert np.array_equal(images.images[:, 0].numpy(), np.stack(expected))
+    assert images.labels.tolist() == [0] * 5 + [1] * 5
+
+
+def test_without_a_test_folder_a_seeded_share_is_held_out(root):
+    train, test = opened(root, test=0.3), opened(root, "test", test=0.3)
+    assert (len(train), len(test)) == (7, 3)
+    both = torch.cat([train.images, test.images]).flatten(1)
+    assert len(both.unique(dim=0)) == 10
+    assert opened(root, "test", test=0.3).sha256 == test.sha256
+    assert held_out(2, 0.01).sum() == held_out(2, 0.99).sum() == 1
+
+
+def test_images_without_class_folders_have_no_labels(root):
+    images = opened(root / "a")
+    assert images.spec.classes == ()
+    assert set(images.labels.tolist()) == {-1}
+
+
+def test_size_resizes_the_shorter_side_and_crops_the_middle(root):
+    wide = picture("L", 48, 24)
+    wide.save(root / "a" / "0.png")
+    images = torch.cat([opened(root, split, size=8).images for split in ("train", "test")])
+    assert images.shape == (10, 1, 8, 8)
+    expected = wide.resize((16, 8), Image.Resampling.BICUBIC).crop((4, 0, 12, 8))
+    difference = images[:, 0].numpy().astype(int) - np.asarray(expected)
+    assert np.abs(difference).max((1, 2)).min() <= 1
+
+
+def _odd(path):
+    picture("L", 13, 12).save(path)
+
+
+def _transparent(path):
+    Image.new("RGBA", (12, 12), (1, 2, 3, 4)).save(path)
+
+
+def _deep(path):
+    Image.fromarray(RNG.integers(0, 60_000, (12, 12), np.uint16)).save(path)
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-60])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (_cut, "truncated or not an image"),
+        (lambda path: path.write_text("hello"), "truncated or not an image"),
+        (lambda path: path.write_bytes(b""), "truncated or not an image"),
+        (lambda path: path.write_bytes(encoded(picture(), "JPEG")[:-60]), "truncated"),
+        (_transparent, "transparent"),
+        (_deep, "8-bit"),
+        (_odd, "13x12 but .* is 12x12"),
+    ],
+)
+def test_a_picture_that_cannot_be_used_is_named(root, spoil, told):
+    (root / "test").mkdir()  # so that no picture of `train` is held out
+    (root / "train").mkdir()
+    for name in "ab":
+        shutil.copytree(root / name, root / "test" / name)
+        (root / name).rename(root / "train" / name)
+    spoil(root / "train" / "b" / "3.png")
+    with pytest.raises(DataError, match=rf"b/3\.png.*{told}"):
+        opened(root)
+
+
+def test_an_alpha_channel_that_hides_nothing_is_dropped(root):
+    Image.new("RGBA", (12, 12), (1, 2, 3, 255)).save(root / "a" / "0.png")
+    assert opened(root).spec.channels == 3
+
+
+def test_files_are_decoded_once_and_again_when_they_change_or_the_copy_is_damaged(
+    root, cache, monkeypatch, caplog
+):
+    room = sys.modules["diffuse.data.folder"]
+    count, decode = [], room.decode
+    monkeypatch.setattr(room, "decode", lambda *args: count.append(1) or decode(*args))
+    first = opened(root)
+    assert opened(root).sha256 == first.sha256
+    assert len(count) == 1
+    (copy,) = (cache / "decoded").glob("*.safetensors")
+    copy.write_bytes(copy.read_bytes()[:-1] + b"x")
+    with caplog.at_level(logging.WARNING, "diffuse.data"):
+        assert opened(root).sha256 == first.sha256
+    assert "damaged" in caplog.text
+    for path in root.rglob("*.png"):
+        picture("L").save(path)
+    assert opened(root).sha256 != first.sha256
+    assert len(count) == 3
+    assert len(list((cache / "decoded").glob("*.safetensors"))) == 1
+
+
+def write_parquet(path, contents, labels, struct=True):
+    cells = [{"bytes": content, "path": None} for content in contents] if struct else contents
+    pq.write_table(pa.table({"image": cells, "label": labels}), path)
+
+
+@pytest.mark.parametrize("struct", [True, False])
+@pytest.mark.parametrize("labels", [[0, 2, 1, 2], ["ant", "cow", "bee", "cow"]])
+def test_parquet_columns_may_be_bytes_or_structs_and_labels_numbers_or_text(
+    tmp_path, struct, labels
+):
+    pictures = [picture() for _ in range(4)]
+    for split, rows in (("train", slice(0, 4)), ("test", slice(0, 2))):
+        path = tmp_path / f"{split}-00000-of-00001.parquet"
+        write_parquet(path, list(map(encoded, pictures[rows])), labels[rows], struct)
+    train, test = (opened(tmp_path, split, "parquet") for split in ("train", "test"))
+    expected = np.stack([np.asarray(image).transpose(2, 0, 1) for image in pictures])
+    assert np.array_equal(train.images.numpy(), expected)
+    assert train.labels.tolist() == [0, 2, 1, 2]
+    assert test.labels.tolist() == [0, 2]
+    assert train.spec.classes == test.spec.classes
+    assert train.spec.classes == (("0", "1", "2") if labels[0] == 0 else ("ant", "bee", "cow"))
+
+
+def test_a_damaged_parquet_file_is_named_with_the_row(tmp_path):
+    path = tmp_path / "all.parquet"
+    contents = [encoded(picture()) for _ in range(4)]
+    write_parquet(path, [*contents[:3], contents[3][:-60]], [0, 1, 0, 1])
+    held = "test" if held_out(4, 0.1)[3] else "train"
+    with pytest.raises(DataError, match=r"all\.parquet: row 3 is truncated"):
+        opened(path, held, "parquet")
+    write_parquet(path, contents, [0, 1, 0, -1])
+    with pytest.raises(DataError, match=r"all\.parquet: row 3 has label -1"):
+        opened(path, "train", "parquet")
+    with pytest.raises(ConfigError, match="did you mean 'image'"):
+        opened(path, "train", "parquet", image="imag")
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(DataError, match=r"all\.parquet is truncated"):
+        opened(path, "train", "parquet")
+
+
+@pytest.mark.parametrize("name", ["folder", "parquet", "hub", "cifar10"])
+def test_a_root_that_does_not_exist_is_named(tmp_path, name):
+    with pytest.raises(DataError, match="nowhere"):
+        opened(tmp_path / "nowhere", "train", name)
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"), [({"size": 0}, r"1\.\.1024"), ({"test": 1.0}, r"\(0, 1\)"), ({}, "needs a")]
+)
+def test_wrong_values_are_a_config_error(tmp_path, keys, told):
+    with pytest.raises(ConfigError, match=told):
+        open_dataset({"name": "folder", "root": str(tmp_path) if keys else None, **keys}, "train")
+
+
+def test_hub_reads_what_datasets_has_saved_and_leaves_the_folder_as_it_was(tmp_path):
+    import datasets
+
+    datasets.disable_progress_bars()
+    pictures = [picture() for _ in range(6)]
+    kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee"])}
+    rows = {"image": pictures, "label": [0, 1, 1, 0, 1, 0]}
+    table = datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
+    root = tmp_path / "saved"
+    datasets.DatasetDict(train=table, validation=table.select([5])).save_to_disk(str(root))
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    images = opened(root, "train", "hub", test="validation")
+    assert images.spec.classes == ("ant", "bee")
+    assert images.labels.tolist() == rows["label"]
+    assert np.array_equal(images.images[2].numpy(), np.asarray(pictures[2]).transpose(2, 0, 1))
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+    with pytest.raises(DataError, match="no split 'test'"):
+        opened(root, "train", "hub")
+    (arrow,) = (root / "train").glob("*.arrow")
+    arrow.write_bytes(arrow.read_bytes()[:-1000])
+    with pytest.raises(DataError, match=rf"{arrow.name} is truncated"):
+        opened(root, "train", "hub", test="validation")

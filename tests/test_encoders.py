@@ -1,0 +1,373 @@
+"""Encoders take uint8 and nothing else, do what their file says, and are refused once altered."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from diffuse import cli
+from diffuse.classifier import (
+    accuracy,
+    augment,
+    centred,
+    new_classifier,
+    round_weights,
+    train_classifier,
+    training_steps,
+)
+from diffuse.config import build
+from diffuse.data import ImageSpec, open_dataset, to_range
+from diffuse.data.sources import cache
+from diffuse.encoders import (
+    ASSETS,
+    about_encoder,
+    classifier,
+    encode,
+    load_encoder,
+    pixels,
+    save_encoder,
+)
+from diffuse.errors import ConfigError, DataError, DivergedError
+from diffuse.metrics import fid
+from diffuse.seeds import generator
+
+torch.set_num_threads(1)
+
+CONF = Path(__file__).parent.parent / "conf"
+SHIPPED = yaml.safe_load((CONF / "encoder/fashion_mnist.yaml").read_text())["sha256"]
+FASHION = {"name": "fashion_mnist", "root": None, "fit": "none"}
+
+
+def spec_of(name="fashion_mnist", channels=1, side=28):
+    return ImageSpec(name, channels, side, side, side, side, "none", ("a", "b"))
+
+
+def some_images(n, channels=1, side=28, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (n, channels, side, side), generator=random, dtype=torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_encoder("fashion_mnist", SHIPPED)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """The file of an encoder that has learned nothing."""
+    net = new_classifier(channels=3, classes=2, width=8, blocks=(1, 1), seed=0).eval()
+    round_weights(net)
+    about = {"name": "small", "channels": 3, "height": 16, "width": 12, "classes": ["a", "b"]}
+    save_encoder(tmp_path / "encoder.safetensors", net, about)
+    return tmp_path / "encoder.safetensors", net
+
+
+# --- what goes in --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("range", [(-1, 1), (-0.5, 0.5), (0, 1)])
+def test_the_lessons_mistake_of_a_wrong_range_cannot_be_made(shipped, range):
+    with pytest.raises(TypeError, match=r"uint8 images in 0..255, got torch.float32: round with"):
+        encode(shipped, to_range(some_images(4), range))
+
+
+def test_that_mistake_would_have_been_a_large_one(shipped):
+    real = some_images(200)
+    halved = ((real.float() - 127.5) / 2 + 127.5).round().to(torch.uint8)
+    assert fid(encode(shipped, halved), encode(shipped, real)) > 1
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 28, 28), (4, 28, 28, 1)])
+def test_images_of_other_channels_are_refused_naming_both(shipped, shape):
+    with pytest.raises(
+        ValueError, match=rf"fashion_mnist-\w+ takes images of 1 channel, {shape[1]}"
+    ):
+        encode(shipped, torch.zeros(shape, dtype=torch.uint8))
+
+
+def test_a_data_set_of_other_channels_is_refused_before_any_image_is_drawn(small):
+    with pytest.raises(ValueError, match="small takes images of 3 channels, fashion_mnist has 1"):
+        classifier(spec_of(), path=str(small[0]), sha256=None)
+    node = {"name": "classifier", "path": "fashion_mnist", "sha256": SHIPPED}
+    with pytest.raises(ConfigError, match="takes images of 1 channel, cifar10 has 3"):
+        build("encoder", node, spec_of("cifar10", channels=3))
+
+
+def test_an_image_that_is_not_in_a_batch_and_no_images_at_all_are_refused(shipped):
+    with pytest.raises(ValueError, match=r"\[b c h w\], got shape \[28, 28\]"):
+        shipped(torch.zeros(28, 28, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="no images"):
+        encode(shipped, some_images(0))
+
+
+# --- what comes out ------------------------------------------------------------------------------
+
+
+def test_a_feature_depends_on_its_image_alone_to_the_last_bit(shipped):
+    images = some_images(70)
+    all_at_once = encode(shipped, images, batch=32)
+    assert all_at_once.shape == (70, shipped.dim)
+    assert all_at_once.dtype == torch.float32
+    assert torch.equal(encode(shipped, images[:5], batch=32), all_at_once[:5])
+    assert torch.equal(encode(shipped, images.flip(0), batch=32), all_at_once.flip(0))
+    torch.testing.assert_close(encode(shipped, images, batch=7), all_at_once)
+
+
+def test_encoding_leaves_no_graph_and_changes_no_running_statistics(shipped):
+    before = {key: value.clone() for key, value in shipped.state_dict().items()}
+    shipped.train()  # someone forgot it in this state, as lucidrains's FID did for months
+    features = encode(shipped, some_images(3))
+    assert not features.requires_grad
+    assert torch.equal(features, encode(shipped, some_images(3)))
+    assert all(torch.equal(value, before[key]) for key, value in shipped.state_dict().items())
+
+
+def test_images_of_another_size_are_resized_with_antialias(shipped):
+    images = some_images(8, side=84)
+    smooth = torch.nn.functional.interpolate(
+        images.float(), (28, 28), mode="bilinear", antialias=True
+    )
+    with torch.no_grad():
+        expected = shipped.net(centred(smooth))
+    torch.testing.assert_close(encode(shipped, images, batch=8), expected)
+
+
+def test_pixels_are_the_pixels():
+    encoder = pixels(spec_of(channels=3, side=8), size=8)
+    images = some_images(5, channels=3, side=8)
+    assert encoder.name == "pixels"
+    torch.testing.assert_close(encode(encoder, images), to_range(images, (-1, 1)).flatten(1))
+    gray = torch.full((2, 3, 40, 24), 51, dtype=torch.uint8)
+    torch.testing.assert_close(encode(encoder, gray), torch.full((2, 3 * 64), -0.6))
+
+
+def test_the_head_turns_stored_features_into_the_logits_of_the_network(shipped):
+    images = some_images(6)
+    logits = shipped.head(encode(shipped, images))
+    assert logits.shape == (6, len(shipped.classes)) == (6, 10)
+
+
+# --- which encoder -------------------------------------------------------------------------------
+
+
+def test_auto_takes_the_shipped_encoder_where_there_is_one_and_is_loud_where_not(caplog):
+    node = yaml.safe_load((CONF / "encoder/auto.yaml").read_text())
+    assert build("encoder", node, spec_of()).name == "fashion_mnist-classifier"
+    assert not caplog.records
+    other = build("encoder", node, spec_of("cifar10", channels=3, side=32))
+    assert (other.name, other.dim) == ("pixels", 192)
+    assert "no encoder is shipped for cifar10" in caplog.text
+    assert "PIXELS" in caplog.text
+
+
+def test_the_shipped_file_is_small_good_and_the_one_that_the_yamls_pin():
+    (file,) = ASSETS.glob("*.safetensors")
+    about = about_encoder("fashion_mnist")
+    pins = yaml.safe_load((CONF / "encoder/auto.yaml").read_text())["shipped"]
+    assert file.stat().st_size <= 2_000_000
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == SHIPPED == pins["fashion_mnist"]
+    assert about["test_accuracy"] >= 0.93
+    assert about["training"]["command"].startswith("diffuse encoder dataset=fashion_mnist")
+    assert len(about["data"]["train_sha256"]) == len(about["data"]["test_sha256"]) == 64
+
+
+@pytest.mark.skipif(not (cache() / "fashion_mnist").is_dir(), reason="Fashion-MNIST is not cached")
+def test_the_recorded_accuracy_is_true_on_a_thousand_test_images(shipped):
+    share = _accuracy(shipped, 1000)
+    assert share == pytest.approx(about_encoder("fashion_mnist")["test_accuracy"], abs=0.025)
+
+
+@pytest.mark.slow
+def test_the_recorded_accuracy_and_data_are_those_of_the_test_split(shipped):
+    about = about_encoder("fashion_mnist")
+    assert open_dataset(FASHION, "test").sha256 == about["data"]["test_sha256"]
+    assert _accuracy(shipped, 10_000) == pytest.approx(about["test_accuracy"], abs=5e-4)
+
+
+def _accuracy(encoder, n):
+    test = open_dataset(FASHION, "test")
+    logits = encoder.head(encode(encoder, test.images[:n]))
+    return float((logits.argmax(1) == test.labels[:n]).double().mean())
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def test_a_saved_encoder_computes_the_same_features_again(small):
+    file, net = small
+    images = some_images(9, channels=3, side=20)[..., :16]
+    encoder = load_encoder(file.parent)  # its folder will do
+    resized = torch.nn.functional.interpolate(
+        images.float(), (16, 12), mode="bilinear", antialias=True
+    )
+    with torch.no_grad():
+        assert torch.equal(encode(encoder, images, batch=9), net(centred(resized)))
+    assert (encoder.name, encoder.classes, encoder.dim) == ("small", ("a", "b"), 16)
+    assert encoder.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_the_same_encoder_is_the_same_bytes(small, tmp_path):
+    file, net = small
+    about = {"name": "small", "channels": 3, "height": 16, "width": 12, "classes": ["a", "b"]}
+    again = save_encoder(tmp_path / "again.safetensors", net, about)
+    assert again == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_one_changed_byte_anywhere_is_noticed(small, tmp_path):
+    content = bytearray(small[0].read_bytes())
+    header = 8 + int.from_bytes(content[:8], "little")
+    for place in (header, len(content) - 1, (header + len(content)) // 2):
+        altered = bytearray(content)
+        altered[place] ^= 1
+        (tmp_path / "altered.safetensors").write_bytes(altered)
+        with pytest.raises(DataError, match=r"altered.safetensors is altered"):
+            load_encoder(tmp_path / "altered.safetensors")
+
+
+def test_an_altered_shipped_file_is_refused_by_its_sha256(tmp_path, monkeypatch):
+    shutil.copy(ASSETS / "fashion_mnist.safetensors", tmp_path)
+    content = bytearray((tmp_path / "fashion_mnist.safetensors").read_bytes())
+    name = content.index(b"T-shirt")
+    content[name : name + 7] = b"Trouser"  # in the header, which the weights' own hash leaves out
+    (tmp_path / "fashion_mnist.safetensors").write_bytes(content)
+    monkeypatch.setattr("diffuse.encoders.ASSETS", tmp_path)
+    for name in ("auto", "fashion_mnist"):
+        node = yaml.safe_load((CONF / f"encoder/{name}.yaml").read_text())
+        with pytest.raises(
+            DataError, match=rf"fashion_mnist.safetensors is altered.*not {SHIPPED}"
+        ):
+            build("encoder", node, spec_of())
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
+def test_a_file_cut_short_is_refused(small, tmp_path, share):
+    content = small[0].read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(DataError, match=r"cut.safetensors is damaged"):
+        load_encoder(tmp_path / "cut.safetensors")
+
+
+def test_a_file_of_something_else_and_a_missing_one_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(DataError, match="is no encoder"):
+        load_encoder(tmp_path / "other.safetensors")
+    with pytest.raises(DataError, match=r"no encoder at .*nowhere"):
+        load_encoder(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"encoder: path must name a .safetensors file"):
+        build("encoder", {"name": "classifier", "path": None, "sha256": None}, spec_of())
+    with pytest.raises(ConfigError, match="encoder: size must be at least 1, got 0"):
+        build("encoder", {"name": "pixels", "size": 0}, spec_of())
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def digits(split):
+    data = open_dataset({"name": "digits", "fit": "none"}, split)
+    return data.images, data.labels
+
+
+def trained(images, labels, epochs=1, lr=0.01, seed=0, n=10):
+    net = new_classifier(images.shape[1], n, width=8, blocks=(1, 1, 1), seed=seed)
+    optimizer = torch.optim.AdamW(net.parameters(), lr)
+    steps = train_classifier(
+        net,
+        optimizer,
+        images,
+        labels,
+        epochs=epochs,
+        batch=64,
+        crop=1,
+        flip=False,
+        seed=seed,
+        dtype=torch.float32,
+    )
+    return net, list(steps)
+
+
+def test_a_classifier_learns_to_read_digits_it_has_not_seen():
+    images, labels = digits("train")
+    net, steps = trained(images, labels, epochs=8)
+    assert [step.number for step in steps] == list(range(1, steps[-1].total + 1))
+    assert steps[-1].total == training_steps(len(images), 8, 64) == 8 * (1437 // 64)
+    assert max(step.lr for step in steps) == pytest.approx(0.01, rel=0.01)
+    assert accuracy(net, *digits("test")) > 0.85
+
+
+def test_training_depends_on_its_seed_alone():
+    images, labels = digits("train")
+    torch.manual_seed(1)
+    one, _ = trained(images[:200], labels[:200])
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    two, _ = trained(images[:200], labels[:200])
+    other, _ = trained(images[:200], labels[:200], seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(p, q) for p, q in zip(one.parameters(), two.parameters(), strict=True))
+    assert not torch.equal(one.head.weight, other.head.weight)
+
+
+def test_augmentation_moves_and_mirrors_and_invents_nothing():
+    images = torch.zeros(400, 2, 9, 9, dtype=torch.uint8)
+    images[:, 0, 4, 4], images[:, 1, 4, 5] = 100, 200  # channels move together
+    random = generator(0)
+    assert torch.equal(augment(images, crop=0, flip=False, random=random), images)
+    shifted = augment(images, crop=2, flip=False, random=random)
+    assert (shifted.sum((1, 2, 3), dtype=torch.int64) == 300).all()
+    rows, columns = shifted[:, 0].nonzero()[:, 1], shifted[:, 0].nonzero()[:, 2]
+    assert {*rows.tolist()} == {*columns.tolist()} == {2, 3, 4, 5, 6}
+    assert torch.equal(shifted[:, 1].nonzero()[:, 2], columns + 1)
+    mirrored = augment(images, crop=0, flip=True, random=random)[:, 1, 4, 3] == 200
+    assert 140 < int(mirrored.sum()) < 260
+
+
+def test_a_loss_that_explodes_ends_training_with_its_own_exit_code():
+    images, labels = digits("train")
+    with pytest.raises(DivergedError, match=r"the loss is (nan|inf) at step \d+: try a lower"):
+        trained(images, labels, epochs=2, lr=1e30)
+
+
+def test_labels_and_images_that_cannot_be_learned_from_are_refused():
+    images, labels = digits("train")
+    with pytest.raises(ValueError, match="needs a label >= 0"):
+        trained(images, torch.full_like(labels, -1))
+    with pytest.raises(ValueError, match="must be uint8"):
+        trained(images.float(), labels)
+    with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
+        trained(images, labels, epochs=0)
+
+
+def test_the_command_trains_one_that_evaluation_can_use(tmp_path, capsys):
+    words = ["dataset=digits", "epochs=1", "batch=64", "width=8", "precision=fp32"]
+    code = cli.main(["encoder", *words, f"outputs={tmp_path}", "--json"])
+    facts = json.loads(capsys.readouterr().out)
+    folder = tmp_path / "encoder/digits/v001"
+    encoder = classifier(spec_of("digits", side=8), path=str(folder), sha256=facts["sha256"])
+    about = about_encoder(folder)
+    assert code == 0
+    assert encoder.name == "digits-classifier"
+    assert about["training"]["command"].startswith("diffuse encoder dataset=digits epochs=1")
+    assert about["test_accuracy"] == facts["accuracy"]
+    assert facts["status"] == "done"
+    logits = encoder.head(encode(encoder, digits("test")[0]))
+    assert float((logits.argmax(1) == digits("test")[1]).double().mean()) == facts["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("precision=fp16", "fp16 would need"),
+        ("optimizer.lrr=1", "did you mean 'optimizer.lr'"),
+        ("dataset.classes=[3]", "two classes are needed, digits has 1"),
+    ],
+)
+def test_a_bad_command_leaves_no_folder_behind(tmp_path, capsys, word, message):
+    assert cli.main(["encoder", "dataset=digits", word, f"outputs={tmp_path}/out"]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
