@@ -14,6 +14,7 @@ from diffuse.denoiser import Denoiser
 from diffuse.errors import ConfigError, DataError, nearest
 from diffuse.evaluation import Judge
 from diffuse.noise_laws import Law
+from diffuse.samplers import Sampler
 from diffuse.sampling import Plan
 from diffuse.schedules import Schedule
 
@@ -54,6 +55,17 @@ def sampler_steps(cfg: DictConfig, schedule: Schedule) -> int:
     return min(cfg.sampler.meta.steps, levels)
 
 
+def sampler(cfg: DictConfig) -> Sampler:
+    """The sampler with its options, which a walk over no levels looks at: a bad one is a ConfigError."""
+    bound = config.bind("sampler", cfg.sampler, "denoise", "x", "sigmas", "randn")
+    nowhere = torch.zeros(1, dtype=torch.float64)
+    try:
+        next(bound(lambda x, sigma: x, nowhere, nowhere, lambda: nowhere), None)
+    except ValueError as error:
+        raise ConfigError(f"sampler: {error}") from error
+    return bound
+
+
 def plan(
     cfg: DictConfig,  # has sampler, grid, steps, clip, start and seed
     schedule: Schedule,
@@ -66,7 +78,7 @@ def plan(
     steps = sampler_steps(cfg, schedule)
     sigmas = config.build("grid", cfg.grid, steps=steps, schedule=schedule)
     return Plan(
-        sampler=config.bind("sampler", cfg.sampler, "denoise", "x", "sigmas", "randn"),
+        sampler=sampler(cfg),
         sigmas=grids.clipped(sigmas, *trained),
         range=pixels,
         clip=cfg.clip != "none",

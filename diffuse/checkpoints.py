@@ -27,17 +27,20 @@ MANIFEST = "MANIFEST.json"
 def save(folder: Path, step: int, tensors: dict[str, dict[str, "Tensor"]], state: Any) -> Path:
     """Write folder/step_<step>: temporary folder, fsync, manifest last, rename, fsync the parent.
 
-    Raises NoSpaceError naming the path and the bytes; what was saved before is untouched.
+    A step that has a whole checkpoint already keeps it. Raises NoSpaceError naming the path and the
+    bytes; what was saved before is untouched.
     """
     from safetensors.torch import save as to_bytes
 
+    final = at(folder, step)
+    if final.exists() and _is_whole(final):
+        return final
     files = {f"{name}.safetensors": to_bytes(_contiguous(t)) for name, t in tensors.items()}
     files["state.json"] = json.dumps(state, indent=1).encode()
     manifest = {
         n: {"bytes": len(b), "sha256": hashlib.sha256(b).hexdigest()} for n, b in files.items()
     }
     files[MANIFEST] = json.dumps(manifest, indent=1).encode()
-    final = folder / f"step_{step:08d}"
     temporary = folder / f".tmp-{final.name}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -90,6 +93,14 @@ def verify(path: Path) -> None:
             )
         if hashlib.sha256(content).hexdigest() != wanted["sha256"]:
             raise DataError(f"{path / name} is damaged: its sha256 is not the one in {MANIFEST}")
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        verify(path)
+    except DataError:
+        return False
+    return True
 
 
 def steps(folder: Path) -> list[int]:

@@ -223,6 +223,8 @@ def _check_value(where: str, value: Any, annotation: Any) -> None:
             if isinstance(value, list | tuple):
                 return _check_items(where, value, get_args(option))
             allowed.append("a list")
+        elif union and getattr(option, "__name__", "") == "Tensor":
+            continue  # torch.optim's `lr: float | Tensor`: no yaml holds one
         else:
             return  # for the function to check
     raise ConfigError(f"{where} must be {' or '.join(allowed)}, got {value!r}")

@@ -4,10 +4,12 @@ A table is [n d], one row per image. Every function refuses NaN and infinity wit
 """
 
 import math
+import statistics
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from scipy.linalg.lapack import dsygst  # pyright: ignore[reportAttributeAccessIssue]
 from scipy.special import stdtrit
 from torch import Tensor
 
@@ -96,8 +98,8 @@ def fid_interval(a: Tensor, b: Tensor, blocks: int = 20, seed: int = 0) -> Inter
     # a random division: samples may come sorted by class
     order = torch.randperm(len(table), generator=generator(seed, "jackknife"))
     left_out = (Moments.of(table[rows]) for rows in order.tensor_split(blocks))
-    draws = torch.tensor([_frechet(whole - part, reference, factor) for part in left_out])
-    deviation = math.sqrt((blocks - 1) * float(draws.double().var(correction=0)))
+    draws = [_frechet(whole - part, reference, factor) for part in left_out]
+    deviation = math.sqrt((blocks - 1) * statistics.pvariance(draws))
     reach = float(stdtrit(blocks - 1, 0.975)) * deviation
     value = _frechet(whole, reference, factor)
     return Interval(max(0.0, value - reach), value + reach)
@@ -147,7 +149,7 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 def _frechet(a: Moments, b: Moments, factor: Tensor) -> float:
     """`factor` is b's, so that it is computed once where b stays the same."""
     _pair(a.mean[None], b.mean[None])
-    root = _overlap(_factor(a.covariance), factor)
+    root = _root_trace(a.covariance, factor)
     spread = a.covariance.trace() + b.covariance.trace()
     return max(0.0, float((a.mean - b.mean).square().sum() + spread - 2 * root))
 
@@ -163,20 +165,21 @@ def _factor(covariance: Tensor) -> Tensor:
     return vectors[:, kept] * values[kept].sqrt()
 
 
-def _overlap(f: Tensor, g: Tensor) -> Tensor:
-    """tr (F F' G G')^(1/2), the sum of the singular values of F'G.
+def _root_trace(covariance: Tensor, factor: Tensor) -> Tensor:
+    """tr (S F F')^(1/2), the sum of the singular values of S^(1/2) F.
 
-    The roots of the eigenvalues of its square cost a third of that. Squaring drowns the smallest in
-    rounding errors, so they are used only where those cannot matter.
+    The eigenvalues of F'SF are their squares, at a third of the cost. Squaring drowns the smallest
+    in rounding errors, so this way is taken only where those cannot matter.
     """
-    product = f.T @ g
-    if f.shape == g.shape and f.shape[0] == f.shape[1]:
-        squares = torch.linalg.eigvalsh(_gram(product))
+    if factor.shape[0] == factor.shape[1]:
+        # LAPACK's F'SF for a triangular F: a third of the time of two products
+        squared, _ = dsygst(covariance.numpy(), factor.numpy(), itype=2, lower=1)
+        squares = torch.linalg.eigvalsh(torch.from_numpy(squared), UPLO="L")
         noise = squares[-1] * torch.finfo(squares.dtype).eps * len(squares) ** 0.5
         roots = squares.clamp(min=noise).sqrt()
-        if (noise / roots).sum() < 1e-10 * roots.sum():
+        if (noise / roots).sum() < 1e-9 * roots.sum():
             return roots.sum()
-    return torch.linalg.svdvals(product).sum()
+    return torch.linalg.svdvals(_factor(covariance).T @ factor).sum()
 
 
 def _gram(x: Tensor) -> Tensor:

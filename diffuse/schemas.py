@@ -108,6 +108,7 @@ class Eval(Sample):
 
     kid_subsets: int = MISSING
     kid_subset_size: int = MISSING
+    reuse: bool = MISSING
     encoder: Group = MISSING
 
 

@@ -111,14 +111,15 @@ class Step:
 def learning_rate(step: int, recipe: Recipe) -> float:
     """The factor on the optimizer's learning rate at step 1, 2, ... steps.
 
-    "onecycle" is Smith & Topin (2018) as in torch's OneCycleLR, without its cycle of the momentum:
-    a cosine from 1/25 up to 1 over the first 30 %, then down to 1/250,000.
+    "onecycle" is Smith & Topin (2018), to the digit torch's OneCycleLR without its cycle of the
+    momentum: a cosine from 1/25 up to 1 over the first 30 %, then down to 1/250,000.
     """
     done = (step - 1) / max(1, recipe.steps - 1)
     if recipe.lr_schedule == "onecycle":
-        if done < 0.3:
-            return _cosine_between(1 / 25, 1, done / 0.3)
-        return _cosine_between(1, 1 / 250_000, (done - 0.3) / 0.7)
+        top = 0.3 * recipe.steps - 1  # how far into the steps the highest rate lies
+        if step - 1 <= top:
+            return _cosine_between(1 / 25, 1, (step - 1) / top if top else 1.0)
+        return _cosine_between(1, 1 / 250_000, (step - 1 - top) / (recipe.steps - 1 - top))
     rising = min(1.0, step / max(1, recipe.warmup))
     return rising * (_cosine_between(1, 0, done) if recipe.lr_schedule == "cosine" else 1.0)
 

@@ -1,9 +1,12 @@
 """FID and KID of a training run, beside the same numbers of real images."""
 
+import json
 import logging
 import time
+from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from diffuse import assembly, config, hardware, runs
 from diffuse.assembly import Trained
@@ -28,6 +31,8 @@ def main(cfg: DictConfig, job: Job) -> int:
     if cfg.dry_run:
         print_table("Plan (nothing is written)", sample.facts(cfg, trained, plan))
         return 0
+    if cfg.reuse and (known := _known(cfg, trained)):
+        return _show(cfg, job, known, json.loads((known / "record.json").read_text()))
     test = open_dataset(trained.cfg.dataset, "test")
     judge = assembly.judge(cfg, test, open_dataset(trained.cfg.dataset, "train"))
     folder, run = sample.begin("eval", cfg, job, trained)
@@ -49,11 +54,41 @@ def main(cfg: DictConfig, job: Job) -> int:
         tracker.image(trained.state["step"], "samples", grid)
         run.finish("done")
         tracker.finish()
+    return _show(cfg, job, folder, record)
+
+
+def _known(cfg: DictConfig, trained: Trained) -> Path | None:
+    """The newest evaluation of the same weights with the same settings and the same code."""
+    ours = _settings(cfg)
+    for folder in reversed(runs.every(Path(cfg.outputs), "eval")):
+        facts = runs.read(folder)
+        if (
+            (folder / "record.json").exists()
+            and facts["weights"]["sha256"] == trained.sha256
+            and (facts["git"], facts["versions"]) == (runs.git_revision(), runs.versions())
+            and _settings(OmegaConf.load(folder / "config.yaml")) == ours
+        ):
+            return folder
+    return None
+
+
+def _settings(cfg: Any) -> dict[str, object]:
+    """What of a config can change a number."""
+    irrelevant = ("run", "checkpoint", "name", "hypothesis", "outputs", "tracker", "save", "reuse")
+    return {k: v for k, v in OmegaConf.to_container(cfg).items() if k not in irrelevant}
+
+
+def _show(cfg: DictConfig, job: Job, folder: Path, record: dict[str, Any]) -> int:
     if job.json:
         print_json(record | {"folder": str(folder)})
-    else:
-        rows = _rows(record) | {"grid": str(grid), "run": str(trained.folder), "record": str(folder)}
-        print_table(f"FID of {cfg.name}, step {trained.state['step']:,}", rows)
+        return 0
+    weights = record["weights"]
+    rows = _rows(record) | {
+        "grid": str(folder / "samples.png"),
+        "run": weights["run"],
+        "record": str(folder / "record.json"),
+    }
+    print_table(f"FID of {Path(weights['run']).parent.name}, step {weights['step']:,}", rows)
     return 0
 
 
@@ -93,7 +128,7 @@ def _protocol(
     }  # fmt: skip
 
 
-def _rows(record: dict) -> dict[str, str]:
+def _rows(record: dict[str, Any]) -> dict[str, str]:
     """The record as a person wants it: each number beside what it is compared with."""
     fid, kid, encoder, drawn = record["fid"], record["kid"], record["encoder"], record["sampler"]
     low, high = fid["ci95"]

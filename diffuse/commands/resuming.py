@@ -38,7 +38,7 @@ def folder(cfg: DictConfig) -> Path | None:
 
 
 def continued(cfg: DictConfig, folder: Path) -> DictConfig:
-    """The config to go on with: this command's, with the length that the run began with."""
+    """The config to go on with: this command's, with the length and precision that the run began with."""
     saved = assembly.saved_config(folder)
     different = _differences(cfg, saved)
     if different:
@@ -50,6 +50,8 @@ def continued(cfg: DictConfig, folder: Path) -> DictConfig:
     if unit == "minutes":
         for other in schemas.LENGTHS:
             cfg.train[other] = saved.train[other]
+    if cfg.precision == "auto":  # measured anew, it might come out otherwise
+        cfg.precision = saved.precision
     log.info("continuing %s", folder)
     return cfg
 

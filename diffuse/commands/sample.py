@@ -53,7 +53,7 @@ def main(cfg: DictConfig, job: Job) -> int:
 
 def check(cfg: DictConfig) -> None:
     """Everything that can be wrong without looking at a run."""
-    config.bind("sampler", cfg.sampler, "denoise", "x", "sigmas", "randn")
+    assembly.sampler(cfg)
     config.bind("grid", cfg.grid, "steps", "schedule")
     config.build("tracker", cfg.tracker)
     hardware.device(cfg.device)

@@ -245,7 +245,9 @@ class Journal:
             "window": self.window.state(),
         }
         checkpoints.save(folder, work.training.step, files, state)
-        checkpoints.purge(folder, work.cfg.train.keep, [self.best["step"]] if self.best else [])
+        # this one by name: a damaged one that training has not passed again may look newer
+        spared = [work.training.step, *([self.best["step"]] if self.best else [])]
+        checkpoints.purge(folder, work.cfg.train.keep, spared)
         self.run.update(step=work.training.step, images_seen=state["images_seen"])
 
 

@@ -1,0 +1,226 @@
+"""Training speed: our UNet beside diffusers' UNet2DModel at equal forward FLOPs, in alternation.
+
+    python scripts/bench_train.py                               # the quick preset against float32
+    python scripts/bench_train.py --diffusers-precision bf16    # the fairest pair
+    python scripts/bench_train.py model=course --device cuda --json
+
+Ours trains as `diffuse train` does (fit() with its EMA and clipping, precision=auto). Both get the
+same images, padded to 32x32 because UNet2DModel halves them three times; its loop (in bench_quality.py) neither averages weights nor clips gradients. Utilisation takes a
+training step for three forwards, and the fastest bf16 convolution of this run for the peak.
+"""
+
+import argparse
+import copy
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
+from typing import Any
+
+import diffusers
+import torch
+from bench_quality import Rival, final_config, padded, rival_shape
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from diffuse import assembly, hardware
+from diffuse.console import print_json
+from diffuse.data import ImageSet, open_dataset
+from diffuse.training import Recipe, Training, fit
+
+TARGET = 2.5  # times diffusers' images/s
+NEAR = 0.10  # largest difference between the forward FLOPs
+PEAK_CHANNELS, PEAK_SIDES, PEAK_BATCH = (64, 128, 256), (7, 14, 28, 32), 64
+
+
+def forward_flops(net: nn.Module, image: Sequence[int], batch: int) -> float:
+    """FLOPs of one image, two for each multiply-add; counted on shapes alone."""
+    net = copy.deepcopy(net).to("meta")
+    x, level = torch.empty(batch, *image, device="meta"), torch.empty(batch, device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(x, level)
+    return counter.get_total_flops() / batch
+
+
+def nearest_shape(image: Sequence[int], flops: float, batch: int) -> dict[str, Any]:
+    """The UNet2DModel within NEAR of `flops`: with its usual attention if there is such a one."""
+    best = min(_candidates(image, flops, batch), key=lambda candidate: candidate[0])
+    (too_far, *_), shape = best
+    if too_far:
+        raise SystemExit(f"no UNet2DModel is within {NEAR:.0%} of {flops / 1e9:.3f} GFLOP an image")
+    return shape
+
+
+def _candidates(
+    image: Sequence[int], flops: float, batch: int
+) -> Iterator[tuple[tuple[bool, bool, bool, float], dict[str, Any]]]:
+    for attention in (True, False):
+        for width in range(4, 260, 4):
+            shape = rival_shape(image[0], width, attention)
+            with torch.device("meta"):
+                net = diffusers.UNet2DModel(**shape)
+            ratio = forward_flops(net, image, batch) / flops
+            yield (abs(ratio - 1) > NEAR, not attention, width % 8 != 0, abs(ratio - 1)), shape
+            if ratio > 1 + NEAR:
+                break
+
+
+def our_steps(cfg: DictConfig, data: ImageSet, training: Training) -> Iterator[object]:
+    """A training without an end, otherwise as the config says."""
+    _, law = assembly.process(cfg)
+    words = {k: v for k, v in cfg.train.items() if k in Recipe.__dataclass_fields__}
+    words |= {"steps": 10**9, "range": tuple(cfg.range), "seed": cfg.seed}
+    peaks = [group["lr"] for group in training.optimizer.param_groups]
+    return fit(training, data, law, Recipe(**words), peaks)
+
+
+@dataclass
+class Contender:
+    """One of the two, and its images/s in each round."""
+
+    step: Callable[[], object]
+    net: nn.Module
+    arguments: Any  # of the network
+    image: tuple[int, ...]
+    batch: int
+    dtype: torch.dtype
+    rates: list[float] = field(default_factory=list)
+
+    def record(self, peak: float) -> dict[str, Any]:
+        flops = forward_flops(self.net, self.image, self.batch)
+        rate = statistics.median(self.rates)
+        return {
+            "network": self.arguments,
+            "parameters": sum(p.numel() for p in self.net.parameters()),
+            "precision": str(self.dtype).removeprefix("torch."),
+            "image": list(self.image),
+            "forward_flops_per_image": flops,
+            "images_per_second": rate,
+            "rounds": self.rates,
+            "utilisation": 3 * flops * rate / peak,  # backward costs two forwards
+        }
+
+
+def contenders(cfg: DictConfig, device: torch.device, dtype: torch.dtype) -> list[Contender]:
+    """Both networks on the same images, ready to take a step."""
+    data, batch = open_dataset(cfg.dataset, "train").to(device), cfg.train.batch
+    denoiser = assembly.denoiser(cfg, data.spec, device)
+    training = Training.new(denoiser, assembly.optimizer(cfg, denoiser.net), cfg.train.ema)
+    steps = our_steps(cfg, data, training)
+    image = tuple(padded(data).shape[1:])
+    shape = nearest_shape(image, forward_flops(denoiser.net, data.spec.shape, batch), batch)
+    rival = Rival(data, shape, batch, dtype, cfg.seed)
+    ours = OmegaConf.to_container(cfg.model)
+    spec, precision = data.spec, denoiser.precision
+    return [
+        Contender(lambda: next(steps), denoiser.net, ours, spec.shape, batch, precision),
+        Contender(rival.step, rival.net, shape, image, batch, dtype),
+    ]
+
+
+def seconds(call: Callable[[], object], times: int, device: torch.device) -> float:
+    """The time of some calls, until the device has done them all."""
+    started = time.perf_counter()
+    for _ in range(times):
+        call()
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter() - started
+
+
+def alternate(both: list[Contender], rounds: int, turn: float, device: torch.device) -> None:
+    """A B A B ...: a turn is as many steps as take about `turn` seconds, two or more."""
+    steps = []
+    for one in both:
+        seconds(one.step, 3, device)  # the first ones allocate and choose algorithms
+        steps.append(max(2, round(2 * turn / seconds(one.step, 2, device))))
+    for _ in range(rounds):
+        for one, times in zip(both, steps, strict=True):
+            one.rates.append(times * one.batch / seconds(one.step, times, device))
+
+
+@torch.inference_mode()
+def convolution_peak(device: torch.device) -> tuple[float, str]:
+    """FLOP/s of the fastest 3x3 convolution in bf16 and channels_last, and which one it is."""
+    best = (0.0, "")
+    for c, side in product(PEAK_CHANNELS, PEAK_SIDES):
+        form = {"device": device, "dtype": torch.bfloat16}
+        conv = nn.Conv2d(c, c, 3, padding=1, **form).to(memory_format=torch.channels_last)
+        x = torch.randn(PEAK_BATCH, c, side, side, **form)
+        x = x.contiguous(memory_format=torch.channels_last)
+        call = partial(conv, x)
+        seconds(call, 2, device)
+        times = min(1000, max(1, round(0.02 / seconds(call, 1, device))))
+        took = min(seconds(call, times, device) for _ in range(5)) / times
+        flops = 2 * 9 * c**2 * side**2 * PEAK_BATCH
+        best = max(best, (flops / took, f"{c} channels, {side}x{side}"))
+    return best
+
+
+def report(record: dict[str, Any]) -> None:
+    print("Training speed: {dataset}, batch {batch}, AdamW; {machine}".format(**record))
+    line = "{:10} {:>9} {:>6} {:>11} {:>14} {:>9} {:>14} {:>8}".format
+    heads = ("precision", "image", "parameters", "GFLOP forward", "images/s", "rounds", "of peak")
+    print(line("", *heads))
+    flops = record["diffuse"]["forward_flops_per_image"]
+    for name in ("diffuse", "diffusers"):
+        one = record[name]
+        low, high = min(one["rounds"]), max(one["rounds"])
+        numbers = (f"{one['parameters']:,}", f"{one['forward_flops_per_image'] / 1e9:.4f}")
+        rates = (f"{one['images_per_second']:.1f}", f"{low:.1f}-{high:.1f}")
+        size = "{1}x{2}".format(*one["image"])
+        print(line(name, one["precision"], size, *numbers, *rates, f"{one['utilisation']:.1%}"))
+    shape, ratios = one["network"], record["ratios"]
+    attention = "without" if "add_attention" in shape else "with"
+    print(f"UNet2DModel {shape['block_out_channels']} {attention} attention, ", end="")
+    print(f"{one['forward_flops_per_image'] / flops - 1:+.1%} forward FLOPs")
+    print(f"peak {record['peak'] / 1e12:.3f} TFLOP/s: 3x3 convolution, bf16, {record['peak_at']}")
+    print(f"{record['ratio']:.2f} times diffusers' images/s", end="")
+    print(f" (rounds {min(ratios):.2f} to {max(ratios):.2f}), target >= {TARGET}", end="")
+    print(f"; {record['flops_ratio']:.2f} times its FLOP/s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("overrides", nargs="*", help="of diffuse train, e.g. model.width=64")
+    parser.add_argument("--diffusers-precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--device", default="auto", help="auto | cpu | cuda | cuda:N | mps")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a turn, about")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_intermixed_args()
+    given = {word.partition("=")[0] for word in args.overrides}
+    words = [*args.overrides, f"device={args.device}"]
+    words += [] if "optimizer" in given else ["optimizer=adamw"]  # as theirs
+    words += [] if "dataset.fit" in given else ["dataset.fit=pad"]  # the same input
+    cfg = final_config("train", words)
+    device = hardware.device(cfg.device)
+    both = contenders(cfg, device, hardware.PRECISIONS[args.diffusers_precision])
+    before = convolution_peak(device)
+    alternate(both, args.rounds, args.seconds, device)
+    peak, peak_at = max(before, convolution_peak(device))  # other load only lowers it
+    ours, theirs = (one.record(peak) for one in both)
+    ratio = ours["images_per_second"] / theirs["images_per_second"]
+    record = {
+        "machine": f"{hardware.describe(device)}, torch {torch.__version__}, "
+        f"diffusers {diffusers.__version__}, load {os.getloadavg()[0]:.1f}",
+        "dataset": cfg.dataset.name,
+        "batch": cfg.train.batch,
+        "diffuse": ours,
+        "diffusers": theirs,
+        "ratio": ratio,
+        "ratios": [a / b for a, b in zip(ours["rounds"], theirs["rounds"], strict=True)],
+        "flops_ratio": ours["utilisation"] / theirs["utilisation"],
+        "target": TARGET,
+        "peak": peak,
+        "peak_at": peak_at,
+    }
+    print_json(record) if args.json else report(record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""What many proofs need: a few images with classes, a small network, a training of it."""
+
+import pytest
+import torch
+
+from diffuse.data import ImageSet, ImageSpec
+from diffuse.denoiser import Denoiser, v
+from diffuse.models import UNet
+from diffuse.noise_laws import uniform
+from diffuse.schedules import cosine
+from diffuse.training import Recipe, Training
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def make_net():
+    """A UNet of some 7,000 weights; any of its arguments can be changed."""
+
+    def make(**changes):
+        torch.manual_seed(changes.pop("seed", 0))
+        settings = {
+            "channels": 1, "size": (8, 8), "classes": 3, "width": 8, "mults": [1, 2], "blocks": 1,
+            "groups": 4, "attention": [], "head_dim": None, "middle": "none", "dropout": 0.0,
+            "patch": 1, "skips": "level", "modulation": "scale_shift", "conditional": True,
+            "init": "zero",
+        }  # fmt: skip
+        return UNet(**{**settings, **changes})
+
+    return make
+
+
+@pytest.fixture
+def images():
+    """32 gray images of 8x8 in three classes; none looks the same in a mirror."""
+    random = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (32, 1, 8, 8), generator=random, dtype=torch.uint8)
+    spec = ImageSpec("noise", 1, 8, 8, 8, 8, "none", ("a", "b", "c"))
+    return ImageSet(spec, pixels, torch.arange(32) % 3, "sha", "a test", flip=False)
+
+
+@pytest.fixture
+def law():
+    return uniform(cosine(s=0.008, t_min=0.001, t_max=0.999), stratified=True)
+
+
+@pytest.fixture
+def make_recipe():
+    def make(**changes):
+        settings = {
+            "steps": 6, "batch": 8, "lr_schedule": "cosine", "warmup": 2, "clip_grad": 1.0,
+            "ema": 0.9, "label_dropout": 0.1, "shuffle": True, "range": (-1.0, 1.0), "seed": 0,
+        }  # fmt: skip
+        return Recipe(**{**settings, **changes})
+
+    return make
+
+
+@pytest.fixture
+def make_training(make_net):
+    """A training at its beginning: make_training(optimizer of parameters, precision, net...)."""
+
+    def adamw(parameters):
+        return torch.optim.AdamW(parameters, lr=1e-2, eps=1e-5)
+
+    def make(optimizer=adamw, precision=torch.float32, **changes):
+        net = make_net(**changes)
+        return Training.new(Denoiser(net, v(), precision), optimizer(net.parameters()), ema=0.9)
+
+    return make
+
+
+@pytest.fixture
+def make_plan():
+    """How images are drawn: four steps of DDIM, four images at a time."""
+    from functools import partial
+
+    from diffuse.grids import uniform as grid
+    from diffuse.samplers import ddim
+    from diffuse.sampling import Plan
+
+    def make(**changes):
+        schedule = cosine(s=0.008, t_min=0.001, t_max=0.999)
+        settings = {
+            "sampler": partial(ddim, eta=1.0, noise=1.0), "sigmas": grid(4, schedule),
+            "range": (-1.0, 1.0), "clip": True, "start": "vp", "seed": 0, "batch": 4,
+            "moments": (0.0, 0.5),
+        }  # fmt: skip
+        return Plan(**{**settings, **changes})
+
+    return make
+
+
+TINY = (
+    "dataset=digits dataset.subset=64 model.width=8 model.groups=4 model.mults=[1,2] model.blocks=1 "
+    "model.patch=1 precision=fp32 device=cpu train.batch=16 train.sample_every=2 train.save_every=2 "
+    "train.log_every=1 n=4 steps=2 name=tiny"
+)
+
+
+class Shell:
+    """`diffuse ...` in this process and in an empty folder: exit code, stdout and stderr."""
+
+    def __init__(self, capsys):
+        self.capsys = capsys
+
+    def __call__(self, line):
+        from diffuse import cli
+
+        self.capsys.readouterr()
+        self.code = cli.main(line.split())
+        self.out, self.err = self.capsys.readouterr()
+        return self.code
+
+    def train(self, line="train.steps=4"):
+        return self(f"train {TINY} {line}")
+
+    def json(self, line):
+        """What a command that must succeed prints."""
+        import json
+
+        assert self(f"{line} --json") == 0, self.err
+        return json.loads(self.out)
+
+    def error(self, line, code=2):
+        """A command that must fail in one line: that line."""
+        assert self(line) == code, self.err
+        last = self.err.splitlines()[-1]
+        assert last.startswith("error: ")
+        assert "Traceback" not in self.err
+        assert self.out == ""
+        return last.removeprefix("error: ")
+
+
+@pytest.fixture
+def diffuse(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    return Shell(capsys)
+
+
+@pytest.fixture(scope="session")
+def _trained(tmp_path_factory):
+    """One training of four steps that all tests of its successors share."""
+    import os
+
+    from diffuse import cli
+
+    folder, before = tmp_path_factory.mktemp("trained"), os.getcwd()
+    os.chdir(folder)
+    try:
+        line = f"train {TINY} train.steps=4 train.eval_every=2 train.eval_n=16 train.ema=0.5"
+        assert cli.main(line.split()) == 0
+    finally:
+        os.chdir(before)
+    return folder / "outputs"
+
+
+@pytest.fixture
+def trained(_trained, diffuse, tmp_path):
+    """Its folder, copied to where `diffuse` runs."""
+    import shutil
+
+    shutil.copytree(_trained, tmp_path / "outputs", symlinks=True)
+    return tmp_path / "outputs/train/tiny/v001"

@@ -1,0 +1,228 @@
+"""`diffuse train` from the command line to the run folder, on real digits."""
+
+import json
+
+import pytest
+import torch
+from conftest import TINY
+from omegaconf import OmegaConf
+from PIL import Image
+
+from diffuse import checkpoints, runs
+from diffuse.commands import train as command
+
+
+def rows(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_folder_has_all_that_the_design_says(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert names == {"config.yaml", "overrides.yaml", "run.json", "metrics.jsonl", "log.txt",
+                     "checkpoints", "samples"}  # fmt: skip
+    facts = runs.read(trained)
+    keys = "schema status command name version hypothesis git versions device seed started seconds "
+    assert set((keys + "images_seen parameters steps smoke data").split()) <= set(facts)
+    assert (facts["status"], facts["images_seen"], facts["step"]) == ("done", 64, 4)
+    assert checkpoints.steps(trained / "checkpoints") == [2, 4]
+    for step in (2, 4):
+        path = checkpoints.at(trained / "checkpoints", step)
+        checkpoints.verify(path)
+        assert {p.name for p in path.iterdir()} == {
+            "model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json",
+            "MANIFEST.json",
+        }  # fmt: skip
+    assert (trained.parent / "latest").resolve() == trained.resolve()
+    samples = sorted(p.name for p in (trained / "samples").iterdir())
+    assert samples == ["latest.png", "step_00000002.png", "step_00000004.png"]
+    for name in samples:
+        Image.open(trained / "samples" / name).verify()
+
+
+def test_the_rows_of_a_run_are_losses_held_out_losses_and_quick_scores(trained):
+    losses = [row for row in rows(trained) if "loss" in row]
+    assert [row["step"] for row in losses] == [1, 2, 3, 4]
+    assert all(0 < row["loss"] < 10 and row["grad_norm"] > 0 and row["lr"] >= 0 for row in losses)
+    assert [row["images_seen"] for row in losses] == [16, 32, 48, 64]
+    assert [row["step"] for row in rows(trained) if "test_loss" in row] == [2, 4]
+    scores = [row for row in rows(trained) if "fid" in row]
+    assert [row["eval_n"] for row in scores] == [16, 16]
+    best = runs.read(trained)["best"]
+    assert best["fid"] == min(row["fid"] for row in scores)
+
+
+def test_the_saved_config_is_the_whole_config_and_trains_the_same_again(trained, diffuse):
+    saved = OmegaConf.load(trained / "config.yaml")
+    assert (saved.model.width, saved.train.steps, saved.precision) == (8, 4, "fp32")
+    assert "model.width=8" in (trained / "overrides.yaml").read_text()
+    assert diffuse.train("train.steps=4 train.eval_every=2 train.eval_n=16 train.ema=0.5") == 0
+    again = trained.parent / "v002"
+    for name in ("model", "ema", "optimizer"):
+        one, two = (checkpoints.load_tensors(run / "checkpoints/step_00000004", name)
+                    for run in (trained, again))  # fmt: skip
+        assert all(torch.equal(one[key], two[key]) for key in one)
+    assert rows(trained) == rows(again)
+
+
+def test_the_result_is_on_stdout_and_the_progress_on_stderr(diffuse):
+    facts = diffuse.json(f"train {TINY} train.steps=2")
+    assert (facts["status"], facts["steps"], facts["name"]) == ("done", 2, "tiny")
+    assert diffuse.train("train.steps=2") == 0
+    assert "outputs/train/tiny/v002" in diffuse.out
+    assert "2/2" in diffuse.err
+    assert "2/2" not in diffuse.out
+
+
+def test_a_dry_run_says_what_would_happen_and_writes_nothing(diffuse, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "seconds_per_step", lambda *_: 0.5)
+    assert diffuse.train("train.steps=120 dry_run=true") == 0
+    for words in ("8x8", "20,105 parameters", "120 of 16 images", "about 1 min 0 s", "MiB"):
+        assert words in diffuse.out
+    plan = diffuse.json(f"train {TINY} train.steps=120 dry_run=true")
+    assert plan["parameters"] == 20_105
+    assert plan["config"]["train"]["steps"] == 120
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("length", "steps"),
+    [
+        ("train.steps=7", 7),
+        ("train.images=100", 6),
+        ("train.epochs=1.5", 6),
+        ("train.epochs=0.001", 1),
+        ("train.minutes=0.01", 12),
+        ("", 4800),
+    ],
+)
+def test_every_way_to_say_the_length_becomes_a_number_of_steps(
+    length, steps, diffuse, monkeypatch
+):
+    monkeypatch.setattr(command, "seconds_per_step", lambda *_: 0.05)
+    plan = diffuse.json(f"train {TINY} {length} dry_run=true")
+    assert plan["steps"] == steps
+    lengths = {k: plan["config"]["train"][k] for k in ("steps", "images", "epochs", "minutes")}
+    assert lengths == {"steps": steps, "images": None, "epochs": None, "minutes": None}
+
+
+def test_the_smoke_test_tries_every_part_and_is_not_the_newest_run(diffuse, trained):
+    tiny = " ".join(w for w in TINY.split() if w.startswith(("dataset=", "model.", "pr")))
+    assert diffuse(f"train {tiny} debug=smoke name=smoke device=cpu") == 0
+    smoke = trained.parents[1] / "smoke/v001"
+    assert {"loss", "test_loss", "fid"} <= {key for row in rows(smoke) for key in row}
+    assert diffuse.json("sample n=1 steps=1")["weights"]["run"] == "outputs/train/tiny/v001"
+    assert diffuse("sample run=smoke debug=smoke") == 0
+    assert diffuse("eval run=smoke debug=smoke") == 0
+
+
+def test_a_sweep_trains_each_job_in_a_folder_of_its_own(diffuse, tmp_path):
+    assert diffuse.train("train.steps=1 schedule=linear,cosine --multirun") == 0
+    jobs = [tmp_path / "outputs/train/tiny/v001" / k for k in "01"]
+    assert [OmegaConf.load(j / "config.yaml").schedule.name for j in jobs] == ["linear", "cosine"]
+    assert all(runs.read(job)["status"] == "done" for job in jobs)
+    assert diffuse("sample run=tiny/v001/0 n=2 steps=2") == 0
+
+
+@pytest.mark.parametrize("objective", ["eps", "v"])
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_every_objective_and_optimizer_trains(objective, optimizer, diffuse):
+    line = f"objective={objective} optimizer={optimizer} train.steps=2 train.sample_every=null"
+    assert diffuse.train(line) == 0
+
+
+def test_a_diverged_training_is_exit_4_and_keeps_its_last_good_checkpoint(diffuse, tmp_path):
+    line = "optimizer.lr=1e30 train.clip_grad=null train.lr_schedule=constant train.warmup=0"
+    assert diffuse.train(f"{line} train.steps=9 train.save_every=1 train.sample_every=null") == 4
+    assert diffuse.err.splitlines()[-1].startswith("error: step ")
+    run = tmp_path / "outputs/train/tiny/v001"
+    facts = runs.read(run)
+    assert facts["status"] == "diverged"
+    kept = checkpoints.newest(run / "checkpoints")
+    weights = checkpoints.load_tensors(kept, "model").values()
+    assert all(w.isfinite().all() for w in weights)
+
+
+def test_a_full_disk_is_exit_5_and_names_the_checkpoint(diffuse, tmp_path, monkeypatch):
+    import errno
+    import os
+
+    real, count = os.fsync, [0]
+
+    def full(descriptor):
+        count[0] += 1
+        if count[0] > 8:  # in the second checkpoint
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert diffuse.train("train.steps=4") == 5
+    assert "no space for outputs/train/tiny/v001/checkpoints/step_00000004 (" in diffuse.err
+    run = tmp_path / "outputs/train/tiny/v001"
+    assert runs.read(run)["status"] == "failed"
+    assert checkpoints.newest(run / "checkpoints").name == "step_00000002"
+
+
+BROKEN = """
+class broken:
+    def start(self, folder, name, config): print("heard", name)
+    def log(self, step, values): raise ConnectionError("no network")
+    def image(self, step, name, path): print("heard an image")
+    def finish(self): print("heard the end")
+"""
+
+
+def test_a_broken_tracker_costs_one_warning_and_changes_nothing(trained, diffuse, tmp_path):
+    (tmp_path / "my_trackers.py").write_text(BROKEN)
+    line = "train.steps=4 train.eval_every=2 train.eval_n=16 train.ema=0.5"
+    assert diffuse.train(f"{line} tracker.name=my_trackers:broken trust=my_trackers") == 0
+    assert diffuse.err.count("tracker broken failed to log (ConnectionError: no network)") == 1
+    assert diffuse.out.count("heard") == 1
+    assert rows(trained) == rows(trained.parent / "v002")
+
+
+BAD = {
+    "train.steps=0": "train.steps must be at least 1",
+    "n=-1": "n must be at least 1",
+    "steps=0": "steps must be at least 1",
+    "schedule=linear schedule.betamax=2": "betamax must be in (0, 1)",
+    "schedule=linear steps=1001": "steps must be at most T = 1000",
+    "model.groups=3": "groups = 3 does not divide the width 8",
+    "model.widht=8": "did you mean 'model.width'?",
+    "model.mults=[1,1,1,1,1]": "try dataset.fit=pad",
+    "range=[1,0]": "range",
+    "name=a/b": "name",
+    "name=..": "name",
+    "trian.steps=3": "train",
+    "dataset=digit": "did you mean 'digits'?",
+    "schedule=cosin": "did you mean 'cosine'?",
+    "sampler.eta=2": "eta must be in [0, 1], got 2",
+    "sampler.etaa=1": "did you mean 'sampler.eta'?",
+    "objective=foo": "eps",
+    "optimizer.lr=abc": "optimizer: lr must be a number, got 'abc'",
+    "optimizer.lr=-1": "Invalid learning rate: -1",
+    "tracker=wandb tracker.mode=of": "mode must be one of",
+    "encoder.sise=3": "did you mean 'encoder.size'?",
+    "device=gpu": "device",
+    "precision=fp8": "precision",
+    "train.lr_schedule=onecicle": "did you mean 'onecycle'?",
+    "train.ema=1": "train.ema must be in [0, 1)",
+    "resume=nothing": "no run 'nothing'",
+    "resume=must": "no whole checkpoint to continue from",
+}
+
+
+@pytest.mark.parametrize(("line", "words"), BAD.items(), ids=BAD.keys())
+def test_a_bad_value_is_one_line_exit_2_and_no_folder(line, words, diffuse, tmp_path):
+    message = diffuse.error(f"train {TINY} train.sample_every=null {line}")
+    assert words in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistyped_key_in_an_experiment_is_refused_too(diffuse, tmp_path):
+    (tmp_path / "mine/experiment").mkdir(parents=True)
+    (tmp_path / "mine/experiment/typo.yaml").write_text(
+        "# @package _global_\ntrain:\n  stepps: 3\n"
+    )
+    message = diffuse.error(f"train {TINY} --config-dir mine experiment=typo")
+    assert "stepps" in message
+    assert not (tmp_path / "outputs").exists()

@@ -1,0 +1,125 @@
+"""Muon: torch's own on the matrices inside the network, AdamW on the rest."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from diffuse import checkpoints
+from diffuse.config import build
+from diffuse.optimizers import Muon
+
+YAMLS = sorted(Path(__file__).parents[1].glob("conf/optimizer/*.yaml"))
+SETTINGS = {"lr": 0.02, "momentum": 0.95, "adam_lr": 0.002, "betas": (0.9, 0.95), "eps": 1e-8,
+            "weight_decay": 0.1}  # fmt: skip
+
+
+def shake(weights, step):
+    """Gradients that depend on the step alone."""
+    random = torch.Generator().manual_seed(step)
+    for w in weights:
+        w.grad = torch.randn(w.shape, generator=random)
+
+
+def flat(w):
+    """[out, in, h, w] -> [out, h w in]."""
+    return w.detach().permute(0, 2, 3, 1).reshape(len(w), -1).clone()
+
+
+def test_it_is_torchs_muon_on_hidden_convolutions_and_adamw_on_everything_else(make_net):
+    net = make_net(init="torch")
+    weights = list(net.parameters())
+    convolutions = [w for w in weights if w.ndim == 4]
+    hidden = [any(w is h for h in convolutions[1:-1]) for w in weights]
+    assert any(w is net.stem.weight for w, h in zip(weights, hidden, strict=True) if not h)
+    assert any(w is net.head.weight for w, h in zip(weights, hidden, strict=True) if not h)
+    copies = [torch.nn.Parameter(flat(w) if h else w.detach().clone())
+              for w, h in zip(weights, hidden, strict=True)]  # fmt: skip
+    muon = torch.optim.Muon(
+        [c for c, h in zip(copies, hidden, strict=True) if h],
+        lr=0.02, momentum=0.95, weight_decay=0.1,
+    )  # fmt: skip
+    adamw = torch.optim.AdamW(
+        [c for c, h in zip(copies, hidden, strict=True) if not h],
+        lr=0.002, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1,
+    )  # fmt: skip
+    ours = Muon(weights, **SETTINGS)
+    for step in range(4):
+        shake(weights, step)
+        for w, c, h in zip(weights, copies, hidden, strict=True):
+            c.grad = flat(w.grad) if h else w.grad.clone()
+        for optimizer in (ours, muon, adamw):
+            optimizer.step()
+    for w, c, h in zip(weights, copies, hidden, strict=True):
+        assert torch.allclose(flat(w) if h else w, c, rtol=1e-5, atol=1e-6)
+
+
+def test_a_learning_rate_of_zero_moves_nothing_in_its_group_only(make_net):
+    weights = list(make_net(init="torch").parameters())
+    optimizer = Muon(weights, **SETTINGS)
+    hidden, rest = optimizer.param_groups
+    hidden["lr"] = 0.0
+    shake(weights, 0)
+    before = [w.detach().clone() for w in hidden["params"]]
+    others = [w.detach().clone() for w in rest["params"]]
+    optimizer.step()
+    assert all(map(torch.equal, hidden["params"], before))
+    assert not any(map(torch.equal, rest["params"], others))
+
+
+def test_a_network_without_hidden_convolutions_is_refused():
+    with pytest.raises(ValueError, match="no hidden convolutions; use optimizer=adamw"):
+        Muon(torch.nn.Linear(3, 3).parameters(), **SETTINGS)
+
+
+@pytest.fixture(params=YAMLS, ids=lambda path: path.stem)
+def make_optimizer(request):
+    node = yaml.safe_load(request.param.read_text())
+    return lambda net: build("optimizer", node, net.parameters())
+
+
+def steps(net, optimizer, numbers):
+    for step in numbers:
+        shake(list(net.parameters()), step)
+        optimizer.step()
+
+
+def equal(net, other):
+    return all(map(torch.equal, net.state_dict().values(), other.state_dict().values()))
+
+
+def test_a_copy_goes_its_own_way_and_the_same_way(make_optimizer, make_net):
+    net = make_net(init="torch")
+    optimizer = make_optimizer(net)
+    steps(net, optimizer, [0, 1])
+    other, copied = copy.deepcopy((net, optimizer))
+    kept = copy.deepcopy(net.state_dict())
+    steps(other, copied, [2, 3])
+    assert all(map(torch.equal, net.state_dict().values(), kept.values()))
+    assert not equal(net, other)
+    steps(net, optimizer, [2, 3])
+    assert equal(net, other)
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_its_state_survives_json_and_tensors_and_forgetting_it_shows(
+    remembers, make_optimizer, make_net, tmp_path
+):
+    net = make_net(init="torch")
+    optimizer = make_optimizer(net)
+    steps(net, optimizer, [0, 1])
+    tensors = {}
+    packed = checkpoints.pack(optimizer.state_dict(), tensors)
+    path = checkpoints.save(tmp_path, 2, {"optimizer": tensors, "model": net.state_dict()}, packed)
+
+    other = make_net(init="torch", seed=1)
+    fresh = make_optimizer(other)
+    other.load_state_dict(checkpoints.load_tensors(path, "model"))
+    if remembers:
+        tensors = checkpoints.load_tensors(path, "optimizer")
+        fresh.load_state_dict(checkpoints.unpack(checkpoints.load_state(path), tensors))
+    steps(net, optimizer, [2, 3])
+    steps(other, fresh, [2, 3])
+    assert equal(net, other) == remembers

@@ -1,0 +1,128 @@
+"""Images by number: image k is the same whichever others are drawn, and whatever the order."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from scipy import stats
+
+from diffuse.data import ImageSpec
+from diffuse.denoiser import Denoiser, v
+from diffuse.errors import DivergedError
+from diffuse.sampling import Noise, draw, first_state, images
+
+SPEC = ImageSpec("noise", 1, 8, 8, 8, 8, "none", ("a", "b", "c"))
+
+
+@pytest.fixture
+def denoiser(make_net):
+    return Denoiser(make_net(init="torch", attention=[1]), v(), torch.float32).eval()
+
+
+def drawn(denoiser, plan, n, label=None, spec=SPEC):
+    parts = list(images(denoiser, spec, plan, n, label))
+    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 8, 11])
+def test_exactly_n_images_and_each_the_same_whatever_n(n, denoiser, make_plan):
+    some, labels = drawn(denoiser, make_plan(), n)
+    many, _ = drawn(denoiser, make_plan(), 12)
+    assert (some.shape, some.dtype) == ((n, 1, 8, 8), torch.uint8)
+    assert torch.equal(some, many[:n])
+    assert labels.tolist() == [k % 3 for k in range(n)]
+    assert len({image.numpy().tobytes() for image in many}) == 12
+
+
+def test_an_image_does_not_depend_on_its_neighbours_or_its_place(denoiser, make_plan):
+    plan = make_plan()
+    many, _ = drawn(denoiser, plan, 12)
+    for indices in ([7], [7, 2], [2, 7, 11, 0], [11, 3, 7]):
+        labels = torch.tensor(indices) % 3
+        alone, _ = draw(denoiser, SPEC, plan, indices, labels)
+        assert torch.equal(alone, many[indices])
+
+
+def test_another_seed_or_another_class_is_another_image(denoiser, make_plan):
+    once, _ = drawn(denoiser, make_plan(), 4)
+    again, _ = drawn(denoiser, make_plan(), 4)
+    assert torch.equal(once, again)
+    other, _ = drawn(denoiser, make_plan(seed=1), 4)
+    assert not any(map(torch.equal, once, other))
+    ones, labels = drawn(denoiser, make_plan(), 4, label=1)
+    assert labels.tolist() == [1] * 4
+    assert torch.equal(ones[1], once[1])
+    assert not torch.equal(ones[0], once[0])
+
+
+def test_drawing_uses_no_common_random_numbers(denoiser, make_plan):
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    drawn(denoiser, make_plan(), 5)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_calls_are_the_steps_whatever_the_batch(denoiser, make_plan):
+    calls = [calls for _, _, calls in images(denoiser, SPEC, make_plan(), 9)]
+    assert calls == [4, 4, 4]
+
+
+def test_unlabelled_images_are_all_of_class_zero_which_nobody_hears(make_net, make_plan):
+    net = make_net(init="torch", conditional=False, classes=0)
+    spec = replace(SPEC, classes=())
+    some, labels = drawn(Denoiser(net, v(), torch.float32), make_plan(), 5, spec=spec)
+    assert labels.tolist() == [0] * 5
+    assert len(some) == 5
+
+
+MOMENTS = {"vp": (0.0, 26**0.5), "ve": (0.0, 5.0), "moments": (0.3, (25 + 0.04) ** 0.5)}
+
+
+@pytest.mark.parametrize("start", MOMENTS)
+def test_the_first_state_is_normal_with_the_moments_it_is_said_to_have(start, make_plan):
+    mean, std = MOMENTS[start]
+    sigmas = torch.tensor([5.0, 0.0], dtype=torch.float64)
+    plan = make_plan(sigmas=sigmas, start=start, moments=(0.3, 0.2))
+    x = first_state(plan, Noise(0, range(50), (1, 20, 20))())
+    standard = ((x - mean) / std).flatten().double().numpy()
+    assert standard.mean() == pytest.approx(0, abs=4 / 20_000**0.5)
+    assert stats.kstest(standard, "norm").pvalue > 0.01
+
+
+def test_noise_comes_in_streams_that_go_on():
+    noise = Noise(0, [3, 5], (2, 2))
+    first, second = noise(), noise()
+    assert not torch.equal(first, second)
+    alone = Noise(0, [5], (2, 2))
+    assert torch.equal(alone()[0], first[1])
+    assert torch.equal(alone()[0], second[1])
+
+
+class Constant(torch.nn.Module):
+    """Its v makes every estimate of x0 the same value, at every level."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(float(value)))
+
+    def forward(self, x, sigma, label=None):
+        return self.weight.expand_as(x)
+
+
+@pytest.mark.parametrize(
+    ("value", "level"), [(-1, 0), (1, 255), (0.99, 254), (2 / 255 * 100.6 - 1, 101), (7, 255)]
+)
+def test_pixels_are_rounded_and_held_in_range(value, level, make_plan):
+    some, _ = drawn(Constant(value), make_plan(), 2)
+    assert some.unique().tolist() == [level]
+
+
+def test_padding_is_cut_off_again(make_plan):
+    spec = replace(SPEC, height=32, width=32, native_height=28, native_width=20, fit="pad")
+    some, _ = drawn(Constant(0), make_plan(), 3, spec=spec)
+    assert some.shape == (3, 1, 28, 20)
+
+
+def test_an_image_that_is_not_finite_stops_the_drawing(make_plan):
+    with pytest.raises(DivergedError, match="not finite after 4 steps"):
+        drawn(Constant(float("nan")), make_plan(clip=False), 2)

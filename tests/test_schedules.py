@@ -1,0 +1,125 @@
+"""Schedules against their papers: a product of alphas, a squared cosine, in as many digits as needed."""
+
+from pathlib import Path
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from diffuse.config import build
+from diffuse.errors import ConfigError
+from diffuse.schedules import alpha_bar, cosine, linear
+
+YAMLS = sorted(Path(__file__).parents[1].glob("conf/schedule/*.yaml"))
+T = torch.linspace(0, 1, 20_001, dtype=torch.float64)
+
+
+@pytest.fixture(params=YAMLS, ids=lambda path: path.stem)
+def schedule(request):
+    return build("schedule", yaml.safe_load(request.param.read_text()))
+
+
+def test_levels_are_finite_and_grow_with_t(schedule):
+    sigma = schedule.sigma(T)
+    assert sigma.dtype == torch.float64
+    assert sigma.isfinite().all()
+    assert sigma[0] > 0
+    assert (sigma.diff() > 0).all()
+
+
+def test_t_is_the_inverse_of_sigma(schedule):
+    assert schedule.t(schedule.sigma(T)).sub(T).abs().max() < 1e-9
+
+
+def test_the_range_is_that_of_the_levels(schedule):
+    assert schedule.range == (schedule.sigma(T[:1]).item(), schedule.sigma(T[-1:]).item())
+
+
+def test_t_outside_the_levels_is_the_end_that_is_nearer(schedule):
+    low, high = schedule.range
+    outside = torch.tensor([low / 2, high * 2], dtype=torch.float64)
+    assert schedule.t(outside).tolist() == pytest.approx([0, 1], abs=1e-9)
+
+
+def test_a_table_stands_at_even_steps_of_t(schedule):
+    if schedule.table is None:
+        pytest.skip("a continuous schedule")
+    t = torch.linspace(0, 1, len(schedule.table), dtype=torch.float64)
+    assert torch.allclose(schedule.sigma(t), schedule.table, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("betamax", "last"), [(0.02, 4.0e-5), (0.01, 6.3e-3)])
+def test_the_linear_table_is_the_textbook_product_of_alphas(betamax, last):
+    table = linear(betamax, betamin=1e-4, T=1000).table
+    textbook = np.cumprod(1 - np.linspace(1e-4, betamax, 1000))
+    assert alpha_bar(table).numpy() == pytest.approx(textbook, rel=1e-12)
+    assert alpha_bar(table[-1]).item() == pytest.approx(last, rel=0.02)
+    assert table[0].item() == pytest.approx(0.01, rel=1e-4)
+
+
+def share_of_noise(schedule):
+    """The share of steps with alpha_bar < 0.01: the lessons' flat region."""
+    sigma = schedule.sigma(T) if schedule.table is None else schedule.table
+    return (alpha_bar(sigma) < 0.01).double().mean().item()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "share"),
+    [
+        (linear(0.02, 1e-4, 1000), 0.327),
+        (linear(0.01, 1e-4, 1000), 0.048),
+        (cosine(0.0, 0.001, 0.999), 0.063),
+    ],
+)
+def test_the_share_of_steps_that_are_nearly_noise_is_the_lessons(schedule, share):
+    assert share_of_noise(schedule) == pytest.approx(share, abs=5e-4)
+
+
+def test_without_offset_the_cosine_is_a_squared_cosine():
+    t_min, t_max = 1e-3, 0.999
+    t = t_min + T.numpy() * (t_max - t_min)
+    ours = alpha_bar(cosine(0.0, t_min, t_max).sigma(T))
+    assert ours.numpy() == pytest.approx(np.cos(np.pi * t / 2) ** 2, abs=1e-15)
+
+
+@pytest.mark.parametrize("s", [0.0, 0.008])
+@pytest.mark.parametrize("t", [1e-6, 1e-4, 0.01, 0.3, 0.9, 0.999999])
+def test_the_cosine_keeps_its_digits_at_both_ends(s, t):
+    with mpmath.workdps(50):
+        exact, here = mpmath.mpf(s), mpmath.mpf(t)
+        a, a0 = ((u + exact) / (1 + exact) * mpmath.pi / 2 for u in (here, mpmath.mpf(0)))
+        kept = (mpmath.cos(a) / mpmath.cos(a0)) ** 2
+        expected = float(mpmath.sqrt((1 - kept) / kept))
+    schedule = cosine(s, t_min=1e-9, t_max=1 - 1e-9)
+    ours = schedule.sigma(torch.tensor((t - 1e-9) / (1 - 2e-9), dtype=torch.float64)).item()
+    assert ours == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_first_levels_of_a_table_keep_their_digits():
+    with mpmath.workdps(50):
+        betas = np.linspace(1e-8, 1e-3, 100)
+        kept = mpmath.fprod([1 - mpmath.mpf(float(beta)) for beta in betas[:3]])
+        expected = float(mpmath.sqrt((1 - kept) / kept))
+    assert linear(1e-3, 1e-8, 100).table[2].item() == pytest.approx(expected, rel=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        ({"name": "linear", "betamax": 2, "betamin": 1e-4, "T": 1000}, "betamax must be in (0, 1)"),
+        ({"name": "linear", "betamax": 0.02, "betamin": 0, "T": 1000}, "betamin must be in (0,"),
+        ({"name": "linear", "betamax": 0.02, "betamin": 0.03, "T": 1000}, "got 0.03"),
+        ({"name": "linear", "betamax": 0.02, "betamin": 1e-4, "T": 1}, "T must be at least 2"),
+        ({"name": "cosine", "s": -1, "t_min": 0.001, "t_max": 0.999}, "s must be in [0, 1)"),
+        ({"name": "cosine", "s": 0, "t_min": 0, "t_max": 0.999}, "need 0 < t_min"),
+        ({"name": "cosine", "s": 0, "t_min": 0.9, "t_max": 0.2}, "got 0.9 and 0.2"),
+        ({"name": "cosine", "s": 0, "t_min": 0.1, "t_max": 1}, "t_max < 1"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused_in_words(node, words):
+    with pytest.raises(ConfigError) as caught:
+        build("schedule", node)
+    assert str(caught.value).startswith("schedule: ")
+    assert words in str(caught.value)

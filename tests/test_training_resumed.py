@@ -1,0 +1,158 @@
+"""Training continued, or looked at, ends with the very same bytes; each proof has its control."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+import torch
+
+from diffuse import checkpoints
+from diffuse.checkups import Checkup
+from diffuse.evaluation import Judge
+from diffuse.encoders import pixels
+from diffuse.optimizers import Muon
+from diffuse.training import fit
+
+ADAMW = partial(torch.optim.AdamW, lr=1e-2, eps=1e-5)
+MUON = partial(
+    Muon, lr=0.02, momentum=0.95, adam_lr=0.002, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.01
+)
+NET = {"dropout": 0.2, "attention": [1], "init": "torch"}  # with something to be drawn inside
+
+
+def go_on(training, images, law, recipe, until=None):
+    peaks = [0.02, 0.002] if isinstance(training.optimizer, Muon) else [1e-2]
+    for step in fit(training, images, law, recipe, peaks):
+        yield step
+        if step.number == until:
+            return
+
+
+def save(training, folder):
+    files, state = training.tensors()
+    return checkpoints.save(folder, training.step, files, state)
+
+
+def bytes_of(training, folder):
+    path = save(training, Path(mkdtemp(dir=folder)))
+    return {p.name: p.read_bytes() for p in path.iterdir()}
+
+
+@pytest.fixture
+def whole(make_training, images, law, make_recipe, tmp_path):
+    """What eight steps without a break leave behind."""
+
+    def run(optimizer, precision=torch.float32, images=images, **changes):
+        training = make_training(optimizer, precision, **NET)
+        for _ in go_on(training, images, law, make_recipe(steps=8, **changes)):
+            pass
+        return bytes_of(training, tmp_path)
+
+    return run
+
+
+@pytest.fixture
+def broken(make_training, images, law, make_recipe, tmp_path):
+    """The same with a break after some steps, from which only files survive."""
+
+    def run(optimizer, precision=torch.float32, at=3, forget=lambda training: None, images=images,
+            **changes):  # fmt: skip
+        first = make_training(optimizer, precision, **NET)
+        for _ in go_on(first, images, law, make_recipe(steps=8), until=at):
+            pass
+        path = save(first, Path(mkdtemp(dir=tmp_path)))
+        checkpoints.verify(path)
+        second = make_training(optimizer, precision, **NET, seed=1)
+        second.load(path)
+        assert second.step == at
+        forget(second)
+        for _ in go_on(second, images, law, make_recipe(steps=8, **changes)):
+            pass
+        return bytes_of(second, tmp_path)
+
+    return run
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("optimizer", [ADAMW, MUON], ids=["adamw", "muon"])
+def test_a_broken_training_ends_with_the_bytes_of_a_whole_one(optimizer, precision, whole, broken):
+    expected = whole(optimizer, precision)
+    assert broken(optimizer, precision) == expected
+    assert len(expected) == 5
+
+
+@pytest.mark.parametrize("at", [1, 4, 7])
+def test_so_it_does_wherever_it_broke(at, whole, broken):
+    assert broken(ADAMW, at=at) == whole(ADAMW)
+
+
+def test_so_it_does_with_mirrored_images(whole, broken, images):
+    mirrored = replace(images, flip=True)
+    assert broken(ADAMW, images=mirrored, at=3) == whole(ADAMW, images=mirrored)
+    assert whole(ADAMW, images=mirrored) != whole(ADAMW)
+
+
+CONTROLS = {
+    "another seed": {"seed": 1},
+    "another batch": {"batch": 4},
+    "a forgotten average": {
+        "forget": lambda t: t.ema.weights.update(
+            {k: w.clone() for k, w in t.denoiser.net.state_dict().items()}
+        )
+    },
+    "a forgotten optimizer": {"forget": lambda t: t.optimizer.state.clear()},
+    "a forgotten step": {"forget": lambda t: setattr(t, "step", 2)},
+}
+
+
+@pytest.mark.parametrize("change", CONTROLS.values(), ids=CONTROLS.keys())
+def test_the_comparison_would_notice(change, whole, broken):
+    assert broken(ADAMW, **change) != whole(ADAMW)
+
+
+def test_looking_at_a_training_does_not_change_it(
+    make_training, images, law, make_recipe, make_plan, tmp_path
+):
+    def run(looks):
+        training = make_training(ADAMW, **NET)
+        checkup = Checkup(training, images, law, make_plan())
+        judge = Judge(pixels(images.spec, 4), images, images)
+        for step in go_on(training, images, law, make_recipe(steps=6)):
+            if looks and step.number in looks:
+                checkup.loss()
+                checkup.grid(5)
+                checkup.score(judge, 8)
+        return bytes_of(training, tmp_path)
+
+    assert run([]) == run([1, 2, 3, 4, 5, 6]) == run([3])
+
+
+def test_a_held_out_loss_and_a_grid_are_the_same_however_often_they_are_taken(
+    make_training, images, law, make_recipe, make_plan
+):
+    training = make_training(ADAMW, **NET)
+    for _ in go_on(training, images, law, make_recipe(steps=2)):
+        pass
+    checkup = Checkup(training, images, law, make_plan())
+    torch.manual_seed(1)
+    once = checkup.loss(), checkup.grid(6).tobytes()
+    torch.manual_seed(2)
+    assert (checkup.loss(), checkup.grid(6).tobytes()) == once
+
+
+def test_the_grid_shows_the_averaged_weights_and_the_held_out_loss_the_raw_ones(
+    make_training, images, law, make_plan
+):
+    training = make_training(ADAMW, **NET)
+    checkup = Checkup(training, images, law, make_plan())
+    loss, grid = checkup.loss(), checkup.grid(4).tobytes()
+    for weight in training.ema.weights.values():
+        weight.mul_(0.5)
+    assert checkup.loss() == loss
+    assert checkup.grid(4).tobytes() != grid
+    with torch.no_grad():
+        for weight in training.denoiser.parameters():
+            weight.mul_(0.5)
+    assert checkup.loss() != loss
