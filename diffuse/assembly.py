@@ -1,4 +1,4 @@
-"""From a config to the objects it means: the one place, besides the commands, that sees a config."""
+"""From a config to the objects it means: besides the commands, all that sees a config."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +56,7 @@ def sampler_steps(cfg: DictConfig, schedule: Schedule) -> int:
 
 
 def sampler(cfg: DictConfig) -> Sampler:
-    """The sampler with its options, which a walk over no levels looks at: a bad one is a ConfigError."""
+    """The sampler with its options; a walk over no levels shows a bad one: ConfigError."""
     bound = config.bind("sampler", cfg.sampler, "denoise", "x", "sigmas", "randn")
     nowhere = torch.zeros(1, dtype=torch.float64)
     try:
@@ -181,7 +181,9 @@ def _checkpoint(folder: Path, which: int | str | None) -> Path:
         if which is None:
             raise ConfigError(f"{folder} has no best checkpoint: train with train.eval_every=")
     if which not in steps:
-        raise ConfigError(f"{folder} has no checkpoint {which}; {nearest(str(which), map(str, steps))}")
+        raise ConfigError(
+            f"{folder} has no checkpoint {which}; {nearest(str(which), map(str, steps))}"
+        )
     path = checkpoints.at(checkpoint_folder, int(which))
     checkpoints.verify(path)
     return path

@@ -19,7 +19,7 @@ HELD_OUT = 1024  # test images in a held-out loss
 
 
 class Checkup:
-    """Looks at a training without touching it: its own copy, its own noise, the averaged weights."""
+    """Looks at a training without touching it: own copy, own noise, the averaged weights."""
 
     def __init__(self, training: Training, test: ImageSet, law: Law, plan: Plan) -> None:
         self.training, self.test, self.law, self.plan = training, test, law, plan

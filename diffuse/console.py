@@ -24,7 +24,7 @@ LIVE_SECONDS = 0.25  # between two redraws where there is one
 
 
 class Meter:
-    """A progress bar on a terminal, a line now and then elsewhere, with images/s and the time left."""
+    """A progress bar on a terminal, elsewhere a line now and then: images/s and time left."""
 
     def __init__(self, what: str, total: int, done: int = 0, images: int = 1) -> None:
         """`images` is how many images one unit of `total` stands for."""

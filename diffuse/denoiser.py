@@ -1,4 +1,4 @@
-"""From a network F to a denoiser D(x, sigma) = c_skip x + c_out F(c_in x, c_noise), and its loss."""
+"""A network F as a denoiser D(x, sigma) = c_skip x + c_out F(c_in x, c_noise), and its loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ class Denoiser(nn.Module):
         return c_skip * x + c_out * self._network(x, sigma, c_in, label)
 
     def loss(self, x0: Tensor, sigma: Tensor, eps: Tensor, label: Tensor | None = None) -> Tensor:
-        """The squared error of F against ((1 - c_skip) x0 - c_skip sigma eps) / c_out, per image [b]."""
+        """mse(F, ((1 - c_skip) x0 - c_skip sigma eps) / c_out) of each image [b]."""
         c_skip, c_out, c_in = self._coefficients(x0, sigma)
         s = sigma.to(x0.device, x0.dtype).view(-1, 1, 1, 1)
         predicted = self._network(x0 + s * eps, sigma, c_in, label)
@@ -79,7 +79,7 @@ class Denoiser(nn.Module):
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (x [b c h w], sigma []) -> estimate of x0
 
 
-class counted:  # noqa: N801 (a wrapper, used like the functions below)
+class counted:
     """Counts the calls of the network: `calls` is the NFE of every image in the batch."""
 
     def __init__(self, denoise: Denoise) -> None:

@@ -15,7 +15,7 @@ def uniform(steps: int, schedule: Schedule) -> Tensor:
     if schedule.table is None:
         levels = schedule.sigma(1 - torch.arange(steps, dtype=torch.float64) / steps)
     else:
-        T = len(schedule.table)  # noqa: N806
+        T = len(schedule.table)
         if steps > T:
             raise ValueError(f"steps must be at most T = {T}, the schedule's levels, got {steps}")
         i = torch.arange(steps, dtype=torch.float64)

@@ -11,7 +11,7 @@ Law = Callable[[int, Generator], Tensor]  # (n, generator) -> sigma [n], float64
 
 
 def uniform(schedule: Schedule, stratified: bool) -> Law:
-    """t ~ U(0, 1), the law of Ho et al. (2020); stratified as in Kingma et al. (2021), appendix I.1.
+    """t ~ U(0, 1) as in Ho et al. (2020); stratified as in Kingma et al. (2021), appendix I.1.
 
     Stratified, the n levels of a batch share one offset and cover (0, 1) evenly, which lowers the
     variance of the loss and leaves each level's law as it is.

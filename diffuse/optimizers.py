@@ -38,7 +38,7 @@ class Muon(torch.optim.Optimizer):
             self.matrices, lr=lr, momentum=momentum, weight_decay=weight_decay
         )
         self.adamw = torch.optim.AdamW(
-            rest, lr=adam_lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay
+            rest, lr=adam_lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay
         )
 
     @torch.no_grad()

@@ -68,7 +68,9 @@ def dataset(images: "ImageSet", range: tuple[float, float], n: int, seed: int, p
     classes = images.spec.classes
     if classes:
         columns = max(1, n // len(classes))
-        order = torch.cat([order[images.labels[order] == c][:columns] for c in torch.arange(len(classes))])
+        order = torch.cat(
+            [order[images.labels[order] == c][:columns] for c in torch.arange(len(classes))]
+        )
         sheet = grid(images.batch(order), columns)
     else:
         sheet = grid(images.batch(order[:n]))

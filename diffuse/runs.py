@@ -178,7 +178,7 @@ def every(outputs: Path, verb: str) -> list[Path]:
 
 
 def find(outputs: Path, ref: str | None) -> Path:
-    """The training run that `run=` names: a path, name, name/v003, name/v003/0, or null = the newest.
+    """The training run that `run=` names: a path, name, name/v003, name/v003/0; null = newest.
 
     "The newest" has a valid checkpoint and is no smoke run, unless nothing else exists.
     """
@@ -189,7 +189,9 @@ def find(outputs: Path, ref: str | None) -> Path:
         for run in runs:
             if checkpoints.newest(run / "checkpoints"):
                 return run
-        raise ConfigError(f"no training run with a checkpoint in {outputs}: start with diffuse train")
+        raise ConfigError(
+            f"no training run with a checkpoint in {outputs}: start with diffuse train"
+        )
     names = [str(r.relative_to(outputs / "train")) for r in runs]
     for candidate in (Path(ref), outputs / "train" / ref):
         if (candidate / "run.json").exists():
@@ -224,7 +226,7 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str | None:
-    """The revision of the code that runs, with "+dirty" if it was changed since; None outside git."""
+    """The revision of our code, with "+dirty" if it was changed since; None outside git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+dirty"]
     try:
         done = subprocess.run(

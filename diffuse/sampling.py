@@ -64,12 +64,11 @@ def draw(
     denoise = counted(lambda x, sigma: denoiser(x, sigma, label))
     estimate = clipped(denoise, *plan.range) if plan.clip else denoise
     x = first_state(plan, noise()).to(device)
-    for step, (x, _) in enumerate(  # noqa: B020 (the sampler hands back the next x)
-        plan.sampler(estimate, x, plan.sigmas, randn=lambda: noise().to(device))
-    ):
-        last = step
+    walk = plan.sampler(estimate, x, plan.sigmas, randn=lambda: noise().to(device))
+    for state, _ in walk:
+        x = state  # only the last one is wanted
     if not x.isfinite().all():
-        raise DivergedError(f"sampling: an image is not finite after {last + 1} steps")
+        raise DivergedError(f"sampling: an image is not finite after {len(plan.sigmas) - 1} steps")
     return unfit(to_uint8(x[: len(indices)], plan.range).cpu(), spec), denoise.calls
 
 

@@ -1,7 +1,7 @@
 """Schedules: how the noise level sigma = b/a grows with t, from data (t = 0) to noise (t = 1).
 
-A schedule says nothing of training or sampling. A noise law (noise_laws.py) draws its levels, a grid
-(grids.py) walks down them.
+A schedule says nothing of training or sampling: a noise law (noise_laws.py) draws its levels, a
+grid (grids.py) walks down them.
 """
 
 import math
@@ -36,7 +36,7 @@ def alpha_bar(sigma: Tensor) -> Tensor:
 
 
 def _from_betas(betas: Tensor) -> Schedule:
-    """A table of betas as a continuous schedule: straight lines in (t, log sigma) between its levels."""
+    """A table of betas as a continuous schedule, linear in (t, log sigma) between its levels."""
     # 1 - alpha_bar by expm1, so that the first levels keep all their digits
     log_alpha_bar = torch.log1p(-betas).cumsum(0)
     table = (-torch.expm1(log_alpha_bar)).sqrt() * (-log_alpha_bar / 2).exp()
@@ -56,7 +56,7 @@ def _interpolate(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
     return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
 
 
-def linear(betamax: float, betamin: float, T: int) -> Schedule:  # noqa: N803 (the papers' T)
+def linear(betamax: float, betamin: float, T: int) -> Schedule:
     """Ho et al. (2020), section 4: T betas, evenly spaced from betamin to betamax."""
     if not 0 < betamax < 1:
         raise ValueError(f"betamax must be in (0, 1), got {betamax}")

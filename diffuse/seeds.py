@@ -1,4 +1,4 @@
-"""Random numbers as a pure function of what they are for, so that nothing needs to be remembered."""
+"""Random numbers as a pure function of what they are for: nothing needs to be remembered."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ import torch
 
 
 def seed_of(*key: int | str) -> int:
-    """A 63-bit seed from any key, e.g. (seed, "noise", step): stable across machines and versions."""
+    """A 63-bit seed from a key like (seed, "noise", step), the same on every machine."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 

@@ -19,7 +19,7 @@ class Tracker(Protocol):
     def finish(self) -> None: ...
 
 
-class none:  # noqa: N801 (the word a user types)
+class none:
     """Nobody."""
 
     def start(self, folder: Path, name: str, config: dict[str, Any]) -> None: ...
@@ -28,7 +28,7 @@ class none:  # noqa: N801 (the word a user types)
     def finish(self) -> None: ...
 
 
-class wandb:  # noqa: N801
+class wandb:
     """Weights & Biases. Without an account or a key it logs offline, into the run folder."""
 
     def __init__(self, project: str, entity: str | None, mode: str) -> None:
@@ -51,7 +51,7 @@ class wandb:  # noqa: N801
             group=name,
             dir=folder,
             config=config,
-            mode=mode,
+            mode=mode,  # pyright: ignore[reportArgumentType] (checked above, or by wandb)
             # with the console on, wandb wraps stdout and fights the progress bar
             settings=client.Settings(
                 console="off", silent=True, x_disable_stats=True, init_timeout=30
@@ -71,7 +71,7 @@ class wandb:  # noqa: N801
 
 
 class Quiet:
-    """A tracker that never stops or holds up a run: its first failure is its last, with a warning."""
+    """A tracker that never stops or holds up a run: it fails once, with a warning."""
 
     def __init__(self, tracker: Tracker, seconds: float = 35.0) -> None:
         self.tracker: Tracker | None = tracker

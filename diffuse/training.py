@@ -49,7 +49,7 @@ class Ema:
     def update(self, net: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
         now = list(net.state_dict().values())
-        torch._foreach_lerp_(list(self.weights.values()), now, 1 - decay)
+        torch._foreach_lerp_(list(self.weights.values()), now, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
 
 @dataclass
@@ -187,7 +187,9 @@ def seconds_per_step(
     device = images.images.device
     times: list[float] = []
     started = last = time.perf_counter()
-    for step in fit(copy.deepcopy(training), images, law, trial, [0.0] * len(training.optimizer.param_groups)):
+    for step in fit(
+        copy.deepcopy(training), images, law, trial, [0.0] * len(training.optimizer.param_groups)
+    ):
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         now = time.perf_counter()

@@ -33,7 +33,9 @@ def test_every_preset_learns_from_gray_and_rgb(path, shape):
     if size[0] % (given["patch"] * 2 ** (len(given["mults"]) - 1)):
         size = (32, 32)  # what fit=pad makes of it
     small = {"width": given["width"] // 4, "groups": 2, "head_dim": None, "init": "torch"}
-    net = build("model", {**given, **small}, channels=SHAPES[shape]["channels"], size=size, classes=3)
+    net = build(
+        "model", {**given, **small}, channels=SHAPES[shape]["channels"], size=size, classes=3
+    )
     x, c_noise, label = noisy(SHAPES[shape]["channels"], size, n=2)
     out = net(x, c_noise, label)
     assert out.shape == x.shape
@@ -127,7 +129,9 @@ def test_images_do_not_see_each_other(make_net):
     net = make_net(init="torch", attention=[0, 1], middle="attention").eval()
     x, c_noise, label = noisy()
     with torch.no_grad():
-        alone = torch.cat([net(x[k : k + 1], c_noise[k : k + 1], label[k : k + 1]) for k in range(4)])
+        alone = torch.cat(
+            [net(x[k : k + 1], c_noise[k : k + 1], label[k : k + 1]) for k in range(4)]
+        )
         assert torch.allclose(net(x, c_noise, label), alone, atol=1e-5)
 
 

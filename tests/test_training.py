@@ -127,7 +127,9 @@ def test_a_step_says_where_it_is(make_training, images, law, make_recipe):
     steps = drive(make_training(), images, law, recipe)
     assert [s.number for s in steps] == [1, 2, 3, 4, 5]
     assert [s.last for s in steps] == [False] * 4 + [True]
-    assert [s.lr for s in steps] == [pytest.approx(1e-2 * learning_rate(k, recipe)) for k in range(1, 6)]
+    assert [s.lr for s in steps] == [
+        pytest.approx(1e-2 * learning_rate(k, recipe)) for k in range(1, 6)
+    ]
     assert [s.number for s in steps if s.every(2)] == [2, 4, 5]
     assert not any(s.every(None) for s in steps)
 
@@ -211,7 +213,9 @@ def test_images_are_mirrored_only_if_they_may_be(images, law, make_recipe):
     straight = room.draw(images, law, recipe, 1)[0]
     whole = images.images / 255 * 2 - 1
     assert torch.allclose(straight, whole, atol=1e-6)
-    seen = torch.stack([room.draw(replace(images, flip=True), law, recipe, k)[0] for k in range(1, 41)])
+    seen = torch.stack(
+        [room.draw(replace(images, flip=True), law, recipe, k)[0] for k in range(1, 41)]
+    )
     mirrored = (seen - whole.flip(-1)).abs().amax(dim=(2, 3, 4)) < 1e-6
     kept = (seen - whole).abs().amax(dim=(2, 3, 4)) < 1e-6
     assert (mirrored ^ kept).all()

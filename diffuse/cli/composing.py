@@ -19,8 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 from diffuse import ranges, schemas
 from diffuse.cli.arguments import Arguments, quote
 from diffuse.cli.complaints import complaint
-from diffuse.errors import ConfigError
 from diffuse.cli.usage import conf_folder
+from diffuse.errors import ConfigError
 
 # In a single run Hydra makes no file and no folder and leaves logging alone.
 QUIET = (

@@ -16,6 +16,7 @@ from diffuse.classifier import (
     train_classifier,
     training_steps,
 )
+from diffuse.cli import composing
 from diffuse.config import Job
 from diffuse.console import Meter, clock, print_json, print_table
 from diffuse.data import ImageSet, open_dataset, unfit
@@ -54,7 +55,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         return 0
     folder = job.folder or runs.claim(Path(cfg.outputs), job.command, cfg.name)
     facts = {"name": cfg.name, "hypothesis": cfg.hypothesis, "smoke": cfg.smoke, "seed": cfg.seed}
-    yaml = OmegaConf.to_yaml(cfg, resolve=True)
+    yaml = composing.as_yaml(cfg)
     run = runs.Run.start(folder, job.command, yaml, job.overrides, **facts)
     with Interrupts(at_once=True), run.watched():
         _train(cfg, run, net.to(device), train)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from diffuse import assembly, config, hardware, runs
 from diffuse.assembly import Trained
@@ -72,10 +72,12 @@ def _known(cfg: DictConfig, trained: Trained) -> Path | None:
     return None
 
 
-def _settings(cfg: Any) -> dict[str, object]:
+def _settings(cfg: DictConfig | ListConfig) -> dict[str, object]:
     """What of a config can change a number."""
     irrelevant = ("run", "checkpoint", "name", "hypothesis", "outputs", "tracker", "save", "reuse")
-    return {k: v for k, v in OmegaConf.to_container(cfg).items() if k not in irrelevant}
+    plain = OmegaConf.to_container(cfg)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if key not in irrelevant}
 
 
 def _show(cfg: DictConfig, job: Job, folder: Path, record: dict[str, Any]) -> int:
@@ -132,8 +134,10 @@ def _rows(record: dict[str, Any]) -> dict[str, str]:
     """The record as a person wants it: each number beside what it is compared with."""
     fid, kid, encoder, drawn = record["fid"], record["kid"], record["encoder"], record["sampler"]
     low, high = fid["ci95"]
-    reference = record["reference"]
-    floor = "real images" if record["floor_n"] == record["n"] else f"{record['floor_n']} real images"
+    reference, weights = record["reference"], record["weights"]
+    floor = (
+        "real images" if record["floor_n"] == record["n"] else f"{record['floor_n']} real images"
+    )
     return {
         "FID": f"{fid['value']:.3f}  (95%: {low:.3f} to {high:.3f})",
         f"  {floor}": f"{fid['floor']:.3f}",
@@ -142,7 +146,7 @@ def _rows(record: dict[str, Any]) -> dict[str, str]:
         "n": f"{record['n']:,}",
         "reference": f"{reference['dataset']} {reference['split']}, {reference['n']:,} images",
         "encoder": f"{encoder['name']} ({encoder['sha256'][:8]})",
-        "weights": f"step {record['weights']['step']:,}, {'ema' if record['weights']['ema'] else 'raw'}",
+        "weights": f"step {weights['step']:,}, {'ema' if weights['ema'] else 'raw'}",
         "sampler": f"{drawn['name']}, grid {drawn['grid']['name']}, start {drawn['start']}",
         "NFE": f"{drawn['nfe']}",
         "speed": f"{record['images_per_second']:.1f} images/s",

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from diffuse import plots, runs
+from diffuse.cli import composing
 from diffuse.config import Job
 from diffuse.console import print_json, print_table
 from diffuse.data import open_dataset
@@ -13,7 +14,7 @@ from diffuse.data.images import moments
 
 
 def main(cfg: DictConfig, job: Job) -> int:
-    """`diffuse plot data`: a sheet of training images, their mean and std in range, class counts."""
+    """`diffuse plot data`: training images, their mean and std in range, class counts."""
     images = open_dataset(cfg.dataset, "train")
     low, high = cfg.range
     mean, std = moments(images.images, (low, high))
@@ -37,7 +38,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         return 0
     folder = job.folder or runs.claim(Path(cfg.outputs), "plot", cfg.name or images.spec.name)
     folder.mkdir(parents=True, exist_ok=True)
-    config = OmegaConf.to_yaml(cfg, resolve=True)
+    config = composing.as_yaml(cfg)
     run = runs.Run.start(folder, "plot", config, job.overrides, name=cfg.name, seed=cfg.seed)
     with run.watched():
         path = plots.dataset(images, (low, high), cfg.n, cfg.seed, folder / "data.png")

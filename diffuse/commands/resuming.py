@@ -38,7 +38,7 @@ def folder(cfg: DictConfig) -> Path | None:
 
 
 def continued(cfg: DictConfig, folder: Path) -> DictConfig:
-    """The config to go on with: this command's, with the length and precision that the run began with."""
+    """This command's config, with the length and precision that the run began with."""
     saved = assembly.saved_config(folder)
     different = _differences(cfg, saved)
     if different:
@@ -67,7 +67,7 @@ def _differences(cfg: DictConfig, saved: DictConfig) -> list[str]:
 
 
 def _flat(cfg: DictConfig) -> dict[str, str]:
-    """The fixed keys of a config, with dots: values as text, so that 1 and 1.0 differ not at all."""
+    """The fixed keys of a config, with dots; values as text, 1 and 1.0 alike."""
     flat: dict[str, str] = {}
 
     def walk(key: str, value: object) -> None:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from diffuse import assembly, config, hardware, plots, runs
 from diffuse.assembly import Trained
+from diffuse.cli import composing
 from diffuse.config import Job
 from diffuse.console import Meter, clock, print_json, print_table
 from diffuse.errors import ConfigError, nearest
@@ -78,7 +79,7 @@ def begin(verb: str, cfg: DictConfig, job: Job, trained: Trained) -> tuple[Path,
     folder.mkdir(parents=True, exist_ok=True)
     device = next(trained.denoiser.parameters()).device
     run = runs.Run.start(
-        folder, verb, OmegaConf.to_yaml(cfg, resolve=True), job.overrides,
+        folder, verb, composing.as_yaml(cfg), job.overrides,
         name=cfg.name, hypothesis=cfg.hypothesis, seed=cfg.seed, smoke=cfg.smoke,
         device=hardware.describe(device), weights=weights(cfg, trained),
     )  # fmt: skip
@@ -142,7 +143,9 @@ def draw(
 def save_grid(folder: Path, trained: Trained, drawn: Tensor, labels: Tensor) -> Path:
     """samples.png: up to 100 images, a class a row if the model knows classes."""
     first, of_class = drawn[:100], labels[:100]
-    grid = plots.grid(*plots.by_class(first, of_class)) if trained.conditional else plots.grid(first)
+    grid = (
+        plots.grid(*plots.by_class(first, of_class)) if trained.conditional else plots.grid(first)
+    )
     return plots.save(grid, folder / "samples.png")
 
 

@@ -1,4 +1,4 @@
-"""The pieces of a UNet. Images are [b c h w], channels_last; `emb` [b e] is what a block is told."""
+"""The pieces of a UNet: images [b c h w], channels_last; `emb` [b e] is what a block is told."""
 
 import math
 
@@ -20,7 +20,7 @@ def sinusoidal(c_noise: Tensor, dim: int, max_period: float = 10_000.0) -> Tenso
 
 
 class ResBlock(nn.Module):
-    """Norm, SiLU, convolution, twice, around which the input passes unchanged; `emb` enters between.
+    """Norm, SiLU, convolution, twice, with the input added to the result; `emb` enters between.
 
     "add" is Ho et al. (2020); "scale_shift" is Dhariwal & Nichol (2021), section 4.3.
     """

@@ -1,4 +1,4 @@
-"""The UNet of the diffusion papers: the lessons' small one, Ho et al.'s, and a quick one for CPUs."""
+"""The UNet of the diffusion papers, from the lessons' and Ho et al.'s to a quick one for CPUs."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -193,7 +193,9 @@ def _check_shapes(
     if widths[0] % 2:
         raise ValueError(f"width must be even, for the sinusoidal embedding, got {widths[0]}")
     if not set(attention) <= set(range(len(widths))):
-        raise ValueError(f"attention must name levels 0 to {len(widths) - 1}, got {list(attention)}")
+        raise ValueError(
+            f"attention must name levels 0 to {len(widths) - 1}, got {list(attention)}"
+        )
     factor = patch * 2 ** (len(widths) - 1)
     if size[0] % factor or size[1] % factor:
         raise ValueError(

@@ -1,0 +1,236 @@
+"""A training that was stopped goes on: to the very same bytes, or not at all."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+from omegaconf import OmegaConf
+
+from diffuse import checkpoints, runs
+from diffuse.commands import train as command
+
+FULL = "train.steps=8 train.log_every=3 train.sample_every=4 train.save_every=5 model.dropout=0.1"
+
+
+def what_is_left(run):
+    """The last checkpoint, the rows and the last grid, to the byte."""
+    last = checkpoints.newest(run / "checkpoints")
+    files = [*last.iterdir(), run / "metrics.jsonl", run / "samples/latest.png"]
+    return {path.name: path.read_bytes() for path in files}
+
+
+def at_step(number, act):
+    """fit(), with something that happens after a step."""
+    real = command.fit
+
+    def fit(*args):
+        for step in real(*args):
+            if step.number == number:
+                act()
+            yield step
+
+    return fit
+
+
+@pytest.fixture
+def whole(diffuse, tmp_path):
+    """What a training without a break leaves behind."""
+    assert diffuse.train(FULL) == 0
+    shutil.move(tmp_path / "outputs", tmp_path / "whole")
+    return what_is_left(tmp_path / "whole/train/tiny/v001")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("step", [1, 4, 7])
+def test_a_signal_is_a_checkpoint_of_this_step_and_resuming_ends_as_if_nothing_had_been(
+    step, number, whole, diffuse, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "fit", at_step(step, lambda: os.kill(os.getpid(), number)))
+        assert diffuse.train(FULL) == 128 + number
+    run = tmp_path / "outputs/train/tiny/v001"
+    assert f"stopped at step {step}; resume=auto continues" in diffuse.err
+    assert (runs.read(run)["status"], runs.read(run)["step"]) == ("stopped", step)
+    assert checkpoints.newest(run / "checkpoints").name == f"step_{step:08d}"
+    assert diffuse.train(f"{FULL} resume=auto") == 0
+    assert what_is_left(run) == whole
+    assert runs.read(run)["status"] == "done"
+
+
+class Killed(BaseException):
+    pass
+
+
+def die():
+    raise Killed
+
+
+@pytest.mark.parametrize(("step", "from_step"), [(3, None), (5, None), (6, 5), (8, 5)])
+def test_a_kill_costs_the_steps_since_the_last_checkpoint_and_nothing_else(
+    step, from_step, whole, diffuse, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "fit", at_step(step, die))
+        assert diffuse.train(FULL) == 1
+    run = tmp_path / "outputs/train/tiny/v001"
+    newest = checkpoints.newest(run / "checkpoints")
+    assert (newest and int(newest.name[5:])) == from_step
+    runs.write_json(run / "run.json", {**runs.read(run), "status": "running", "pid": 2**22 + 1})
+    assert diffuse.train(f"{FULL} resume=auto") == 0
+    run = run if from_step else run.with_name("v002")
+    assert what_is_left(run) == whole
+
+
+def test_a_resume_with_another_seed_would_be_noticed(whole, diffuse, tmp_path):
+    assert diffuse.train(f"{FULL} seed=1") == 0
+    other = what_is_left(tmp_path / "outputs/train/tiny/v001")
+    assert not any(other[name] == whole[name] for name in whole if name != "state.json")
+
+
+def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(
+    whole, diffuse, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "fit", at_step(7, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        assert diffuse.train(FULL) == 143
+    run = tmp_path / "outputs/train/tiny/v001"
+    (run / "checkpoints/step_00000007/model.safetensors").write_bytes(b"")
+    assert diffuse.train(f"{FULL} train.keep=1 train.save_every=1 resume=auto") == 0
+    assert "looking for an older checkpoint" in diffuse.err
+    assert what_is_left(run) == whole
+
+
+def test_the_checkpoint_just_written_is_kept_although_a_damaged_one_looks_newer(
+    diffuse, tmp_path, monkeypatch
+):
+    assert diffuse.train("train.steps=6") == 0
+    run = tmp_path / "outputs/train/tiny/v001"
+    (run / "checkpoints/step_00000006/model.safetensors").write_bytes(b"")
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "fit", at_step(5, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        assert diffuse.train("train.steps=6 train.keep=1 resume=auto") == 143
+    assert checkpoints.newest(run / "checkpoints").name == "step_00000005"
+
+
+def test_a_finished_run_says_so_and_more_steps_extend_it(trained, diffuse):
+    before = (trained / "run.json").read_text()
+    assert diffuse.train("train.steps=4 resume=auto") == 0
+    assert "has its 4 steps; a larger train.steps extends it" in diffuse.out
+    assert (trained / "run.json").read_text() == before
+    assert diffuse.train("train.steps=6 resume=must") == 0
+    facts = runs.read(trained)
+    assert (facts["status"], facts["step"]) == ("done", 6)
+    assert OmegaConf.load(trained / "config.yaml").train.steps == 6
+    assert checkpoints.newest(trained / "checkpoints").name == "step_00000006"
+    steps = [json.loads(line)["step"] for line in (trained / "metrics.jsonl").open()]
+    assert sorted(set(steps)) == [1, 2, 3, 4, 5, 6]
+    assert not (trained.parent / "v002").exists()
+
+
+def test_auto_without_a_run_begins_one_and_none_never_continues(trained, diffuse):
+    assert diffuse.train("train.steps=1 resume=auto name=other") == 0
+    assert (trained.parents[1] / "other/v001").exists()
+    assert diffuse.train("train.steps=1") == 0
+    assert (trained.parent / "v002").exists()
+
+
+def test_a_run_can_be_named_by_its_version(trained, diffuse):
+    assert diffuse.train("train.steps=1") == 0
+    assert diffuse.train("train.steps=5 resume=tiny/v001") == 0
+    assert runs.read(trained)["step"] == 5
+    assert runs.read(trained.parent / "v002")["step"] == 1
+
+
+CHANGES = {
+    "model.width=16": ["model.width: 8.0 there, 16.0 here"],
+    "schedule.s=0.01": ["schedule.s: 0.008 there, 0.01 here"],
+    "schedule=linear": ["schedule.name: cosine there, linear here"],
+    "objective=eps": ["objective.name: v there, eps here"],
+    "optimizer.lr=0.5 train.batch=8": ["optimizer.lr", "train.batch: 16.0 there, 8.0 here"],
+    "dataset.subset=32": ["dataset.subset: 64.0 there, 32.0 here"],
+    "seed=1": ["seed"],
+    "range=[0,1]": ["range"],
+}
+
+
+@pytest.mark.parametrize(("line", "words"), CHANGES.items(), ids=CHANGES.keys())
+def test_what_a_training_is_about_cannot_change_in_the_middle(line, words, trained, diffuse):
+    before = (trained / "run.json").read_text()
+    message = diffuse.error(f"train {TINY} train.steps=6 resume=auto {line}")
+    assert all(word in message for word in words), message
+    assert (trained / "run.json").read_text() == before
+
+
+def test_how_often_one_looks_may_change(trained, diffuse):
+    line = "train.steps=6 train.log_every=2 train.sample_every=null n=2 sampler=ddpm resume=auto"
+    assert diffuse.train(line) == 0
+
+
+def test_a_precision_that_was_measured_is_not_measured_again(trained, diffuse, monkeypatch):
+    """Else a run would go on in another format, because the machine was busy when it was asked."""
+    from diffuse import hardware
+
+    monkeypatch.setattr(hardware, "_bf16_is_faster", lambda device: True)
+    assert diffuse.train("train.steps=5 precision=auto resume=auto") == 0
+    assert OmegaConf.load(trained / "config.yaml").precision == "fp32"
+    assert diffuse.train("train.steps=1 precision=auto") == 0
+    assert OmegaConf.load(trained.with_name("v002") / "config.yaml").precision == "bf16"
+
+
+def test_minutes_stay_the_number_of_steps_they_once_became(diffuse, tmp_path, monkeypatch):
+    speed = iter([0.05, 0.001])
+    monkeypatch.setattr(command, "seconds_per_step", lambda *_: next(speed))
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "fit", at_step(3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        assert diffuse.train("train.minutes=0.005") == 143
+    assert diffuse.train("train.minutes=0.005 resume=auto") == 0
+    facts = runs.read(tmp_path / "outputs/train/tiny/v001")
+    assert (facts["steps"], facts["step"]) == (6, 6)
+
+
+def test_a_run_that_another_process_trains_is_left_alone(trained, diffuse):
+    facts = {**runs.read(trained), "status": "running", "pid": os.getppid()}
+    runs.write_json(trained / "run.json", facts)
+    message = diffuse.error(f"train {TINY} train.steps=6 resume=auto")
+    assert "is being trained by another process" in message
+
+
+def start(folder, line):
+    """`diffuse train` as a process of its own, once it has logged some steps."""
+    words = f"{TINY} {line} train.steps=1000000 train.sample_every=null train.save_every=null"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "diffuse", "train", *words.split()],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(command.__file__).parents[2]),
+             "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    rows = folder / "outputs/train/tiny/v001/metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (rows.exists() and rows.read_text().count("\n") > 5):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_process_that_is_told_to_stop_saves_and_can_be_continued(number, code, diffuse, tmp_path):
+    process = start(tmp_path, "")
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    run = tmp_path / "outputs/train/tiny/v001"
+    facts = runs.read(run)
+    assert facts["status"] == "stopped"
+    assert checkpoints.steps(run / "checkpoints") == [facts["step"]]
+    line = f"train.steps={facts['step'] + 2} train.sample_every=null resume=must"
+    assert diffuse.train(line) == 0
+    assert runs.read(run)["step"] == facts["step"] + 2

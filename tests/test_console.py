@@ -1,0 +1,64 @@
+"""What a person sees, where there is no terminal and where there is one."""
+
+import json
+
+import pytest
+from rich.console import Console
+
+from diffuse import console
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (3600, "1 h 0 min"),
+     (7530, "2 h 5 min"), (float("inf"), "?")],
+)  # fmt: skip
+def test_a_duration_reads_like_one(seconds, words):
+    assert console.clock(seconds) == words
+
+
+@pytest.fixture
+def time(monkeypatch):
+    """A clock that stands still until it is moved."""
+    now = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_meter_says_how_fast_it_is_and_how_long_it_will_take(time, capsys):
+    with console.Meter("train", total=110, done=10, images=4) as meter:
+        assert not meter.due()
+        time[0] += 20
+        assert meter.due()
+        line = meter.show(60, "loss 0.5")
+        assert not meter.due()
+    assert line == "train 60/110  loss 0.5  10 images/s  20 s left"
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", line + "\n")
+
+
+def test_a_meter_that_is_done_says_how_long_it_took(time):
+    meter = console.Meter("sample", total=10)
+    time[0] += 5
+    assert meter.show(10) == "sample 10/10  2 images/s  in 5 s"
+
+
+def test_on_a_terminal_the_meter_is_a_bar_that_goes_away(monkeypatch, capsys):
+    terminal = Console(force_terminal=True, stderr=True, width=100)
+    monkeypatch.setattr(console, "Console", lambda **_: terminal)
+    with console.Meter("train", total=4) as meter:
+        meter.show(2, "loss 0.5")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "loss 0.5" in err
+    assert "2/4" in err
+
+
+def test_a_table_is_plain_where_there_is_no_terminal(capsys):
+    console.print_table("Title", {"a": "[1, 2]", "long": "x" * 300})
+    assert capsys.readouterr().out == f"Title\n  a     [1, 2]\n  long  {'x' * 300}\n"
+
+
+def test_json_can_be_read_again(capsys):
+    console.print_json({"a": [1.5, None]})
+    assert json.loads(capsys.readouterr().out) == {"a": [1.5, None]}

@@ -1,0 +1,71 @@
+"""The machine is asked, and numbers drawn by what they are for."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffuse import hardware
+from diffuse.errors import ConfigError
+from diffuse.seeds import generator, seed_of
+
+
+def test_the_cpu_is_always_there_and_auto_is_something_that_computes():
+    assert hardware.device("cpu") == torch.device("cpu")
+    assert torch.ones(1, device=hardware.device("auto")).item() == 1
+
+
+@pytest.mark.parametrize("word", ["cuda", "cuda:3", "mps"])
+def test_a_device_that_is_not_there_is_a_config_error(word, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=f"device={word}, but torch finds no .*use device=auto"):
+        hardware.device(word)
+
+
+def test_a_number_past_the_last_gpu_is_a_config_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert hardware.device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ConfigError, match="there are 2 CUDA devices"):
+        hardware.device("cuda:2")
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_auto_is_bf16_where_that_was_measured_to_be_faster(faster, monkeypatch):
+    seconds = {torch.float32: 1.0, torch.bfloat16: 0.5 if faster else 1.0}
+    monkeypatch.setattr(hardware, "_convolution_seconds", seconds.get)
+    word, dtype = hardware.precision("auto", torch.device("cpu"))
+    assert (word, dtype) == (("bf16", torch.bfloat16) if faster else ("fp32", torch.float32))
+    assert hardware.precision("fp16", torch.device("cpu")) == ("fp16", torch.float16)
+
+
+def test_the_machine_is_described_and_its_memory_measured():
+    cpu = torch.device("cpu")
+    assert "threads" in hardware.describe(cpu)
+    assert 2**26 < hardware.peak_memory(cpu) < 2**40
+
+
+def test_a_seed_depends_on_every_part_of_its_key_and_on_nothing_else():
+    keys = [(0,), (1,), (0, "a"), (0, "b"), (0, "a", 1), (0, "a", 2), ("0", "a"), (0, "a1")]
+    seeds = [seed_of(*key) for key in keys]
+    assert len(set(seeds)) == len(keys)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    code = "from diffuse.seeds import seed_of; print(seed_of(0, 'a', 1))"
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, cwd=Path(__file__).parents[1],
+        env={"PYTHONHASHSEED": "7"},
+    )  # fmt: skip
+    assert int(elsewhere.stdout) == seed_of(0, "a", 1)
+
+
+def test_neighbouring_streams_have_nothing_in_common():
+    streams = torch.stack(
+        [torch.randn(2000, generator=generator(0, "image", k)) for k in range(20)]
+    )
+    correlations = torch.corrcoef(streams) - torch.eye(20)
+    assert correlations.abs().max() < 5 / 2000**0.5
+    assert torch.equal(torch.randn(2000, generator=generator(0, "image", 3)), streams[3])

@@ -1,0 +1,64 @@
+"""Signals: the first is noted, the second ends the process at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from diffuse.interrupts import Interrupts
+
+BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+
+@BOTH
+def test_a_signal_is_noted_and_the_work_goes_on(number):
+    before = [signal.getsignal(s) for s in Interrupts.SIGNALS]
+    with Interrupts() as interrupts:
+        assert interrupts.caught is None
+        os.kill(os.getpid(), number)
+        assert interrupts.caught == number
+    assert interrupts.exit_code == 128 + number
+    assert [signal.getsignal(s) for s in Interrupts.SIGNALS] == before
+
+
+@BOTH
+def test_where_there_is_nothing_to_tidy_up_it_ends_at_once(number):
+    before = [signal.getsignal(s) for s in Interrupts.SIGNALS]
+    with pytest.raises(SystemExit) as left, Interrupts(at_once=True):
+        os.kill(os.getpid(), number)
+        pytest.fail("the work went on")
+    assert left.value.code == 128 + number
+    assert [signal.getsignal(s) for s in Interrupts.SIGNALS] == before
+
+
+STUBBORN = """
+import time
+from diffuse.interrupts import Interrupts
+with Interrupts() as interrupts:
+    print("ready", flush=True)
+    while True:
+        time.sleep(0.01)
+        if interrupts.caught:
+            print("tidying up", flush=True)
+            time.sleep(60)
+"""
+
+
+@BOTH
+def test_the_second_signal_leaves_within_a_second(number):
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUBBORN],
+        stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "tidying up\n"
+    process.send_signal(number)
+    started = time.monotonic()
+    assert process.wait(timeout=10) == 128 + number
+    assert time.monotonic() - started < 1
+    process.stdout.close()

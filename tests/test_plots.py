@@ -1,0 +1,57 @@
+"""Pictures, pixel by pixel."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffuse import plots
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("n", "columns"), [(1, None), (5, None), (6, 3), (7, 3)])
+def test_every_image_is_in_the_grid_whole_and_in_order(n, columns, channels):
+    images = torch.randint(0, 256, (n, channels, 5, 4), dtype=torch.uint8)
+    sheet = np.asarray(plots.grid(images, columns))
+    columns = columns or int(np.ceil(n**0.5))
+    rows = -(-n // columns)
+    scale = sheet.shape[1] // (columns * 5 + 1)
+    assert sheet.shape[:2] == (scale * (rows * 6 + 1), scale * (columns * 5 + 1))
+    for k, image in enumerate(images):
+        top, left = (k // columns) * 6 + 1, (k % columns) * 5 + 1
+        seen = sheet[
+            top * scale : (top + 5) * scale : scale, left * scale : (left + 4) * scale : scale
+        ]
+        expected = image.permute(1, 2, 0).numpy()
+        assert (seen.reshape(expected.shape) == expected).all()
+
+
+def test_small_images_are_enlarged_by_repeating_pixels():
+    sheet = np.asarray(plots.grid(torch.tensor([[[[0, 255]]]], dtype=torch.uint8)))
+    assert 400 < sheet.shape[1] < 700
+    assert set(np.unique(sheet)) == {0, 32, 255}
+
+
+def test_classes_are_rows():
+    labels = torch.tensor([2, 0, 2, 1, 0, 1, 2])
+    images = labels[:, None, None, None].expand(7, 1, 2, 2).to(torch.uint8)
+    rows, columns = plots.by_class(images, labels)
+    assert columns == 2
+    assert rows[:, 0, 0, 0].tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_png_keeps_every_pixel_and_appears_whole(tmp_path):
+    image = torch.randint(0, 256, (3, 9, 7), dtype=torch.uint8)
+    path = plots.save(plots.picture(image), tmp_path / "new/x.png")
+    back = np.asarray(Image.open(path))
+    assert (back == image.permute(1, 2, 0).numpy()).all()
+    assert [p.name for p in path.parent.iterdir()] == ["x.png"]
+
+
+def test_a_data_set_without_classes_has_a_sheet_too(images, tmp_path):
+    from dataclasses import replace
+
+    spec = replace(images.spec, classes=())
+    for some in (images, replace(images, spec=spec)):
+        path = plots.dataset(some, (-1, 1), n=9, seed=0, path=tmp_path / "data.png")
+        Image.open(path).verify()
