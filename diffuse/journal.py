@@ -89,5 +89,7 @@ class Journal:
         }
         checkpoints.save(folder, self.training.step, files, state)
         self.saved = self.training.step
-        checkpoints.purge(folder, self.keep, [self.best["step"]] if self.best else [])
+        # the one just saved by name: a damaged one that training has not passed again looks newer
+        spared = [self.saved, *([self.best["step"]] if self.best else [])]
+        checkpoints.purge(folder, self.keep, spared)
         self.run.update(step=self.training.step, images_seen=state["images_seen"])

@@ -5,8 +5,9 @@
     python scripts/bench_train.py model=course --device cuda --json
 
 Ours trains as `diffuse train` does (fit() with its EMA and clipping, precision=auto). Both get the
-same images, padded to 32x32 because UNet2DModel halves them three times; its loop (in bench_quality.py) neither averages weights nor clips gradients. Utilisation takes a
-training step for three forwards, and the fastest bf16 convolution of this run for the peak.
+same images, padded to 32x32 because UNet2DModel halves them three times; its loop (in
+bench_quality.py) neither averages weights nor clips gradients. Utilisation takes a training step
+for three forwards, and the fastest bf16 convolution of this run for the peak.
 """
 
 import argparse

@@ -1,12 +1,21 @@
 """What many proofs need: a few images with classes, a small network, a training of it."""
 
+import contextlib
+import json
+import shutil
+from functools import partial
+
 import pytest
 import torch
 
+from diffuse import cli
 from diffuse.data import ImageSet, ImageSpec
 from diffuse.denoiser import Denoiser, v
+from diffuse.grids import uniform as grid
 from diffuse.models import UNet
 from diffuse.noise_laws import uniform
+from diffuse.samplers import ddim
+from diffuse.sampling import Plan
 from diffuse.schedules import cosine
 from diffuse.training import Recipe, Training
 
@@ -73,11 +82,6 @@ def make_training(make_net):
 @pytest.fixture
 def make_plan():
     """How images are drawn: four steps of DDIM, four images at a time."""
-    from functools import partial
-
-    from diffuse.grids import uniform as grid
-    from diffuse.samplers import ddim
-    from diffuse.sampling import Plan
 
     def make(**changes):
         schedule = cosine(s=0.008, t_min=0.001, t_max=0.999)
@@ -105,8 +109,6 @@ class Shell:
         self.capsys = capsys
 
     def __call__(self, line):
-        from diffuse import cli
-
         self.capsys.readouterr()
         self.code = cli.main(line.split())
         self.out, self.err = self.capsys.readouterr()
@@ -117,8 +119,6 @@ class Shell:
 
     def json(self, line):
         """What a command that must succeed prints."""
-        import json
-
         assert self(f"{line} --json") == 0, self.err
         return json.loads(self.out)
 
@@ -132,6 +132,12 @@ class Shell:
         return last.removeprefix("error: ")
 
 
+@pytest.fixture(scope="session")
+def tiny():
+    """The words of a training that takes a fifth of a second."""
+    return TINY
+
+
 @pytest.fixture
 def diffuse(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -142,24 +148,15 @@ def diffuse(tmp_path, monkeypatch, capsys):
 @pytest.fixture(scope="session")
 def _trained(tmp_path_factory):
     """One training of four steps that all tests of its successors share."""
-    import os
-
-    from diffuse import cli
-
-    folder, before = tmp_path_factory.mktemp("trained"), os.getcwd()
-    os.chdir(folder)
-    try:
+    folder = tmp_path_factory.mktemp("trained")
+    with contextlib.chdir(folder):
         line = f"train {TINY} train.steps=4 train.eval_every=2 train.eval_n=16"
         assert cli.main(line.split()) == 0
-    finally:
-        os.chdir(before)
     return folder / "outputs"
 
 
 @pytest.fixture
 def trained(_trained, diffuse, tmp_path):
     """Its folder, copied to where `diffuse` runs."""
-    import shutil
-
     shutil.copytree(_trained, tmp_path / "outputs", symlinks=True)
     return tmp_path / "outputs/train/tiny/v001"

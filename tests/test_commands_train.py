@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from conftest import TINY
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -64,8 +63,8 @@ def test_the_saved_config_is_the_whole_config_and_trains_the_same_again(trained,
     assert rows(trained) == rows(again)
 
 
-def test_the_result_is_on_stdout_and_the_progress_on_stderr(diffuse):
-    facts = diffuse.json(f"train {TINY} train.steps=2")
+def test_the_result_is_on_stdout_and_the_progress_on_stderr(tiny, diffuse):
+    facts = diffuse.json(f"train {tiny} train.steps=2")
     assert (facts["status"], facts["steps"], facts["name"]) == ("done", 2, "tiny")
     assert diffuse.train("train.steps=2") == 0
     assert "outputs/train/tiny/v002" in diffuse.out
@@ -73,12 +72,12 @@ def test_the_result_is_on_stdout_and_the_progress_on_stderr(diffuse):
     assert "2/2" not in diffuse.out
 
 
-def test_a_dry_run_says_what_would_happen_and_writes_nothing(diffuse, tmp_path, monkeypatch):
+def test_a_dry_run_says_what_would_happen_and_writes_nothing(tiny, diffuse, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "seconds_per_step", lambda *_: 0.5)
     assert diffuse.train("train.steps=120 dry_run=true") == 0
     for words in ("8x8", "parameters", "120 of 16 images", "about 1 min 0 s", "MiB"):
         assert words in diffuse.out
-    plan = diffuse.json(f"train {TINY} train.steps=120 dry_run=true")
+    plan = diffuse.json(f"train {tiny} train.steps=120 dry_run=true")
     assert f"{plan['parameters']:,} parameters" in plan["plan"]["model"]
     assert plan["config"]["train"]["steps"] == 120
     assert not list(tmp_path.iterdir())
@@ -95,16 +94,18 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(diffuse, tmp_path, 
         ("", 4800),
     ],
 )
-def test_every_way_to_say_the_length_becomes_a_number_of_steps(length, steps, diffuse, monkeypatch):
+def test_every_way_to_say_the_length_becomes_a_number_of_steps(
+    tiny, length, steps, diffuse, monkeypatch
+):
     monkeypatch.setattr(command, "seconds_per_step", lambda *_: 0.05)
-    plan = diffuse.json(f"train {TINY} {length} dry_run=true")
+    plan = diffuse.json(f"train {tiny} {length} dry_run=true")
     assert plan["steps"] == steps
     lengths = {k: plan["config"]["train"][k] for k in ("steps", "images", "epochs", "minutes")}
     assert lengths == {"steps": steps, "images": None, "epochs": None, "minutes": None}
 
 
-def test_the_smoke_test_tries_every_part_and_is_not_the_newest_run(diffuse, trained):
-    tiny = " ".join(w for w in TINY.split() if w.startswith(("dataset=", "model.", "pr")))
+def test_the_smoke_test_tries_every_part_and_is_not_the_newest_run(tiny, diffuse, trained):
+    tiny = " ".join(w for w in tiny.split() if w.startswith(("dataset=", "model.", "pr")))
     assert diffuse(f"train {tiny} debug=smoke name=smoke device=cpu") == 0
     smoke = trained.parents[1] / "smoke/v001"
     assert {"loss", "test_loss", "fid"} <= {key for row in rows(smoke) for key in row}
@@ -210,17 +211,17 @@ BAD = {
 
 
 @pytest.mark.parametrize(("line", "words"), BAD.items(), ids=BAD.keys())
-def test_a_bad_value_is_one_line_exit_2_and_no_folder(line, words, diffuse, tmp_path):
-    message = diffuse.error(f"train {TINY} train.sample_every=null {line}")
+def test_a_bad_value_is_one_line_exit_2_and_no_folder(tiny, line, words, diffuse, tmp_path):
+    message = diffuse.error(f"train {tiny} train.sample_every=null {line}")
     assert words in message
     assert not list(tmp_path.iterdir())
 
 
-def test_a_mistyped_key_in_an_experiment_is_refused_too(diffuse, tmp_path):
+def test_a_mistyped_key_in_an_experiment_is_refused_too(tiny, diffuse, tmp_path):
     (tmp_path / "mine/experiment").mkdir(parents=True)
     (tmp_path / "mine/experiment/typo.yaml").write_text(
         "# @package _global_\ntrain:\n  stepps: 3\n"
     )
-    message = diffuse.error(f"train {TINY} --config-dir mine experiment=typo")
+    message = diffuse.error(f"train {tiny} --config-dir mine experiment=typo")
     assert "stepps" in message
     assert not (tmp_path / "outputs").exists()

@@ -32,7 +32,7 @@ from diffuse.encoders import (
     save_encoder,
 )
 from diffuse.errors import ConfigError, DataError, DivergedError
-from diffuse.metrics import fid
+from diffuse.metrics import fid, fid_interval
 from diffuse.seeds import generator
 
 torch.set_num_threads(1)
@@ -186,6 +186,24 @@ def test_the_recorded_accuracy_and_data_are_those_of_the_test_split(shipped):
     about = about_encoder("fashion_mnist")
     assert open_dataset(FASHION, "test").sha256 == about["data"]["test_sha256"]
     assert _accuracy(shipped, 10_000) == pytest.approx(about["test_accuracy"], abs=5e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sigma", "most"), [(0.0, 1.0), (0.7, 0.99)])
+def test_the_interval_of_a_fid_covers_its_mean_over_splits_of_real_images(shipped, sigma, most):
+    train, test = open_dataset(FASHION, "train"), open_dataset(FASHION, "test")
+    images = train.images[torch.randperm(60_000, generator=generator(0))]
+    if sigma:
+        kernel = torch.exp(-(torch.arange(-2, 3) ** 2) / (2 * sigma**2))
+        kernel = (kernel / kernel.sum()).outer(kernel / kernel.sum())[None, None]
+        blurred = torch.nn.functional.conv2d(images.float(), kernel, padding=2)
+        images = blurred.round().to(torch.uint8)
+    reference = encode(shipped, test.images)
+    tables = encode(shipped, images).split(500)
+    mean = sum(fid(table, reference) for table in tables) / len(tables)
+    intervals = [fid_interval(table, reference) for table in tables]
+    share = sum(i.low <= mean <= i.high for i in intervals) / len(intervals)
+    assert 0.9 <= share <= most
 
 
 def _accuracy(encoder, n):
