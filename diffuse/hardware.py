@@ -5,6 +5,7 @@ import platform
 import resource
 import sys
 import time
+from functools import partial
 
 import torch
 from torch import nn
@@ -49,22 +50,31 @@ def _bf16_is_faster(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "mps":
         return False
-    fp32, bf16 = (_convolution_seconds(dtype) for dtype in (torch.float32, torch.bfloat16))
+    fp32, bf16 = _convolution_seconds(torch.float32, torch.bfloat16)
     return bf16 < 0.8 * fp32
 
 
-def _convolution_seconds(dtype: torch.dtype) -> float:
-    """The best of a few runs of a convolution like the UNet's, on the CPU."""
-    with torch.no_grad():
-        conv = nn.Conv2d(64, 64, 3, padding=1).to(dtype).to(memory_format=torch.channels_last)
-        x = torch.randn(32, 64, 14, 14, dtype=dtype).to(memory_format=torch.channels_last)
-        conv(x)
-        seconds = []
-        for _ in range(5):
+@torch.no_grad()
+def _convolution_seconds(*dtypes: torch.dtype, rounds: int = 20) -> list[float]:
+    """The best time of a convolution like the UNet's on the CPU, in each number format.
+
+    In turns, on one thread, the best of many: other load on the machine must not decide, and where
+    two threads share a core with it, they wait for each other longer than they compute.
+    """
+    calls, threads = [], torch.get_num_threads()
+    torch.set_num_threads(1)
+    for dtype in dtypes:
+        conv = nn.Conv2d(128, 128, 3, padding=1).to(dtype).to(memory_format=torch.channels_last)
+        x = torch.randn(8, 128, 14, 14, dtype=dtype).to(memory_format=torch.channels_last)
+        calls.append(partial(conv, x))
+    best = [float("inf")] * len(dtypes)
+    for _ in range(rounds):
+        for i, call in enumerate(calls):
             start = time.perf_counter()
-            conv(x)
-            seconds.append(time.perf_counter() - start)
-    return min(seconds)
+            call()
+            best[i] = min(best[i], time.perf_counter() - start)
+    torch.set_num_threads(threads)
+    return best
 
 
 def describe(device: torch.device) -> str:

@@ -12,12 +12,14 @@ from diffuse.errors import ConfigError, nearest
 from diffuse.schemas import length
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+SCORED = 4  # images: the interval of an FID takes two blocks of two
 AT_LEAST = {
     **dict.fromkeys(("steps", "n", "batch", "epochs", "width", "kid_subsets"), 1),
-    **{f"train.{key}": 1 for key in ("steps", "images", "batch", "keep", "eval_n")},
+    **{f"train.{key}": 1 for key in ("steps", "images", "batch", "keep")},
     **{f"train.{key}_every": 1 for key in ("log", "sample", "save", "eval")},
     "kid_subset_size": 2,
     "train.warmup": 0,
+    "train.eval_n": SCORED,
 }
 MORE_THAN_ZERO = ("train.epochs", "train.minutes", "train.clip_grad")
 FRACTIONS = ("train.ema", "train.label_dropout")  # in [0, 1)
@@ -36,9 +38,10 @@ CHOICES = {
 def check(cfg: DictConfig) -> None:
     """Refuse what has the right type and cannot mean anything: ConfigError, in one line."""
     _check_keys(cfg)
-    for key, value in _given(cfg, AT_LEAST):
-        if value < AT_LEAST[key]:
-            raise ConfigError(f"{key} must be at least {AT_LEAST[key]}, got {value}")
+    least = AT_LEAST | ({"n": SCORED} if "kid_subsets" in cfg else {})
+    for key, value in _given(cfg, least):
+        if value < least[key]:
+            raise ConfigError(f"{key} must be at least {least[key]}, got {value}")
     for key, value in _given(cfg, MORE_THAN_ZERO):
         if not 0 < value < math.inf:
             raise ConfigError(f"{key} must be more than 0, got {value}")

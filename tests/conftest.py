@@ -96,9 +96,10 @@ def make_plan():
 
 
 TINY = (
-    "dataset=digits dataset.subset=64 model.width=8 model.groups=4 model.mults=[1,2] model.blocks=1 "
-    "model.patch=1 optimizer=adamw precision=fp32 device=cpu train.batch=16 train.warmup=2 "
-    "train.ema=0.5 train.sample_every=2 train.save_every=2 train.log_every=1 n=4 steps=2 name=tiny"
+    "dataset=digits dataset.subset=64 model.width=8 model.groups=4 model.mults=[1,2] "
+    "model.blocks=1 model.patch=1 optimizer=adamw precision=fp32 device=cpu train.batch=16 "
+    "train.warmup=2 train.ema=0.5 train.sample_every=2 train.save_every=2 train.log_every=1 "
+    "n=4 steps=2 name=tiny"
 )
 
 

@@ -155,7 +155,7 @@ def our_walk(net, x, steps, objective, eta, clip, randn):
     denoise = Denoiser(net, objective, torch.float32)
     start = x * (1 + sigmas[0] ** 2).sqrt().float()
     estimate = clipped(denoise, -1, 1) if clip else denoise
-    for x, _ in ddim(estimate, start, sigmas, randn, eta=eta, noise=1.0):  # noqa: B007, B020
+    for x, _ in ddim(estimate, start, sigmas, randn, eta=eta, noise=1.0):  # noqa: B007
         pass
     return x
 
@@ -176,16 +176,17 @@ def test_ddim_is_theirs(steps, eta, clip, objective, prediction, net):
     scheduler = diffusers.DDIMScheduler(
         **TABLE, clip_sample=clip, prediction_type=prediction, set_alpha_to_one=True
     )
+    draws = iter(noises)
     theirs = their_walk(
         scheduler, net, x, steps, objective, eta=eta, use_clipped_model_output=clip,
-        variance_noise=(lambda t, draws=iter(noises): next(draws)) if eta else None,
+        variance_noise=(lambda t: next(draws)) if eta else None,
     )  # fmt: skip
     ours = our_walk(net, x, steps, objective(), eta, clip, partial(next, iter(noises)))
     assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
 
 
 @pytest.mark.parametrize(("objective", "prediction"), [(eps, "epsilon"), (v, "v_prediction")])
-@pytest.mark.parametrize("steps", [20, 200])
+@pytest.mark.parametrize("steps", [20, 100])
 def test_ddpm_is_theirs(steps, objective, prediction, net):
     """Their generator and ours draw the same numbers in the same order."""
     x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))

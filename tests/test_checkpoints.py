@@ -80,7 +80,7 @@ def test_a_save_that_dies_at_any_point_leaves_the_last_checkpoint_and_no_half_on
 
 
 def test_saving_a_step_again_never_leaves_it_without_a_checkpoint(tmp_path):
-    """With one checkpoint kept, the same step may be saved twice: for its score and by the clock."""
+    """One that is kept alone may be saved twice: for its score and by the clock."""
     for call in range(1, 60):
         folder = tmp_path / str(call)
         save(folder, 1)

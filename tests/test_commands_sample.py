@@ -87,28 +87,20 @@ BAD = {
     "run=tinny": "no run 'tinny' in outputs/train; did you mean 'tiny/v001'?",
     "checkpoint=3": "no checkpoint 3; choices: 2, 4",
     "checkpoint=last": "checkpoint",
-    "weights=rw": "did you mean 'raw'?",
-    "save=jpg": "unknown choice 'jpg'",
     "n=0": "n must be at least 1",
     "steps=0": "steps must be at least 1",
-    "batch=0": "batch must be at least 1",
-    "seed=-1": "seed must be between 0",
-    "start=vq": "did you mean 'vp'?",
     "label=eleven": "label: no class 'eleven'",
     "label=10": "label: no class 10",
     "sampler.eta=2": "eta must be in [0, 1], got 2",
-    "sampler=ddam": "ddim",
-    "grid.stepps=3": "grid",
 }
 
 
 BAD_EVAL = {
     "run=tinny": "no run 'tinny'",
-    "n=1": "n must be at least 2",
+    "n=3": "n must be at least 4",
     "kid_subsets=0": "kid_subsets must be at least 1",
     "kid_subset_size=1": "kid_subset_size must be at least 2",
     "sampler.eta=2": "eta must be in [0, 1], got 2",
-    "encoder=pixls": "did you mean 'pixels'?",
     "encoder=pixels encoder.size=0": "encoder: size must be at least 1",
 }
 

@@ -89,7 +89,6 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(tiny, diffuse, tmp_
         ("train.steps=7", 7),
         ("train.images=100", 6),
         ("train.epochs=1.5", 6),
-        ("train.epochs=0.001", 1),
         ("train.minutes=0.01", 12),
         ("", 4800),
     ],
@@ -122,8 +121,7 @@ def test_a_sweep_trains_each_job_in_a_folder_of_its_own(diffuse, tmp_path):
     assert diffuse("sample run=tiny/v001/0 n=2 steps=2") == 0
 
 
-@pytest.mark.parametrize("objective", ["eps", "v"])
-@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+@pytest.mark.parametrize(("objective", "optimizer"), [("eps", "muon"), ("v", "adam")])
 def test_every_objective_and_optimizer_trains(objective, optimizer, diffuse):
     line = f"objective={objective} optimizer={optimizer} train.steps=2 train.sample_every=null"
     assert diffuse.train(line) == 0
@@ -182,29 +180,19 @@ def test_a_broken_tracker_costs_one_warning_and_changes_nothing(trained, diffuse
 BAD = {
     "train.steps=0": "train.steps must be at least 1",
     "n=-1": "n must be at least 1",
-    "steps=0": "steps must be at least 1",
+    "train.eval_every=1 train.eval_n=3": "train.eval_n must be at least 4",
     "schedule=linear schedule.betamax=2": "betamax must be in (0, 1)",
     "schedule=linear steps=1001": "steps must be at most T = 1000",
     "model.groups=3": "groups = 3 does not divide the width 8",
-    "model.widht=8": "did you mean 'model.width'?",
     "model.mults=[1,1,1,1,1]": "try dataset.fit=pad",
     "range=[1,0]": "range",
     "name=a/b": "name",
-    "name=..": "name",
     "trian.steps=3": "train",
     "dataset=digit": "did you mean 'digits'?",
-    "schedule=cosin": "did you mean 'cosine'?",
     "sampler.eta=2": "eta must be in [0, 1], got 2",
-    "sampler.etaa=1": "did you mean 'sampler.eta'?",
-    "objective=foo": "eps",
     "optimizer.lr=abc": "optimizer: lr must be a number, got 'abc'",
     "optimizer.lr=-1": "rate",
     "tracker=wandb tracker.mode=of": "mode must be one of",
-    "encoder.sise=3": "did you mean 'encoder.size'?",
-    "device=gpu": "device",
-    "precision=fp8": "precision",
-    "train.lr_schedule=onecicle": "did you mean 'onecycle'?",
-    "train.ema=1": "train.ema must be in [0, 1)",
     "resume=nothing": "no run 'nothing'",
     "resume=must": "no whole checkpoint to continue from",
 }

@@ -28,9 +28,14 @@ def test_a_signal_is_noted_and_the_work_goes_on(number):
 @BOTH
 def test_where_there_is_nothing_to_tidy_up_it_ends_at_once(number):
     before = [signal.getsignal(s) for s in Interrupts.SIGNALS]
-    with pytest.raises(SystemExit) as left, Interrupts(at_once=True):
-        os.kill(os.getpid(), number)
-        pytest.fail("the work went on")
+
+    def work():
+        with Interrupts(at_once=True):
+            os.kill(os.getpid(), number)
+            pytest.fail("the work went on")
+
+    with pytest.raises(SystemExit) as left:
+        work()
     assert left.value.code == 128 + number
     assert [signal.getsignal(s) for s in Interrupts.SIGNALS] == before
 

@@ -133,10 +133,15 @@ def test_however_a_run_ends_is_written_down(error, status, tmp_path):
 
 def test_the_log_keeps_what_was_said_and_the_traceback(tmp_path, caplog):
     run = start(tmp_path, "a")
-    logging.getLogger("diffuse").setLevel(logging.DEBUG)
-    with pytest.raises(ZeroDivisionError), run.logged():
-        logging.getLogger("diffuse.test").info("hello")
-        _ = 1 / 0
+    caplog.set_level(logging.DEBUG, logger="diffuse")
+
+    def work():
+        with run.logged():
+            logging.getLogger("diffuse.test").info("hello")
+            return 1 / 0
+
+    with pytest.raises(ZeroDivisionError):
+        work()
     logging.getLogger("diffuse.test").info("goodbye")
     text = (run.folder / "log.txt").read_text()
     assert "hello" in text

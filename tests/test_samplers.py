@@ -46,7 +46,7 @@ def bound(node):
 
 
 def ode_error(sampler, steps):
-    """The distance from where the probability-flow ODE ends; it scales x - MEAN by the std at sigma."""
+    """The distance from where the probability-flow ODE ends: x stays 2 std from the mean."""
     sigmas = uniform(steps, COSINE)
     x = torch.tensor(MEAN + 2 * math.hypot(STD, sigmas[0]), dtype=torch.float64)
     return (last(sampler(denoise, x, sigmas, no_noise)) - (MEAN + 2 * STD)).abs().item()
@@ -113,7 +113,7 @@ def test_many_images_have_the_moments_that_were_computed():
 
 
 def textbook_ddpm(x, noises):
-    """Ho et al. (2020), algorithm 2 with the posterior of Eq. 6 and 7, in the paper's own variables.
+    """Ho et al. (2020), algorithm 2, posterior of Eq. 6 and 7, in the paper's own variables.
 
     `x` is x_T; `noises` one draw for each t = T .. 2. Written in NumPy, apart from all our rooms.
     """
@@ -134,7 +134,7 @@ def textbook_ddpm(x, noises):
 
 def test_a_thousand_steps_of_ddpm_are_the_textbook_posterior():
     random = np.random.default_rng(0)
-    x_T = random.standard_normal((8,))  # noqa: N806
+    x_T = random.standard_normal((8,))
     noises = random.standard_normal((999, 8))
     draws = iter(torch.from_numpy(noises))
     sigmas = uniform(1000, TABLE)

@@ -1,4 +1,4 @@
-"""Schedules against their papers: a product of alphas, a squared cosine, in as many digits as needed."""
+"""Schedules against their papers: a product of alphas, a squared cosine, digit by digit."""
 
 from pathlib import Path
 

@@ -10,8 +10,8 @@ import torch
 
 from diffuse import checkpoints
 from diffuse.checkups import Checkup
-from diffuse.evaluation import Judge
 from diffuse.encoders import pixels
+from diffuse.evaluation import Judge
 from diffuse.optimizers import Muon
 from diffuse.training import fit
 
