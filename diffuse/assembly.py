@@ -95,9 +95,9 @@ def judge(cfg: DictConfig, test: ImageSet, train: ImageSet) -> Judge:
     return Judge(encoder.to(hardware.device(cfg.device)), test, train)
 
 
-def sampling_batch(wanted: int | None, n: int, device: torch.device) -> int:
-    """Images the network sees at once: enough to keep the device busy, no more than are drawn."""
-    return min(n, wanted or (64 if device.type == "cpu" else 512))
+def sampling_batch(wanted: int | None, device: torch.device) -> int:
+    """Images the network sees at once, always: other shapes would differ in the last bits."""
+    return wanted or (64 if device.type == "cpu" else 256)
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,17 @@ def test_drawing_uses_no_common_random_numbers(denoiser, make_plan):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_the_network_always_sees_as_many_images_so_that_no_bit_depends_on_how_many_there_are(
+    denoiser, make_plan
+):
+    """Convolutions of another batch size differ in their last bits."""
+    seen = set()
+    denoiser.net.stem.register_forward_hook(lambda m, args, out: seen.add(len(args[0])))
+    for n in (1, 3, 9):
+        drawn(denoiser, make_plan(), n)
+    assert seen == {4}
+
+
 def test_calls_are_the_steps_whatever_the_batch(denoiser, make_plan):
     calls = [calls for _, _, calls in images(denoiser, SPEC, make_plan(), 9)]
     assert calls == [4, 4, 4]
@@ -75,17 +86,18 @@ def test_unlabelled_images_are_all_of_class_zero_which_nobody_hears(make_net, ma
     assert len(some) == 5
 
 
-MOMENTS = {"vp": (0.0, 26**0.5), "ve": (0.0, 5.0), "moments": (0.3, (25 + 0.04) ** 0.5)}
+MOMENTS = {"vp": (0.0, 2**0.5), "ve": (0.0, 1.0), "moments": (0.3, (1 + 4) ** 0.5)}
 
 
 @pytest.mark.parametrize("start", MOMENTS)
 def test_the_first_state_is_normal_with_the_moments_it_is_said_to_have(start, make_plan):
     mean, std = MOMENTS[start]
-    sigmas = torch.tensor([5.0, 0.0], dtype=torch.float64)
-    plan = make_plan(sigmas=sigmas, start=start, moments=(0.3, 0.2))
+    sigmas = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    plan = make_plan(sigmas=sigmas, start=start, moments=(0.3, 2.0))
     x = first_state(plan, Noise(0, range(50), (1, 20, 20))())
     standard = ((x - mean) / std).flatten().double().numpy()
     assert standard.mean() == pytest.approx(0, abs=4 / 20_000**0.5)
+    assert standard.std() == pytest.approx(1, abs=4 / 40_000**0.5)
     assert stats.kstest(standard, "norm").pvalue > 0.01
 
 

@@ -193,6 +193,22 @@ def test_a_gradient_that_overflows_in_fp16_is_skipped_and_the_scale_halved(
     assert all(w.isfinite().all() for w in weights(training).values())
 
 
+def test_clipping_knows_nothing_of_the_scale_of_fp16(make_training, images, law, make_recipe):
+    def moved(scale):
+        training = make_training(lambda p: torch.optim.SGD(p, lr=1.0), torch.float16, init="torch")
+        training.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        before = weights(training)
+        recipe = make_recipe(steps=1, warmup=0, clip_grad=0.01, lr_schedule="constant")
+        [step] = drive(training, images, law, recipe, peak=1.0)
+        after = weights(training)
+        change = math.sqrt(sum((after[k] - before[k]).square().sum().item() for k in before))
+        return change, step.grad_norm.item()
+
+    small, large = moved(2.0**4), moved(2.0**10)
+    assert small == pytest.approx(large, rel=0.05)
+    assert small[0] == pytest.approx(0.01, rel=0.05)
+
+
 def test_labels_are_hidden_as_often_as_asked_and_are_then_the_class_past_the_last(
     images, law, make_recipe
 ):

@@ -65,7 +65,7 @@ def restore(cfg: DictConfig) -> tuple[Trained, Plan]:
     folder = runs.find(Path(cfg.outputs), cfg.run)
     trained = assembly.restore(folder, cfg.checkpoint, cfg.weights, cfg)
     device = next(trained.denoiser.parameters()).device
-    batch = assembly.sampling_batch(cfg.batch, cfg.n, device)
+    batch = assembly.sampling_batch(cfg.batch, device)
     mean, std = trained.state["moments"]
     plan = assembly.plan(cfg, trained.schedule, trained.levels, trained.range, batch, (mean, std))
     return trained, plan

@@ -64,6 +64,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         (folder / "config.yaml").write_text(text)
     with run.logged(), run.watched(), Interrupts() as interrupts:
         log.info("%s", folder)
+        log.debug("data: %s", work.data.source)
         log.info("on %s, %s", hardware.describe(work.device), work.cfg.precision)
         return _train(work, run, job, interrupts)
 
@@ -105,7 +106,7 @@ def _prepare(cfg: DictConfig, folder: Path | None) -> Work:
     for unit in schemas.LENGTHS:
         cfg.train[unit] = recipe.steps if unit == "steps" else None
     pixels = (cfg.range[0], cfg.range[1])
-    batch = assembly.sampling_batch(None, cfg.n, device)
+    batch = assembly.sampling_batch(None, device)
     plan = assembly.plan(cfg, schedule, schedule.range, pixels, batch, moments(data.images, pixels))
     return Work(cfg, data, test, law, plan, schedule.range, training, recipe, peaks, device, window)
 
@@ -125,7 +126,7 @@ def _recipe(cfg: DictConfig, training: Training, data: ImageSet, law: Law) -> Re
     else:
         seconds = seconds_per_step(training, data, law, recipe)
         steps = amount * 60 / seconds
-        log.info("%g ms a step: %g minutes are %d steps", seconds * 1e3, amount, steps)
+        log.info("%.3g ms a step: %g minutes are %d steps", seconds * 1e3, amount, round(steps))
     return Recipe(**{**asdict(recipe), "steps": max(1, round(steps))})
 
 
@@ -140,7 +141,7 @@ def _print_plan(work: Work, job: Job) -> int:
         "model": f"{work.cfg.model.name}, {facts['parameters']:,} parameters, {facts['precision']}",
         "levels": "sigma from {:.3g} to {:.3g}".format(*work.levels),
         "steps": f"{work.recipe.steps:,} of {work.recipe.batch} images, {left:,} to do",
-        "grids": f"{work.plan.batch} images at a time, {len(work.plan.sigmas) - 1} steps",
+        "grids": f"{work.cfg.n} images, {len(work.plan.sigmas) - 1} steps",
         "device": facts["device"],
         "memory": f"about {hardware.peak_memory(work.device) / 2**20:,.0f} MiB",
         "time": f"about {clock(left * seconds)} ({work.recipe.batch / seconds:.0f} images/s)",

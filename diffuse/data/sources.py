@@ -65,7 +65,7 @@ def fetch(
         origin = (home / ORIGIN).read_text().strip()
     except OSError:
         origin = "put there by hand"
-    log.info("%s: in the cache %s (%s)", name, home, origin)
+    log.debug("%s: in the cache %s (%s)", name, home, origin)
     return home, f"cache ({origin})"
 
 
