@@ -232,11 +232,6 @@ def test_the_newest_are_kept_and_the_protected_and_what_a_living_process_writes(
     assert (dead.exists(), living.exists()) == (False, True)
 
 
-def test_there_is_no_newest_of_none(tmp_path):
-    assert checkpoints.newest(tmp_path / "nowhere") is None
-    assert checkpoints.steps(tmp_path / "nowhere") == []
-
-
 def test_what_is_packed_is_unpacked():
     state = {
         "state": {0: {"step": torch.tensor(3.0), "m": torch.eye(2)}, 12: {"m": torch.zeros(0)}},

@@ -32,7 +32,9 @@ def test_a_number_past_the_last_gpu_is_a_config_error(monkeypatch):
 @pytest.mark.parametrize("faster", [True, False])
 def test_auto_is_bf16_where_that_was_measured_to_be_faster(faster, monkeypatch):
     seconds = {torch.float32: 1.0, torch.bfloat16: 0.5 if faster else 1.0}
-    monkeypatch.setattr(hardware, "_convolution_seconds", seconds.get)
+    monkeypatch.setattr(
+        hardware, "_convolution_seconds", lambda *dtypes: [seconds[dtype] for dtype in dtypes]
+    )
     word, dtype = hardware.precision("auto", torch.device("cpu"))
     assert (word, dtype) == (("bf16", torch.bfloat16) if faster else ("fp32", torch.float32))
     assert hardware.precision("fp16", torch.device("cpu")) == ("fp16", torch.float16)

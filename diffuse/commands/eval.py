@@ -29,7 +29,8 @@ def main(cfg: DictConfig, job: Job) -> int:
     trained, plan = sample.restore(cfg)
     label = sample.class_number(cfg, trained)
     if cfg.dry_run:
-        print_table("Plan (nothing is written)", sample.facts(cfg, trained, plan))
+        planned = sample.facts(cfg, trained, plan)
+        print_json(planned) if job.json else print_table("Plan (nothing is written)", planned)
         return 0
     if cfg.reuse and (known := _known(cfg, trained)):
         return _show(cfg, job, known, json.loads((known / "record.json").read_text()))

@@ -34,7 +34,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         "std": f"{std:.4f}",
     } | {f"  {name}": f"{count:,}" for name, count in classes.items()}
     if cfg.dry_run:
-        print_table("Plan (nothing is written)", rows)
+        print_json(facts) if job.json else print_table("Plan (nothing is written)", rows)
         return 0
     folder = job.folder or runs.claim(Path(cfg.outputs), "plot", cfg.name or images.spec.name)
     folder.mkdir(parents=True, exist_ok=True)

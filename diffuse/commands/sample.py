@@ -27,7 +27,8 @@ def main(cfg: DictConfig, job: Job) -> int:
     trained, plan = restore(cfg)
     label = class_number(cfg, trained)
     if cfg.dry_run:
-        print_table("Plan (nothing is written)", facts(cfg, trained, plan))
+        planned = facts(cfg, trained, plan)
+        print_json(planned) if job.json else print_table("Plan (nothing is written)", planned)
         return 0
     folder, run = begin("sample", cfg, job, trained)
     tracker = Quiet(config.build("tracker", cfg.tracker))

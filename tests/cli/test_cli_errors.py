@@ -45,7 +45,7 @@ WRONG = {
     "train --config-dir nowhere": "no folder 'nowhere'",
     "train steps=0": "steps must be at least 1, got 0",
     "sample n=-1": "n must be at least 1, got -1",
-    "eval n=0": "n must be at least 1, got 0",
+    "eval n=0": "n must be at least 4, got 0",
     "train seed=-1": "seed must be between 0",
     "train range=[1,0]": "range must be two ascending numbers like [-1, 1], got [1, 0]",
     "train range=[0]": "range must be two ascending numbers",
