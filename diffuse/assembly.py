@@ -51,8 +51,10 @@ def sampler_steps(cfg: DictConfig, schedule: Schedule) -> int:
     """`steps=`, else what the sampler's yaml says suits it, at most the schedule's table."""
     if cfg.steps is not None:
         return cfg.steps
-    levels = len(schedule.table) if schedule.table is not None else cfg.sampler.meta.steps
-    return min(cfg.sampler.meta.steps, levels)
+    suited = (cfg.sampler.get("meta") or {}).get("steps")
+    if suited is None:
+        raise ConfigError("sampler: its yaml has no meta.steps; say steps=")
+    return suited if schedule.table is None else min(suited, len(schedule.table))
 
 
 def sampler(cfg: DictConfig) -> Sampler:

@@ -1,6 +1,7 @@
 """The run folder: outputs/<verb>/<name>/v001, claimed by one process and never used twice."""
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -35,10 +36,12 @@ def claim(outputs: Path, verb: str, name: str) -> Path:
                 folder.mkdir()
             except FileExistsError:
                 continue
-            point(parent / "latest", folder.name)
+            # of two that claim at once, whoever comes second points to the newer one
+            point(parent / "latest", max(parent.glob("v*"), key=_number).name)
             return folder
     except OSError as e:
-        raise NoSpaceError(f"cannot make a run folder in {parent}: {e.strerror}") from e
+        kind = NoSpaceError if e.errno in (errno.ENOSPC, errno.EDQUOT) else ConfigError
+        raise kind(f"outputs: cannot make a run folder in {parent}: {e.strerror}") from e
 
 
 def _number(folder: Path) -> int:
@@ -192,14 +195,15 @@ def find(outputs: Path, ref: str | None) -> Path:
         raise ConfigError(
             f"no training run with a checkpoint in {outputs}: start with diffuse train"
         )
-    names = [str(r.relative_to(outputs / "train")) for r in runs]
-    for candidate in (Path(ref), outputs / "train" / ref):
+    root = outputs / "train"
+    for candidate in (Path(ref), root / ref):
         if (candidate / "run.json").exists():
             return candidate
         versions = [r for r in runs if r.is_relative_to(candidate)]
-        if versions:
+        if versions and candidate.is_relative_to(root) and candidate != root:
             return versions[-1]
-    raise ConfigError(f"run: no run {ref!r} in {outputs / 'train'}; {nearest(ref, names)}")
+    names = [str(r.relative_to(root)) for r in runs]
+    raise ConfigError(f"run: no run {ref!r} in {root}; {nearest(ref, names)}")
 
 
 def latest(outputs: Path, verb: str, name: str) -> Path | None:

@@ -173,7 +173,7 @@ def draw(rival: Rival, data: ImageSet, args: argparse.Namespace) -> Tensor:
     rival.net.eval()
     c, h, w = rival.images.shape[1:]
     random = torch.Generator().manual_seed(args.seed)
-    batch, images = assembly.sampling_batch(None, args.n, rival.device), []
+    batch, images = assembly.sampling_batch(None, rival.device), []
     for first in range(0, args.n, batch):
         x = torch.randn(min(batch, args.n - first), c, h, w, generator=random).to(rival.device)
         for t in scheduler.timesteps:

@@ -131,7 +131,7 @@ DAMAGES = {
     "one flipped bit": flipped,
     "cut short": lambda content: content[:-7],
     "empty": lambda content: b"",
-    "longer": lambda content: content + b" ",
+    "longer": lambda content: content + b"x",
 }
 
 
@@ -141,8 +141,6 @@ def test_damage_to_any_file_is_found_and_named_and_passed_over(name, damage, tmp
     save(tmp_path, 1)
     path = save(tmp_path, 2)
     content = (path / name).read_bytes()
-    if name == checkpoints.MANIFEST and damage(content).strip() == content.strip():
-        pytest.skip("a space after a manifest means nothing")
     (path / name).write_bytes(damage(content))
     with pytest.raises(DataError) as caught:
         checkpoints.verify(path)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from diffuse import checkpoints, runs
-from diffuse.errors import ConfigError, DataError, NoSpaceError
+from diffuse.errors import ConfigError, DataError
 
 ROOT = Path(__file__).parents[1]
 
@@ -82,7 +82,7 @@ def test_a_folder_is_never_used_twice_and_versions_pass_a_thousand(tmp_path):
 
 def test_where_no_folder_can_be_made_it_is_said(tmp_path):
     (tmp_path / "train").write_text("a file")
-    with pytest.raises(NoSpaceError, match="cannot make a run folder in"):
+    with pytest.raises(ConfigError, match="cannot make a run folder in"):
         runs.claim(tmp_path, "train", "a")
 
 

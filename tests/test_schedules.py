@@ -43,9 +43,9 @@ def test_t_outside_the_levels_is_the_end_that_is_nearer(schedule):
     assert schedule.t(outside).tolist() == pytest.approx([0, 1], abs=1e-9)
 
 
-def test_a_table_stands_at_even_steps_of_t(schedule):
-    if schedule.table is None:
-        pytest.skip("a continuous schedule")
+@pytest.mark.parametrize("T", [2, 10, 1000])
+def test_a_table_stands_at_even_steps_of_t(T):
+    schedule = linear(0.02, 1e-4, T)
     t = torch.linspace(0, 1, len(schedule.table), dtype=torch.float64)
     assert torch.allclose(schedule.sigma(t), schedule.table, rtol=1e-12, atol=0)
 

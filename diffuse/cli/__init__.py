@@ -62,11 +62,12 @@ def _hydra_verb(verb: str, rest: list[str]) -> int:
     from diffuse.cli import arguments
 
     parsed = arguments.parse(verb, rest)
+    from diffuse import schemas
     from diffuse.cli import composing  # Hydra: a tenth of a second
 
     if parsed.flags.get("--cfg") == "job" and "--package" not in parsed.flags:
         cfg = composing.compose(verb, parsed)
-        print(composing.as_yaml(cfg, resolve="--resolve" in parsed.flags))
+        print(schemas.as_yaml(cfg, resolve="--resolve" in parsed.flags))
         return 0
     _log_to_stderr()
     if parsed.multirun:

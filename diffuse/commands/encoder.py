@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import config, hardware, runs
+from diffuse import config, hardware, runs, schemas
 from diffuse.classifier import (
     Classifier,
     accuracy,
@@ -16,7 +16,6 @@ from diffuse.classifier import (
     train_classifier,
     training_steps,
 )
-from diffuse.cli import composing
 from diffuse.config import Job
 from diffuse.console import Meter, clock, print_json, print_table
 from diffuse.data import ImageSet, open_dataset, unfit
@@ -55,7 +54,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         return 0
     folder = job.folder or runs.claim(Path(cfg.outputs), job.command, cfg.name)
     facts = {"name": cfg.name, "hypothesis": cfg.hypothesis, "smoke": cfg.smoke, "seed": cfg.seed}
-    yaml = composing.as_yaml(cfg)
+    yaml = schemas.as_yaml(cfg)
     run = runs.Run.start(folder, job.command, yaml, job.overrides, **facts)
     with Interrupts(at_once=True), run.watched():
         _train(cfg, run, net.to(device), train)

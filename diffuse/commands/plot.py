@@ -5,8 +5,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from diffuse import plots, runs
-from diffuse.cli import composing
+from diffuse import plots, runs, schemas
 from diffuse.config import Job
 from diffuse.console import print_json, print_table
 from diffuse.data import open_dataset
@@ -38,7 +37,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         return 0
     folder = job.folder or runs.claim(Path(cfg.outputs), "plot", cfg.name or images.spec.name)
     folder.mkdir(parents=True, exist_ok=True)
-    config = composing.as_yaml(cfg)
+    config = schemas.as_yaml(cfg)
     run = runs.Run.start(folder, "plot", config, job.overrides, name=cfg.name, seed=cfg.seed)
     with run.watched():
         path = plots.dataset(images, (low, high), cfg.n, cfg.seed, folder / "data.png")

@@ -8,9 +8,8 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from diffuse import assembly, config, hardware, plots, runs
+from diffuse import assembly, config, hardware, plots, runs, schemas
 from diffuse.assembly import Trained
-from diffuse.cli import composing
 from diffuse.config import Job
 from diffuse.console import Meter, clock, print_json, print_table
 from diffuse.errors import ConfigError, nearest
@@ -80,7 +79,7 @@ def begin(verb: str, cfg: DictConfig, job: Job, trained: Trained) -> tuple[Path,
     folder.mkdir(parents=True, exist_ok=True)
     device = next(trained.denoiser.parameters()).device
     run = runs.Run.start(
-        folder, verb, composing.as_yaml(cfg), job.overrides,
+        folder, verb, schemas.as_yaml(cfg), job.overrides,
         name=cfg.name, hypothesis=cfg.hypothesis, seed=cfg.seed, smoke=cfg.smoke,
         device=hardware.describe(device), weights=weights(cfg, trained),
     )  # fmt: skip

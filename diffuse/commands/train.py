@@ -10,7 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffuse import assembly, checkpoints, config, hardware, runs, schemas
 from diffuse.checkups import Checkup
-from diffuse.cli import composing
 from diffuse.commands import resuming
 from diffuse.config import Job
 from diffuse.console import Meter, clock, print_json, print_table
@@ -53,7 +52,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         return 0
     if cfg.dry_run:
         return _print_plan(work, job)
-    text = composing.as_yaml(work.cfg)
+    text = schemas.as_yaml(work.cfg)
     if folder is None:
         folder = job.folder or runs.claim(Path(cfg.outputs), "train", cfg.name)
         folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +148,7 @@ def _print_plan(work: Work, job: Job) -> int:
     if job.json:
         print_json(facts | {"plan": rows, "config": OmegaConf.to_container(work.cfg)})
     else:
-        print(composing.as_yaml(work.cfg))
+        print(schemas.as_yaml(work.cfg))
         print_table("Plan (nothing is written)", rows)
     return 0
 
