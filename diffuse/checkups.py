@@ -34,9 +34,7 @@ class Checkup:
     def grid(self, n: int) -> Image.Image:
         """The same n images every time, a class a row if the model knows classes."""
         drawn, labels = self._draw(n)
-        if not self.conditional:
-            return plots.grid(drawn)
-        return plots.grid(*plots.by_class(drawn, labels))
+        return plots.by_class(drawn, labels) if self.conditional else plots.grid(drawn)
 
     def score(self, judge: Judge, n: int) -> Scores:
         """A quick FID: only good for comparing with others of the same n."""

@@ -1,5 +1,6 @@
 """What a person sees: progress and logs on stderr, results on stdout."""
 
+import contextlib
 import json
 import sys
 import time
@@ -83,7 +84,8 @@ class Meter:
             self.bar.update(self.task, completed=done, note=f"{note} {rate:.0f} images/s".strip())
             self.bar.refresh()
         else:
-            print(line, file=sys.stderr, flush=True)
+            with contextlib.suppress(BrokenPipeError):  # nobody reads any more: work on
+                print(line, file=sys.stderr, flush=True)
         return line
 
     @property

@@ -11,7 +11,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from diffuse.data import ImageSet
 
-GRID_PIXELS = 512  # small images are enlarged until a grid is about this wide
+GRID_PIXELS = 512  # small images are enlarged until a grid is about this wide or high
+EMPTY = 32  # the gray level where there is no image
 GAP = 1  # pixels of the images between two of them
 
 
@@ -20,13 +21,12 @@ def grid(images: Tensor, columns: int | None = None) -> Image.Image:
     n, _, h, w = images.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
-    sheet = torch.full(
-        (images.shape[1], rows * (h + GAP) + GAP, columns * (w + GAP) + GAP), 32, dtype=torch.uint8
-    )
+    size = (images.shape[1], rows * (h + GAP) + GAP, columns * (w + GAP) + GAP)
+    sheet = torch.full(size, EMPTY, dtype=torch.uint8)
     for k in range(n):
         top, left = (k // columns) * (h + GAP) + GAP, (k % columns) * (w + GAP) + GAP
         sheet[:, top : top + h, left : left + w] = images[k]
-    scale = max(1, round(GRID_PIXELS / sheet.shape[-1]))
+    scale = max(1, round(GRID_PIXELS / max(sheet.shape[1:])))
     sheet = sheet.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     return picture(sheet)
 
@@ -46,12 +46,16 @@ def save(picture: Image.Image, path: Path) -> Path:
     return path
 
 
-def by_class(images: Tensor, labels: Tensor) -> tuple[Tensor, int]:
-    """The images sorted into a class a row, and how many columns that takes."""
-    classes = labels.unique(sorted=True)
-    columns = min(int((labels == c).sum()) for c in classes)
-    rows = [images[labels == c][:columns] for c in classes]
-    return torch.cat(rows), columns
+def by_class(images: Tensor, labels: Tensor) -> Image.Image:
+    """A grid of all the images with a class a row; where that would be a thin strip, in turn."""
+    rows = [images[labels == c] for c in labels.unique(sorted=True)]
+    columns = max(map(len, rows))
+    if columns < 2 or len(rows) < 2:
+        return grid(images)
+    short = [images.new_full((columns - len(row), *images.shape[1:]), EMPTY) for row in rows]
+    return grid(
+        torch.cat([part for pair in zip(rows, short, strict=True) for part in pair]), columns
+    )
 
 
 def dataset(images: "ImageSet", range: tuple[float, float], n: int, seed: int, path: Path) -> Path:

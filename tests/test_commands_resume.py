@@ -57,7 +57,7 @@ def test_a_signal_is_a_checkpoint_of_this_step_and_resuming_ends_as_if_nothing_h
         patch.setattr(command, "fit", at_step(step, lambda: os.kill(os.getpid(), number)))
         assert diffuse.train(FULL) == 128 + number
     run = tmp_path / "outputs/train/tiny/v001"
-    assert f"stopped at step {step}; resume=auto continues" in diffuse.err
+    assert f"stopped at step {step}; resume=outputs/train/tiny/v001 continues" in diffuse.err
     assert (runs.read(run)["status"], runs.read(run)["step"]) == ("stopped", step)
     assert checkpoints.newest(run / "checkpoints").name == f"step_{step:08d}"
     assert diffuse.train(f"{FULL} resume=auto") == 0
@@ -123,7 +123,7 @@ def test_the_checkpoint_just_written_is_kept_although_a_damaged_one_looks_newer(
 def test_a_finished_run_says_so_and_more_steps_extend_it(trained, diffuse):
     before = (trained / "run.json").read_text()
     assert diffuse.train("train.steps=4 resume=auto") == 0
-    assert "has its 4 steps; a larger train.steps extends it" in diffuse.out
+    assert "has 4 steps, 4 are asked for; train.steps= extends it" in diffuse.out
     assert (trained / "run.json").read_text() == before
     assert diffuse.train("train.steps=6 resume=must") == 0
     facts = runs.read(trained)

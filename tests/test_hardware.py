@@ -42,7 +42,7 @@ def test_auto_is_bf16_where_that_was_measured_to_be_faster(faster, monkeypatch):
 
 def test_the_machine_is_described_and_its_memory_measured():
     cpu = torch.device("cpu")
-    assert "threads" in hardware.describe(cpu)
+    assert "thread" in hardware.describe(cpu)
     assert 2**26 < hardware.peak_memory(cpu) < 2**40
 
 

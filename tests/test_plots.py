@@ -35,9 +35,17 @@ def test_small_images_are_enlarged_by_repeating_pixels():
 def test_classes_are_rows():
     labels = torch.tensor([2, 0, 2, 1, 0, 1, 2])
     images = labels[:, None, None, None].expand(7, 1, 2, 2).to(torch.uint8)
-    rows, columns = plots.by_class(images, labels)
-    assert columns == 2
-    assert rows[:, 0, 0, 0].tolist() == [0, 0, 1, 1, 2, 2]
+    sheet = np.asarray(plots.by_class(images * 100, labels))
+    scale = sheet.shape[0] // 10  # three rows of two pixels, with gaps
+    shown = sheet[scale + scale // 2 :: 3 * scale, scale + scale // 2 :: 3 * scale]
+    empty = plots.EMPTY
+    assert shown.tolist() == [[0, 0, empty], [100, 100, empty], [200, 200, 200]]
+
+
+def test_one_image_a_class_is_no_thin_strip():
+    images = torch.zeros((9, 1, 2, 2), dtype=torch.uint8)
+    width, height = plots.by_class(images, torch.arange(9)).size
+    assert width == height
 
 
 def test_a_png_keeps_every_pixel_and_appears_whole(tmp_path):

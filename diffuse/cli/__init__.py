@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from diffuse.cli.arguments import Arguments
 
-INTERRUPTED, CLOSED_PIPE = 130, 141
+INTERRUPTED, CLOSED_PIPE, TERMINATED = 130, 141, 143
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,7 +29,9 @@ def main(argv: list[str] | None = None) -> int:
         code = _dispatch(words)
         sys.stdout.flush()  # a closed pipe shows here rather than at exit
         return code
-    except SystemExit as leaving:  # e.g. 143, after a command has saved its work
+    except SystemExit as leaving:  # 130 or 143: a command was told to stop
+        if leaving.code in (INTERRUPTED, TERMINATED):
+            print("stopped", file=sys.stderr)
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except BaseException as error:
         return report(error)
@@ -50,7 +52,7 @@ def _dispatch(words: list[str]) -> int:
         return completion.main(rest)
     elif verb not in VERBS:
         kind = "flag" if verb.startswith("-") else "command"
-        raise ConfigError(f"unknown {kind} {verb!r}; {nearest(verb, VERBS)}")
+        raise ConfigError(f"unknown {kind} {verb!r}; {nearest(verb, [*VERBS, 'completion'])}")
     elif {"--help", "-h"} & set(rest):
         print(usage.page(verb))
     else:

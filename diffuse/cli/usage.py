@@ -17,7 +17,7 @@ ENTRY = re.compile(
 )
 DEFAULT = re.compile(r"  - (?P<group>[\w/]+): *(?P<choice>[\w/]+)")
 FLAGS = (
-    ("--cfg job", "print the config and stop (--resolve: references filled in)"),
+    ("--cfg job", "print the config, with the keys of every choice, and stop"),
     ("--info", "how the config is put together, and from which files"),
     ("--multirun, -m", "run every combination of a=1,2 b=x,y, a folder for each"),
     ("--config-dir DIR", "a folder with yamls of your own, beside ours"),

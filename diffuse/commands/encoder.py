@@ -42,7 +42,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         raise ConfigError(f"dataset: two classes are needed, {spec.name} has {len(spec.classes)}")
     net = new_classifier(spec.channels, len(spec.classes), cfg.width, BLOCKS, cfg.seed)
     plan = {
-        "dataset": f"{spec.name}: {len(train)} images {spec.channels}x{spec.height}x{spec.width}",
+        "dataset": f"{spec.name}: {len(train):,} images {spec.channels}x{spec.height}x{spec.width}",
         "classes": str(len(spec.classes)),
         "parameters": f"{sum(p.numel() for p in net.parameters()):,}",
         "features": str(net.dim),
@@ -66,8 +66,8 @@ def main(cfg: DictConfig, job: Job) -> int:
         print_json({**run.facts, "file": str(folder / FILE)})
         return 0
     rows = {
-        "test accuracy": f"{share:.4f} of {len(test)} images",
-        "seconds": clock(run.facts["seconds"]),
+        "test accuracy": f"{share:.4f} of {len(test):,} images",
+        "time": clock(run.facts["seconds"]),
         "file": f"{folder / FILE}, {(folder / FILE).stat().st_size:,} bytes",
         "sha256": sha256,
         "use it": f"diffuse eval encoder=classifier encoder.path={shlex.quote(str(folder))}",

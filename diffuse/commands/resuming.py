@@ -32,6 +32,7 @@ def folder(cfg: DictConfig) -> Path | None:
             raise ConfigError(f"resume: {found} is being trained by another process")
         return found
     if cfg.resume == "auto":
+        log.info("nothing to continue in %s: a new run", outputs / "train" / cfg.name)
         return None
     where = found or outputs / "train" / cfg.name
     raise ConfigError(f"resume={cfg.resume}: {where} has no whole checkpoint to continue from")
@@ -59,6 +60,11 @@ def continued(cfg: DictConfig, folder: Path) -> DictConfig:
 def _differences(cfg: DictConfig, saved: DictConfig) -> list[str]:
     """E.g. "schedule.betamax: 0.02 there, 0.01 here"."""
     there, here = _flat(saved), _flat(cfg)
+    for group in [key.removesuffix(".name") for key in here if key.endswith(".name")]:
+        if there.get(f"{group}.name") != here[f"{group}.name"]:  # its keys are others, too
+            for flat in (there, here):
+                for key in [k for k in flat if k.startswith(f"{group}.") and k != f"{group}.name"]:
+                    del flat[key]
     return [
         f"{key}: {there.get(key)} there, {here.get(key)} here"
         for key in sorted(there.keys() | here.keys())

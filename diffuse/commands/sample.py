@@ -42,8 +42,12 @@ def main(cfg: DictConfig, job: Job) -> int:
             "grid": str(grid),
         }
         if cfg.save:
-            rows["images"] = str(save(folder, cfg.save, drawn, labels))
-        run.finish("done", n=cfg.n, nfe=calls, images_per_second=round(cfg.n / seconds, 2))
+            rows["saved"] = str(save(folder, cfg.save, drawn, labels))
+        run.finish(
+            "done", n=cfg.n, nfe=calls, images_per_second=round(cfg.n / seconds, 2),
+            sampler=how(cfg, plan, calls),
+            grid=rows["grid"], saved=rows.get("saved"),
+        )  # fmt: skip
         tracker.finish()
     if job.json:
         print_json(run.facts | {"folder": str(folder)})
@@ -97,6 +101,21 @@ def weights(cfg: DictConfig, trained: Trained) -> dict[str, object]:
     }
 
 
+def how(cfg: DictConfig, plan: Plan, calls: int) -> dict[str, object]:
+    """How images were drawn, as it stands in a record."""
+    return {
+        "name": cfg.sampler.name,
+        "options": {k: v for k, v in cfg.sampler.items() if k not in ("name", "meta")},
+        "grid": dict(cfg.grid),
+        "steps": len(plan.sigmas) - 1,
+        "nfe": calls,
+        "start": plan.start,
+        "clip": "range" if plan.clip else "none",
+        "batch": plan.batch,
+        "label": cfg.label,
+    }
+
+
 def class_number(cfg: DictConfig, trained: Trained) -> int | None:
     """`label=` as a number: a class by name or number."""
     if cfg.label is None:
@@ -115,7 +134,7 @@ def facts(cfg: DictConfig, trained: Trained, plan: Plan) -> dict[str, str]:
     steps = len(plan.sigmas) - 1
     return {
         "run": f"{trained.folder}, step {trained.state['step']:,}, {cfg.weights} weights",
-        "images": f"{cfg.n}, seed {plan.seed}",
+        "images": f"{cfg.n}, seed {plan.seed}" + (f", class {cfg.label}" if cfg.label else ""),
         "sampler": f"{cfg.sampler.name}, {steps} steps, grid {cfg.grid.name}, start {plan.start}",
         "levels": f"sigma from {plan.sigmas[0]:.3g} to {plan.sigmas[-2]:.3g}, then 0",
     }
@@ -143,9 +162,7 @@ def draw(
 def save_grid(folder: Path, trained: Trained, drawn: Tensor, labels: Tensor) -> Path:
     """samples.png: up to 100 images, a class a row if the model knows classes."""
     first, of_class = drawn[:100], labels[:100]
-    grid = (
-        plots.grid(*plots.by_class(first, of_class)) if trained.conditional else plots.grid(first)
-    )
+    grid = plots.by_class(first, of_class) if trained.conditional else plots.grid(first)
     return plots.save(grid, folder / "samples.png")
 
 

@@ -48,7 +48,8 @@ def main(cfg: DictConfig, job: Job) -> int:
     folder = resuming.folder(cfg)
     work = _prepare(cfg, folder)
     if work.training.step >= work.recipe.steps:
-        print(f"{folder} has its {work.training.step:,} steps; a larger train.steps extends it")
+        done, asked = work.training.step, work.recipe.steps
+        print(f"{folder} has {done:,} steps, {asked:,} are asked for; train.steps= extends it")
         return 0
     if cfg.dry_run:
         return _print_plan(work, job)
@@ -148,7 +149,6 @@ def _print_plan(work: Work, job: Job) -> int:
     if job.json:
         print_json(facts | {"plan": rows, "config": OmegaConf.to_container(work.cfg)})
     else:
-        print(schemas.as_yaml(work.cfg))
         print_table("Plan (nothing is written)", rows)
     return 0
 
@@ -203,7 +203,7 @@ def _train(work: Work, run: runs.Run, job: Job, interrupts: Interrupts) -> int:
     tracker.finish()
     if interrupts.caught:
         run.finish("stopped", reason=f"signal {interrupts.caught}")
-        log.warning("stopped at step %d; resume=auto continues", training.step)
+        log.warning("stopped at step %d; resume=%s continues", training.step, run.folder)
         return interrupts.exit_code
     run.finish(
         "done",
