@@ -62,3 +62,21 @@ def test_a_table_is_plain_where_there_is_no_terminal(capsys):
 def test_json_can_be_read_again(capsys):
     console.print_json({"a": [1.5, None]})
     assert json.loads(capsys.readouterr().out) == {"a": [1.5, None]}
+
+
+def test_work_goes_on_when_nobody_reads_stderr_any_more(monkeypatch):
+    class Closed:
+        encoding = "utf-8"
+
+        def isatty(self):
+            return False
+
+        def write(self, text):
+            raise BrokenPipeError
+
+        def flush(self):
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stderr", Closed())
+    with console.Meter("train", 10) as meter:
+        assert meter.show(5).startswith("train 5/10")
