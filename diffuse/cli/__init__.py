@@ -121,9 +121,10 @@ def report(error: BaseException) -> int:
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     if full:
         traceback.print_exception(error)
-    print(f"error: {one_line(error)}", file=sys.stderr)
     if isinstance(error, DiffuseError):
+        print(f"error: {error}", file=sys.stderr)  # of several lines only where they are a list
         return error.exit_code
+    print(f"error: {one_line(error)}", file=sys.stderr)
     if not full:
         print("set HYDRA_FULL_ERROR=1 for the traceback", file=sys.stderr)
     return 1
