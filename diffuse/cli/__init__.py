@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from diffuse.cli import usage
 from diffuse.commands import VERBS
-from diffuse.errors import ConfigError, DiffuseError, NoSpaceError, nearest
+from diffuse.errors import ConfigError, DataError, DiffuseError, NoSpaceError, nearest
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -121,10 +121,11 @@ def report(error: BaseException) -> int:
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     if full:
         traceback.print_exception(error)
+    # a line for each source of data that was tried; all else is one line
+    message = str(error) if isinstance(error, DataError) else one_line(error)
+    print(f"error: {message}", file=sys.stderr)
     if isinstance(error, DiffuseError):
-        print(f"error: {error}", file=sys.stderr)  # of several lines only where they are a list
         return error.exit_code
-    print(f"error: {one_line(error)}", file=sys.stderr)
     if not full:
         print("set HYDRA_FULL_ERROR=1 for the traceback", file=sys.stderr)
     return 1

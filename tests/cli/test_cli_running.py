@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from diffuse import cli
 from diffuse.cli import arguments, composing
 from diffuse.commands import VERBS
-from diffuse.errors import DataError
+from diffuse.errors import DataError, DivergedError
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -163,8 +163,14 @@ def test_the_process_is_left_as_it_was_found(command):
 
 
 def test_a_foreseen_error_is_one_line_with_its_own_exit_code(command):
-    command.raises(DataError("train.gz is cut short\nafter 3 bytes"))
-    assert command.error("train", code=3) == "train.gz is cut short after 3 bytes"
+    command.raises(DivergedError("step 3: loss nan\nat 0.1"))
+    assert command.error("train", code=4) == "step 3: loss nan at 0.1"
+
+
+def test_sources_of_data_that_did_not_answer_have_a_line_each(command, capsys):
+    command.raises(DataError("no source answered\n  the cache: empty\n  the Hub: silent"))
+    assert cli.main(["train"]) == 3
+    assert capsys.readouterr().err.splitlines()[-2:] == ["  the cache: empty", "  the Hub: silent"]
 
 
 def test_an_unforeseen_error_names_its_type_and_where_the_traceback_is(
