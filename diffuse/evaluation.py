@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diffuse.data import ImageSet, unfit
 from diffuse.encoders import Encoder, encode
-from diffuse.metrics import fid, fid_interval, kid
+from diffuse.metrics import fid, fid_interval, kid, kid_interval
 from diffuse.seeds import generator
 
 
@@ -21,6 +21,7 @@ class Scores:
     fid_floor: float
     kid: float
     kid_sd: float  # over subsets
+    kid_ci95: tuple[float, float]  # of E[KID]: KID has no bias
     kid_floor: float
     floor_n: int  # less than n only where the training split is smaller
 
@@ -29,7 +30,12 @@ class Scores:
         return {
             "n": self.n,
             "fid": {"value": self.fid, "ci95": list(self.fid_ci95), "floor": self.fid_floor},
-            "kid": {"value": self.kid, "sd": self.kid_sd, "floor": self.kid_floor},
+            "kid": {
+                "value": self.kid,
+                "sd": self.kid_sd,
+                "ci95": list(self.kid_ci95),
+                "floor": self.kid_floor,
+            },
             "floor_n": self.floor_n,
         }
 
@@ -52,7 +58,9 @@ class Judge:
         real = encode(self.encoder, unfit(self.train.batch(order).cpu(), self.train.spec))
         size = min(subset_size, n, len(self.reference))
         distance = kid(features, self.reference, subsets, size)
-        interval = fid_interval(features, self.reference, blocks=min(20, n // 2))
+        blocks = min(20, n // 2)
+        interval = fid_interval(features, self.reference, blocks)
+        kid_range = kid_interval(features, self.reference, distance, subsets, blocks)
         return Scores(
             n=n,
             fid=fid(features, self.reference),
@@ -60,6 +68,7 @@ class Judge:
             fid_floor=fid(real, self.reference),
             kid=distance.value,
             kid_sd=distance.sd,
+            kid_ci95=(kid_range.low, kid_range.high),
             kid_floor=kid(real, self.reference, subsets, min(size, len(real))).value,
             floor_n=len(real),
         )

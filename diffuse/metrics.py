@@ -3,8 +3,10 @@
 A table is [n d], one row per image. Every function refuses NaN and infinity with a ValueError.
 """
 
+import itertools
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -93,15 +95,9 @@ def fid_interval(a: Tensor, b: Tensor, blocks: int = 20, seed: int = 0) -> Inter
     Where a and b come from one distribution it is too wide by about the square root of 2.
     """
     table, reference = _table(a), Moments.of(b)
-    if not 2 <= blocks <= len(table) // 2:
-        raise ValueError(f"blocks must be in [2, n / 2 = {len(table) // 2}], got {blocks}")
     whole, factor = Moments.of(table), _factor(reference.covariance)
-    # a random division: samples may come sorted by class
-    order = torch.randperm(len(table), generator=generator(seed, "jackknife"))
-    left_out = (Moments.of(table[rows]) for rows in order.tensor_split(blocks))
-    draws = [_frechet(whole - part, reference, factor) for part in left_out]
-    deviation = math.sqrt((blocks - 1) * statistics.pvariance(draws))
-    reach = float(stdtrit(blocks - 1, 0.975)) * deviation
+    left_out = (Moments.of(table[rows]) for rows in _blocks(len(table), blocks, seed))
+    reach = _reach([_frechet(whole - part, reference, factor) for part in left_out])
     value = _frechet(whole, reference, factor)
     return Interval(max(0.0, value - reach), value + reach)
 
@@ -128,6 +124,47 @@ def kid(a: Tensor, b: Tensor, subsets: int = 100, size: int | None = None, seed:
         [_mmd(_subset(x, size, random), _subset(y, size, random)) for _ in range(subsets)]
     )
     return Kid(float(draws.mean()), float(draws.std(correction=0)))
+
+
+def kid_interval(
+    a: Tensor,
+    b: Tensor,
+    measured: Kid,  # kid(a, b, subsets)
+    subsets: int,
+    blocks: int = 20,
+    seed: int = 0,
+) -> Interval:
+    """A 95% interval for E[kid(a, b)] over samples a of this size; the reference b is fixed.
+
+    The subsets scatter around the MMD^2 of the whole tables, that around its mean: the variance of
+    the first is sd^2 / subsets, of the second a delete-a-block jackknife's. KID may be negative.
+    """
+    x, y = _pair(_table(a), _table(b))
+    parts = [x[rows] for rows in _blocks(len(x), blocks, seed)]
+    across = torch.stack([_kernel(part, y).sum() for part in parts])
+    within = x.new_zeros(blocks, blocks)
+    for i, j in itertools.combinations_with_replacement(range(blocks), 2):
+        kernel = _kernel(parts[i], parts[j])
+        within[i, j] = within[j, i] = kernel.sum() - (kernel.trace() if i == j else 0)
+    n = len(x) - torch.tensor([len(part) for part in parts])
+    left = within.sum() - 2 * within.sum(0) + within.diagonal()
+    draws = left / (n * (n - 1)) - 2 * (across.sum() - across) / (n * len(y))
+    reach = math.hypot(_reach(draws.tolist()), 1.96 * measured.sd / math.sqrt(subsets))
+    return Interval(measured.value - reach, measured.value + reach)
+
+
+def _blocks(n: int, blocks: int, seed: int) -> tuple[Tensor, ...]:
+    """The rows of each block. The division is random: samples may come sorted by class."""
+    if not 2 <= blocks <= n // 2:
+        raise ValueError(f"blocks must be in [2, n / 2 = {n // 2}], got {blocks}")
+    return torch.randperm(n, generator=generator(seed, "jackknife")).tensor_split(blocks)
+
+
+def _reach(draws: Sequence[float]) -> float:
+    """Half of a 95% interval, from the statistic with each block left out."""
+    blocks = len(draws)
+    deviation = math.sqrt((blocks - 1) * statistics.pvariance(draws))
+    return float(stdtrit(blocks - 1, 0.975)) * deviation
 
 
 def _subset(table: Tensor, size: int, random: torch.Generator) -> Tensor:

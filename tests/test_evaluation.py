@@ -56,6 +56,8 @@ def test_a_record_holds_each_number_beside_its_floor(judge, images):
     assert record["fid"]["floor"] == scores.fid_floor
     low, high = record["fid"]["ci95"]
     assert low <= scores.fid <= high
+    low, high = record["kid"].pop("ci95")
+    assert low < scores.kid < high
     assert record["kid"] == {
         "value": scores.kid, "sd": scores.kid_sd, "floor": scores.kid_floor
     }  # fmt: skip

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from diffuse.metrics import Moments, fid, fid_interval, frechet, kid
+from diffuse.metrics import Kid, Moments, fid, fid_interval, frechet, kid, kid_interval
 
 torch.set_num_threads(1)
 
@@ -185,68 +185,6 @@ def test_the_interval_shrinks_with_more_samples():
     assert widths[1] < widths[0] / 2
 
 
-def by_double_loop(x, y):
-    """Unbiased MMD^2 as it is written on paper."""
-
-    def k(a, b):
-        return (sum(p * q for p, q in zip(a, b, strict=True)) / len(a) + 1) ** 3
-
-    x, y = x.tolist(), y.tolist()
-    n, m = len(x), len(y)
-    xx = sum(k(a, b) for i, a in enumerate(x) for j, b in enumerate(x) if i != j) / (n * (n - 1))
-    yy = sum(k(a, b) for i, a in enumerate(y) for j, b in enumerate(y) if i != j) / (m * (m - 1))
-    return xx + yy - 2 * sum(k(a, b) for a in x for b in y) / (n * m)
-
-
-def test_kid_of_whole_tables_is_the_double_loop_of_the_definition():
-    x, y = gaussian(0, 30, 5), gaussian(1, 30, 5, shift=0.5)
-    value, sd = kid(x, y, subsets=3, size=30)
-    assert value == pytest.approx(by_double_loop(x, y), rel=1e-10)
-    assert sd == pytest.approx(0, abs=1e-12)  # every subset is the whole table
-
-
-def test_kid_of_whole_tables_is_torchmetrics():
-    from torchmetrics.image.kid import KernelInceptionDistance
-
-    x, y = gaussian(0, 60, 12), gaussian(1, 60, 12, shift=0.5)
-    metric = KernelInceptionDistance(feature=Passing(), subsets=2, subset_size=60)
-    metric.update(x, real=True)
-    metric.update(y, real=False)
-    assert kid(x, y, subsets=2, size=60).value == pytest.approx(
-        float(metric.compute()[0]), rel=1e-6
-    )
-
-
-def test_kid_is_zero_on_average_when_both_tables_come_from_one_distribution():
-    random = torch.Generator().manual_seed(0)
-    values, biased = [], []
-    for _ in range(400):
-        x, y = torch.randn(2, 20, 6, generator=random, dtype=torch.float64)
-        values.append(kid(x, y, subsets=1, size=20).value)
-        biased.append(values[-1] + _bias(x) + _bias(y))
-    error = np.std(values) / np.sqrt(len(values))
-    assert abs(np.mean(values)) < 3 * error
-    assert np.mean(biased) > 10 * error  # the control: with the diagonals in, it is not
-
-
-def _bias(x):
-    """What the diagonal adds to the mean of a kernel matrix."""
-    k = (x @ x.T / x.shape[1] + 1) ** 3
-    off_diagonal = (k.sum() - k.trace()) / (len(x) * (len(x) - 1))
-    return float(k.mean() - off_diagonal)
-
-
-def test_kid_depends_on_its_seed_alone_and_agrees_between_seeds():
-    x, y = gaussian(0, 400, 6), gaussian(1, 300, 6, shift=1.0)
-    torch.manual_seed(1)
-    one = kid(x, y, subsets=20, size=100, seed=1)
-    torch.manual_seed(2)
-    assert kid(x, y, subsets=20, size=100, seed=1) == one
-    other = kid(x, y, subsets=20, size=100, seed=2)
-    assert other != one
-    assert other.value == pytest.approx(one.value, abs=3 * one.sd)
-
-
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("measure", [fid, kid, fid_interval])
 def test_features_that_are_not_finite_are_refused_with_their_place(measure, bad):
@@ -270,6 +208,7 @@ def test_features_that_are_not_finite_are_refused_with_their_place(measure, bad)
         (lambda a: kid(a, a, size=1), "size must be in"),
         (lambda a: kid(a, a, subsets=0), "subsets must be at least 1, got 0"),
         (lambda a: fid_interval(a, a, blocks=51), r"blocks must be in \[2, .*50\], got 51"),
+        (lambda a: kid_interval(a, a, Kid(0, 0), 1, blocks=51), r"blocks must be in .*got 51"),
         (lambda a: fid_interval(a, a, blocks=1), "blocks must be in"),
         (lambda a: Moments.known(9, a[0], a[:3]), r"\[d\] and \[d d\], got \[4\] and \[3, 4\]"),
         (lambda a: Moments.of(a[:9]) - Moments.of(a[:9]), "cannot take 9 samples out of 9"),
