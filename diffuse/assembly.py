@@ -8,20 +8,25 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from diffuse import checkpoints, config, grids, hardware, runs, schemas
+from diffuse import checkpoints, config, hardware, runs, schemas
 from diffuse.data import ImageSet, ImageSpec
 from diffuse.denoiser import Denoiser
 from diffuse.errors import ConfigError, DataError, nearest
 from diffuse.evaluation import Judge
 from diffuse.noise_laws import Law
-from diffuse.samplers import Sampler
-from diffuse.sampling import Plan
+from diffuse.objectives import Objective
 from diffuse.schedules import Schedule
+from diffuse.weightings import Weighting
 
 
 def process(cfg: DictConfig) -> tuple[Schedule, Law]:
     """The schedule, and the law by which training draws its levels."""
     schedule = config.build("schedule", cfg.schedule)
+    if schedule.zero_snr and cfg.objective.name == "eps":
+        raise ConfigError(
+            "objective: eps says nothing where there is no signal, as at the last level of "
+            "schedule.zero_snr=true; use objective=v or x0"
+        )
     return schedule, config.build("noise_law", cfg.noise_law, schedule=schedule)
 
 
@@ -40,55 +45,24 @@ def denoiser(cfg: DictConfig, spec: ImageSpec, device: torch.device) -> Denoiser
     """The backbone with its objective, on the device; weights depend on the seed alone."""
     torch.manual_seed(cfg.seed)
     _, dtype = hardware.precision(cfg.precision, device)
-    return Denoiser(network(cfg, spec), config.build("objective", cfg.objective), dtype).to(device)
+    objective, weighting = asked(cfg)
+    return Denoiser(network(cfg, spec), objective, weighting, dtype).to(device)
+
+
+def asked(cfg: DictConfig) -> tuple[Objective, Weighting]:
+    """What the network is asked for, and how much each level counts."""
+    return config.build("objective", cfg.objective), config.build("weighting", cfg.weighting)
+
+
+def measure(cfg: DictConfig, std: float) -> None:
+    """Write the data's standard deviation where a group wants it measured."""
+    for group in ("objective", "weighting"):
+        if cfg[group].get("sigma_data", std) is None:
+            cfg[group].sigma_data = round(std, 4)
 
 
 def optimizer(cfg: DictConfig, net: nn.Module) -> torch.optim.Optimizer:
     return config.build("optimizer", cfg.optimizer, net.parameters())
-
-
-def sampler_steps(cfg: DictConfig, schedule: Schedule) -> int:
-    """`steps=`, else what the sampler's yaml says suits it, at most the schedule's table."""
-    if cfg.steps is not None:
-        return cfg.steps
-    suited = (cfg.sampler.get("meta") or {}).get("steps")
-    if suited is None:
-        raise ConfigError("sampler: its yaml has no meta.steps; say steps=")
-    return suited if schedule.table is None else min(suited, len(schedule.table))
-
-
-def sampler(cfg: DictConfig) -> Sampler:
-    """The sampler with its options; a walk over no levels shows a bad one: ConfigError."""
-    bound = config.bind("sampler", cfg.sampler, "denoise", "x", "sigmas", "randn")
-    nowhere = torch.zeros(1, dtype=torch.float64)
-    try:
-        next(bound(lambda x, sigma: x, nowhere, nowhere, lambda: nowhere), None)
-    except ValueError as error:
-        raise ConfigError(f"sampler: {error}") from error
-    return bound
-
-
-def plan(
-    cfg: DictConfig,  # has sampler, grid, steps, clip, start and seed
-    schedule: Schedule,
-    trained: tuple[float, float],  # the range of levels the network knows
-    pixels: tuple[float, float],
-    batch: int,
-    moments: tuple[float, float],
-) -> Plan:
-    """How images are drawn; a grid or sampler that does not fit the schedule is a ConfigError."""
-    steps = sampler_steps(cfg, schedule)
-    sigmas = config.build("grid", cfg.grid, steps=steps, schedule=schedule)
-    return Plan(
-        sampler=sampler(cfg),
-        sigmas=grids.clipped(sigmas, *trained),
-        range=pixels,
-        clip=cfg.clip != "none",
-        start=cfg.start,
-        seed=cfg.seed,
-        batch=batch,
-        moments=moments,
-    )
 
 
 def judge(cfg: DictConfig, test: ImageSet, train: ImageSet) -> Judge:

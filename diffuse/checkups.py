@@ -43,7 +43,7 @@ class Checkup:
 
     def _draw(self, n: int) -> tuple[Tensor, Tensor]:
         parts = list(images(self.averaged(), self.test.spec, self.plan, n))
-        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+        return torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts])
 
     @torch.no_grad()
     def loss(self) -> float:

@@ -1,40 +1,15 @@
 """A network F as a denoiser D(x, sigma) = c_skip x + c_out F(c_in x, c_noise), and its loss."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Coefficients = tuple[Tensor, Tensor, Tensor]  # c_skip, c_out, c_in, each in the shape of sigma
+from diffuse.objectives import Objective
+from diffuse.weightings import Weighting
 
-
-@dataclass(frozen=True)
-class Objective:
-    """One row of the table in DESIGN section 1: what the network is asked to predict."""
-
-    name: str
-    coefficients: Callable[[Tensor], Coefficients]
-
-
-def eps() -> Objective:
-    """The noise: Ho et al. (2020), Eq. 14, "L_simple"."""
-
-    def row(sigma: Tensor) -> Coefficients:
-        return torch.ones_like(sigma), -sigma, (1 + sigma**2).rsqrt()
-
-    return Objective("eps", row)
-
-
-def v() -> Objective:
-    """v = a eps - b x0: Salimans & Ho (2022), section 4."""
-
-    def row(sigma: Tensor) -> Coefficients:
-        c_in = (1 + sigma**2).rsqrt()
-        return c_in**2, -sigma * c_in, c_in
-
-    return Objective("v", row)
+DYNAMIC_QUANTILE = 0.995  # Saharia et al. (2022), section 2.3
 
 
 class Denoiser(nn.Module):
@@ -43,40 +18,47 @@ class Denoiser(nn.Module):
     Coefficients are computed per sample in float64 and cast; only `net` runs in low precision.
     """
 
-    def __init__(self, net: nn.Module, objective: Objective, precision: torch.dtype) -> None:
+    def __init__(
+        self, net: nn.Module, objective: Objective, weighting: Weighting, precision: torch.dtype
+    ) -> None:
         super().__init__()
         self.net = net
         self.objective = objective
+        self.weighting = weighting
         self.precision = precision
 
     def _network(self, x: Tensor, sigma: Tensor, c_in: Tensor, label: Tensor | None) -> Tensor:
-        scaled = (c_in * x).contiguous(memory_format=torch.channels_last)
+        scaled = (_like(x, c_in) * x).contiguous(memory_format=torch.channels_last)
         c_noise = (sigma.log() / 4).to(x.device, x.dtype)
         with torch.autocast(
             x.device.type, self.precision, enabled=self.precision is not torch.float32
         ):
             return self.net(scaled, c_noise, label).to(x.dtype)
 
-    def _coefficients(self, x: Tensor, sigma: Tensor) -> list[Tensor]:
-        rows = self.objective.coefficients(sigma.to(torch.float64))
-        return [c.to(x.device, x.dtype).view(-1, 1, 1, 1) for c in rows]
-
     def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
         """x [b c h w] at levels sigma [b] or [] (float64, on the CPU) -> estimate of x0."""
-        sigma = sigma.expand(len(x))
-        c_skip, c_out, c_in = self._coefficients(x, sigma)
-        return c_skip * x + c_out * self._network(x, sigma, c_in, label)
+        sigma = sigma.double().expand(len(x))
+        c_skip, c_out, c_in = self.objective.coefficients(sigma)
+        predicted = self._network(x, sigma, c_in, label)
+        return _like(x, c_skip) * x + _like(x, c_out) * predicted
 
     def loss(self, x0: Tensor, sigma: Tensor, eps: Tensor, label: Tensor | None = None) -> Tensor:
-        """mse(F, ((1 - c_skip) x0 - c_skip sigma eps) / c_out) of each image [b]."""
-        c_skip, c_out, c_in = self._coefficients(x0, sigma)
-        s = sigma.to(x0.device, x0.dtype).view(-1, 1, 1, 1)
-        predicted = self._network(x0 + s * eps, sigma, c_in, label)
-        target = ((1 - c_skip) * x0 - c_skip * s * eps) / c_out
-        return F.mse_loss(predicted, target, reduction="none").mean(dim=(1, 2, 3))
+        """mse(F, ((1 - c_skip) x0 - c_skip sigma eps) / c_out) of each image, weighted: [b]."""
+        sigma = sigma.double()
+        c_skip, c_out, c_in = self.objective.coefficients(sigma)
+        signal, noise = (1 - c_skip) / c_out, -c_skip * sigma / c_out
+        predicted = self._network(x0 + _like(x0, sigma) * eps, sigma, c_in, label)
+        target = _like(x0, signal) * x0 + _like(x0, noise) * eps
+        mse = F.mse_loss(predicted, target, reduction="none").mean(dim=(1, 2, 3))
+        return self.weighting(sigma, c_out).to(mse.device, mse.dtype) * mse
 
 
-Denoise = Callable[[Tensor, Tensor], Tensor]  # (x [b c h w], sigma []) -> estimate of x0
+def _like(x: Tensor, coefficient: Tensor) -> Tensor:
+    """A coefficient [b] where x [b c h w] is, in its dtype, and of a shape to multiply it."""
+    return coefficient.to(x.device, x.dtype).view(-1, *[1] * (x.ndim - 1))
+
+
+Denoise = Callable[[Tensor, Tensor], Tensor]  # (x [b c h w], sigma [] or [b]) -> estimate of x0
 
 
 class counted:
@@ -91,6 +73,40 @@ class counted:
         return self.denoise(x, sigma)
 
 
+def reused(denoise: Denoise, made: Iterator[bool]) -> Denoise:
+    """Makes only some of the calls that a sampler asks for; else the last eps is used again.
+
+    `made` says for each call in turn whether it is made; the first one always is.
+    """
+    eps: Tensor | None = None
+
+    def estimate(x: Tensor, sigma: Tensor) -> Tensor:
+        nonlocal eps
+        if next(made, True) or eps is None:
+            denoised = denoise(x, sigma)
+            eps = (x - denoised) / sigma.to(x.device, x.dtype)
+            return denoised
+        return x - sigma.to(x.device, x.dtype) * eps
+
+    return estimate
+
+
 def clipped(denoise: Denoise, low: float, high: float) -> Denoise:
-    """Holds every estimate of x0 in the range of the data."""
+    """Holds every estimate of x0 between two values."""
     return lambda x, sigma: denoise(x, sigma).clamp(low, high)
+
+
+def thresholded(denoise: Denoise, low: float, high: float) -> Denoise:
+    """Dynamic thresholding: Saharia et al. (2022), section 2.3, for data in [low, high].
+
+    An image of which more than 0.5 % of the values lie outside is shrunk until they do not.
+    """
+    centre, half = (low + high) / 2, (high - low) / 2
+
+    def estimate(x: Tensor, sigma: Tensor) -> Tensor:
+        unit = (denoise(x, sigma) - centre) / half
+        reach = unit.flatten(1).abs().quantile(DYNAMIC_QUANTILE, dim=1).clamp(min=1)
+        reach = _like(x, reach)
+        return centre + half * unit.clamp(-reach, reach) / reach
+
+    return estimate

@@ -14,7 +14,7 @@ from diffuse.schemas import length
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SCORED = 4  # images: the interval of an FID takes two blocks of two
 AT_LEAST = {
-    **dict.fromkeys(("steps", "n", "batch", "epochs", "width", "kid_subsets"), 1),
+    **dict.fromkeys(("steps", "nfe", "n", "batch", "epochs", "width", "kid_subsets", "columns"), 1),
     **{f"train.{key}": 1 for key in ("steps", "images", "batch", "keep")},
     **{f"train.{key}_every": 1 for key in ("log", "sample", "save", "eval")},
     "kid_subset_size": 2,
@@ -26,11 +26,13 @@ FRACTIONS = ("train.ema", "train.label_dropout")  # in [0, 1)
 CHOICES = {
     "device": ("auto", "cpu", "cuda", "mps"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
-    "clip": ("auto", "none", "range"),
     "start": ("vp", "ve", "moments"),
     "weights": ("ema", "raw"),
     "save": ("png", "npy", "npz"),
-    "what": ("data",),
+    "what": (
+        *("data", "schedule", "noise_law", "grid"),
+        *("embedding", "noise", "denoise", "trajectory"),
+    ),
     "train.lr_schedule": ("constant", "cosine", "onecycle"),
 }
 
@@ -90,6 +92,19 @@ def check_checkpoint(which: int | str) -> None:
         raise ConfigError(f"checkpoint must be null, a step number or best, got {which!r}")
 
 
+def check_clip(clip: str) -> None:
+    """Where estimates of x0 are held: a word, or the largest absolute value."""
+    try:
+        number = float(clip)
+    except ValueError:
+        if clip not in CLIPS:
+            hint = nearest(clip, [*CLIPS, "a number"])
+            raise ConfigError(f"clip: unknown choice {clip!r}; {hint}") from None
+    else:
+        if not 0 < number < math.inf:
+            raise ConfigError(f"clip must be more than 0, got {clip}")
+
+
 def check_seed(seed: int) -> None:
     """Torch takes 64 bits."""
     if not 0 <= seed < 2**63:
@@ -111,9 +126,11 @@ def check_name(name: str) -> None:
         )
 
 
+CLIPS = ("auto", "none", "range", "dynamic")
 WORDS: dict[str, Callable[[Any], None]] = {
     "name": check_name,
     "range": check_range,
+    "clip": check_clip,
     "checkpoint": check_checkpoint,
     "seed": check_seed,
     "outputs": check_outputs,

@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 
 from diffuse.data import ImageSpec, to_uint8, unfit
-from diffuse.denoiser import Denoiser, clipped, counted
+from diffuse.denoiser import Denoise, Denoiser, clipped, counted, reused, thresholded
 from diffuse.errors import DivergedError
+from diffuse.noise_level import Predictor
 from diffuse.samplers import Sampler
 from diffuse.seeds import generator
 
 STARTS = ("vp", "ve", "moments")
+TOO_LARGE = 1000.0  # times 1 + sigma: no state of a working sampler is there
+LOOK_EVERY = 10  # steps between looks at how large the state is: a GPU has to wait for each
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,24 @@ class Plan:
     sampler: Sampler
     sigmas: Tensor  # the grid [steps + 1], float64, ends at 0
     range: tuple[float, float]  # of the pixels the network knows
-    clip: bool  # hold every estimate of x0 in the range
+    clip: str  # hold every estimate of x0 in range: none | range | dynamic | a number
     start: str  # vp | ve | moments
     seed: int
     batch: int  # images the network sees at once, always: the last batch is filled up
     moments: tuple[float, float] = field(default=(0.0, 0.0))  # mean and std of the data, in range
+    made: tuple[bool, ...] | None = None  # which calls of the network are made; None = all
+    calls: int | None = None  # the calls an image takes; None = the sampler decides
+    level_of: Predictor | None = None  # for a sampler that is not to know the level
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A batch of images."""
+
+    images: Tensor  # uint8 [b c h w], at the data's own size
+    labels: Tensor  # [b]
+    calls: int  # of the network, for each image
+    state: Tensor  # [b c h w], where the sampler ended, before it was rounded
 
 
 class Noise:
@@ -52,30 +68,93 @@ def first_state(plan: Plan, noise: Tensor) -> Tensor:
     return mean + math.sqrt(sigma**2 + std**2) * noise
 
 
+def calls(sampler: Sampler, steps: int) -> int:
+    """How often a sampler asks for an estimate in so many steps: it is watched on a zero."""
+    ask = counted(lambda x, sigma: x)
+    zero = torch.zeros(1, 1, 1, 1)
+    for _ in sampler(ask, zero, torch.linspace(1, 0, steps + 1).double(), lambda: zero):
+        pass
+    return ask.calls
+
+
+def _held(denoise: Denoise, plan: Plan) -> Denoise:
+    """The estimates of x0 held where the plan says."""
+    if plan.clip == "none":
+        return denoise
+    if plan.clip == "range":
+        return clipped(denoise, *plan.range)
+    if plan.clip == "dynamic":
+        return thresholded(denoise, *plan.range)
+    return clipped(denoise, -float(plan.clip), float(plan.clip))
+
+
+class Watch:
+    """Stops a walk whose state is not finite or has grown out of all proportion."""
+
+    def __init__(self, sigmas: Tensor) -> None:
+        self.bound = TOO_LARGE * (1 + sigmas[0].item())
+        self.levels = sigmas.tolist()
+        self.peaks: list[Tensor] = []
+
+    def see(self, x: Tensor) -> None:
+        self.peaks.append(x.abs().amax())
+        if len(self.peaks) % LOOK_EVERY == 0:
+            self.look()
+
+    def look(self) -> None:
+        peaks = torch.stack(self.peaks[-LOOK_EVERY:]).cpu()
+        bad = ~(peaks <= self.bound)
+        if bad.any():
+            k = int(bad.nonzero()[0])
+            step = max(0, len(self.peaks) - LOOK_EVERY) + k + 1
+            level = self.levels[min(step, len(self.levels) - 1)]
+            raise DivergedError(
+                f"sampling: |x| is {peaks[k]:.3g} after step {step}, at sigma = {level:.3g}"
+            )
+
+
+def walk(
+    denoiser: Denoiser, spec: ImageSpec, plan: Plan, indices: Sequence[int], labels: Tensor
+) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """The states [b c h w] that some images go through: (x, denoised, calls so far).
+
+    DivergedError names the step at which a state is not finite or larger than any image's.
+    """
+    device = next(denoiser.parameters()).device
+    noise = Noise(plan.seed, indices, spec.shape)
+    label = labels.to(device)
+    network = counted(lambda x, sigma: denoiser(x, sigma, label))
+    estimate = reused(network, iter(plan.made)) if plan.made else network
+    watch = Watch(plan.sigmas)
+    x = first_state(plan, noise()).to(device)
+    randn = lambda: noise().to(device)  # noqa: E731
+    more = {} if plan.level_of is None else {"level_of": plan.level_of}
+    for state, denoised in plan.sampler(_held(estimate, plan), x, plan.sigmas, randn=randn, **more):
+        watch.see(state)
+        yield state, denoised, network.calls
+    watch.look()
+
+
 def draw(
     denoiser: Denoiser, spec: ImageSpec, plan: Plan, indices: Sequence[int], labels: Tensor
-) -> tuple[Tensor, int]:
-    """Images uint8 [n c h w] at the data's own size, and the calls of the network per image."""
-    fill = [indices[-1]] * (plan.batch - len(indices))
-    device = next(denoiser.parameters()).device
-    noise = Noise(plan.seed, [*indices, *fill], spec.shape)
-    label = torch.cat([labels, labels[-1:].expand(len(fill))]).to(device)
-
-    denoise = counted(lambda x, sigma: denoiser(x, sigma, label))
-    estimate = clipped(denoise, *plan.range) if plan.clip else denoise
-    x = first_state(plan, noise()).to(device)
-    walk = plan.sampler(estimate, x, plan.sigmas, randn=lambda: noise().to(device))
-    for state, _ in walk:
-        x = state  # only the last one is wanted
-    if not x.isfinite().all():
-        raise DivergedError(f"sampling: an image is not finite after {len(plan.sigmas) - 1} steps")
-    return unfit(to_uint8(x[: len(indices)], plan.range).cpu(), spec), denoise.calls
+) -> Drawn:
+    """Some images of the plan's seed, of these classes, in one batch of the plan's size."""
+    n, fill = len(indices), plan.batch - len(indices)
+    everyone = [*indices, *[indices[-1]] * fill]
+    classes = torch.cat([labels, labels[-1:].expand(fill)])
+    state, made = torch.empty(0), 0
+    for state, _, made in walk(denoiser, spec, plan, everyone, classes):  # noqa: B007
+        pass  # only the last one is wanted
+    if plan.calls is not None and made != plan.calls:
+        raise RuntimeError(f"the sampler made {made} calls of the network, not {plan.calls}")
+    pixels = unfit(to_uint8(state[:n], plan.range).cpu(), spec)
+    return Drawn(pixels, labels, made, state[:n].cpu())
 
 
 def images(
     denoiser: Denoiser, spec: ImageSpec, plan: Plan, n: int, label: int | None = None
-) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """Exactly n images, a batch at a time: (uint8 [b c h w], labels [b], calls per image).
+) -> Iterator[Drawn]:
+    """Exactly n images, a batch at a time.
 
     Image k of a conditional model is of class k mod classes, or of the one class `label`.
     """
@@ -85,5 +164,4 @@ def images(
         labels = torch.tensor(indices) % max(1, len(spec.classes))
         if label is not None:
             labels = torch.full_like(labels, label)
-        drawn, calls = draw(denoiser, spec, plan, indices, labels)
-        yield drawn, labels, calls
+        yield draw(denoiser, spec, plan, indices, labels)

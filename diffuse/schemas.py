@@ -19,6 +19,8 @@ Group = dict[str, Any]
 
 LENGTHS = ("steps", "epochs", "images", "minutes")
 DEFAULT_MINUTES = 4.0
+# the groups that a picture is about: none for those of a run, whose name they take
+ABOUT = {"data": ("dataset",), "noise": ("dataset",), "denoise": (), "trajectory": ()}
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Drawing:
 
     n: int = MISSING
     steps: int | None = MISSING
+    nfe: int | None = MISSING
     clip: str = MISSING
     start: str = MISSING
 
@@ -79,11 +82,13 @@ class Train(Drawing, Common):
     dataset: Group = MISSING
     model: Group = MISSING
     objective: Group = MISSING
+    weighting: Group = MISSING
     schedule: Group = MISSING
     noise_law: Group = MISSING
     optimizer: Group = MISSING
     sampler: Group = MISSING
     grid: Group = MISSING
+    reuse: Group = MISSING
     encoder: Group = MISSING
     tracker: Group = MISSING
 
@@ -97,9 +102,11 @@ class Sample(Drawing, Common):
     weights: str = MISSING
     batch: int | None = MISSING
     label: int | str | None = MISSING
+    noise_level: str | None = MISSING
     save: str | None = MISSING
     sampler: Group = MISSING
     grid: Group = MISSING
+    reuse: Group = MISSING
     tracker: Group = MISSING
 
 
@@ -109,7 +116,7 @@ class Eval(Sample):
 
     kid_subsets: int = MISSING
     kid_subset_size: int = MISSING
-    reuse: bool = MISSING
+    known: bool = MISSING
     encoder: Group = MISSING
 
 
@@ -125,16 +132,47 @@ class Encoder(Common):
 
 
 @dataclass
+class NoiseLevel(Common):
+    """conf/noise_level.yaml"""
+
+    epochs: int = MISSING
+    batch: int = MISSING
+    width: int = MISSING
+    range: list[float] = MISSING
+    dataset: Group = MISSING
+    schedule: Group = MISSING
+    optimizer: Group = MISSING
+
+
+@dataclass
 class Plot(Common):
     """conf/plot.yaml"""
 
     what: str = MISSING
-    n: int = MISSING
+    n: int | None = MISSING
+    columns: int = MISSING
     range: list[float] = MISSING
+    run: str | None = MISSING
+    checkpoint: int | str | None = MISSING
+    weights: str = MISSING
+    label: int | str | None = MISSING
+    steps: int | None = MISSING
+    nfe: int | None = MISSING
+    clip: str = MISSING
+    start: str = MISSING
     dataset: Group = MISSING
+    objective: Group = MISSING
+    schedule: Group = MISSING
+    noise_law: Group = MISSING
+    grid: Group = MISSING
+    sampler: Group = MISSING
+    reuse: Group = MISSING
 
 
-SCHEMAS = {"train": Train, "sample": Sample, "eval": Eval, "encoder": Encoder, "plot": Plot}
+SCHEMAS = {
+    "train": Train, "sample": Sample, "eval": Eval, "encoder": Encoder, "noise_level": NoiseLevel,
+    "plot": Plot,
+}  # fmt: skip
 
 
 def register() -> None:
@@ -154,7 +192,9 @@ def length(train: Mapping[str, Any] | DictConfig) -> tuple[str, float]:
 
 def run_name(cfg: DictConfig, choices: Mapping[str, str]) -> str | None:
     """`name=`, else the experiment's, else what the run is about; null if only its run can tell."""
-    about = [choices[group] for group in ("dataset", "schedule") if choices.get(group)]
+    picture = cfg.get("what")
+    groups = ("dataset", "schedule") if picture is None else ABOUT.get(picture)
+    about = [picture] if groups is None else [choices[g] for g in groups if choices.get(g)]
     name = cfg.name or choices.get("experiment") or "-".join(about) or None
     if name and not cfg.name:
         name = name.replace("/", "-")

@@ -13,4 +13,4 @@ if ! diffuse plot data dry_run=true >/dev/null; then
 fi
 # shellcheck disable=SC2086  # $dataset is one word or none
 diffuse train experiment=quickstart name=$name $dataset resume=auto
-diffuse eval run=$name reuse=true
+diffuse eval run=$name known=true

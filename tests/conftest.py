@@ -10,14 +10,16 @@ import torch
 
 from diffuse import cli
 from diffuse.data import ImageSet, ImageSpec
-from diffuse.denoiser import Denoiser, v
+from diffuse.denoiser import Denoiser
 from diffuse.grids import uniform as grid
 from diffuse.models import UNet
 from diffuse.noise_laws import uniform
+from diffuse.objectives import v
 from diffuse.samplers import ddim
 from diffuse.sampling import Plan
 from diffuse.schedules import cosine
 from diffuse.training import Recipe, Training
+from diffuse.weightings import uniform as unweighted
 
 torch.set_num_threads(1)
 
@@ -32,7 +34,7 @@ def make_net():
             "channels": 1, "size": (8, 8), "classes": 3, "width": 8, "mults": [1, 2], "blocks": 1,
             "groups": 4, "attention": [], "head_dim": None, "middle": "none", "dropout": 0.0,
             "patch": 1, "skips": "level", "modulation": "scale_shift", "conditional": True,
-            "init": "zero",
+            "noise_level": True, "init": "zero",
         }  # fmt: skip
         return UNet(**{**settings, **changes})
 
@@ -74,7 +76,8 @@ def make_training(make_net):
 
     def make(optimizer=adamw, precision=torch.float32, **changes):
         net = make_net(**changes)
-        return Training.new(Denoiser(net, v(), precision), optimizer(net.parameters()), ema=0.9)
+        denoiser = Denoiser(net, v(), unweighted(), precision)
+        return Training.new(denoiser, optimizer(net.parameters()), ema=0.9)
 
     return make
 
@@ -86,8 +89,8 @@ def make_plan():
     def make(**changes):
         schedule = cosine(s=0.008, t_min=0.001, t_max=0.999)
         settings = {
-            "sampler": partial(ddim, eta=1.0, noise=1.0), "sigmas": grid(4, schedule),
-            "range": (-1.0, 1.0), "clip": True, "start": "vp", "seed": 0, "batch": 4,
+            "sampler": partial(ddim, eta=1.0, noise=1.0), "sigmas": grid(4, schedule, "trailing"),
+            "range": (-1.0, 1.0), "clip": "range", "start": "vp", "seed": 0, "batch": 4,
             "moments": (0.0, 0.5),
         }  # fmt: skip
         return Plan(**{**settings, **changes})

@@ -171,7 +171,7 @@ def test_a_dry_run_writes_nothing(trained, diffuse):
 
 
 RECORD = {
-    "schema": None, "n": None, "fid": {"value", "ci95", "floor"}, "kid": {"value", "sd"},
+    "schema": None, "n": None, "fid": {"value", "ci95", "floor"}, "kid": {"value", "sd", "ci95"},
     "encoder": {"name", "sha256", "size", "filter"},
     "reference": {"dataset", "split", "sha256"},
     "weights": {"run", "step", "ema", "sha256"},

@@ -3,15 +3,19 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from torch import nn
 
 from diffuse.config import build
-from diffuse.denoiser import Denoiser, clipped, counted, eps, v
+from diffuse.denoiser import Denoiser, clipped, counted, reused, thresholded
+from diffuse.objectives import v
+from diffuse.weightings import uniform
 
 CONF = Path(__file__).parents[1] / "conf"
+UNIFORM = uniform()
 
 
 def nodes(group):
@@ -38,6 +42,12 @@ class Answers(nn.Module):
         return self.answer
 
 
+def build_objective(node):
+    if "sigma_data" in node:
+        node = {**node, "sigma_data": 0.5}  # null in the yaml: measured by training
+    return build("objective", node)
+
+
 def sigmas_of(schedule, n=16):
     return build("schedule", schedule).sigma(torch.linspace(0, 1, n, dtype=torch.float64))
 
@@ -60,10 +70,10 @@ def target(objective, x0, sigma, noise):
 @every_objective
 @every_schedule
 def test_a_network_that_is_right_gives_x0_back_and_has_no_loss(objective, schedule):
-    objective, sigma = build("objective", objective), sigmas_of(schedule)
+    objective, sigma = build_objective(objective), sigmas_of(schedule)
     x0, noise = draw(len(sigma))
     net = Answers(target(objective, x0, sigma, noise))
-    denoiser = Denoiser(net, objective, torch.float32)
+    denoiser = Denoiser(net, objective, UNIFORM, torch.float32)
     x = x0 + column(sigma) * noise
     assert torch.allclose(denoiser(x, sigma), x0, rtol=0, atol=1e-9)
     assert denoiser.loss(x0, sigma, noise).max() < 1e-20
@@ -72,80 +82,26 @@ def test_a_network_that_is_right_gives_x0_back_and_has_no_loss(objective, schedu
 @every_objective
 @every_schedule
 def test_a_network_that_is_wrong_by_d_has_the_loss_d_squared_at_every_level(objective, schedule):
-    objective, sigma = build("objective", objective), sigmas_of(schedule)
+    objective, sigma = build_objective(objective), sigmas_of(schedule)
     x0, noise = draw(len(sigma))
     net = Answers(target(objective, x0, sigma, noise) + 0.3)
-    loss = Denoiser(net, objective, torch.float32).loss(x0, sigma, noise)
+    loss = Denoiser(net, objective, UNIFORM, torch.float32).loss(x0, sigma, noise)
     assert loss.numpy() == pytest.approx([0.09] * len(sigma), rel=1e-9)
 
 
 @every_objective
 @every_schedule
-def test_the_network_sees_unit_variance_and_log_sigma_and_the_label(objective, schedule):
-    objective, sigma = build("objective", objective), sigmas_of(schedule)
+def test_the_network_sees_a_scaled_state_and_log_sigma_and_the_label(objective, schedule):
+    objective, sigma = build_objective(objective), sigmas_of(schedule)
     _, _, c_in = objective.coefficients(sigma)
-    assert (c_in**2 * (1 + sigma**2)).numpy() == pytest.approx([1.0] * len(sigma), rel=1e-12)
     x0, noise = draw(len(sigma))
     label = torch.arange(len(sigma))
     net = Answers(x0)
-    Denoiser(net, objective, torch.float32).loss(x0, sigma, noise, label)
+    Denoiser(net, objective, UNIFORM, torch.float32).loss(x0, sigma, noise, label)
     told, c_noise, heard = net.told
     assert torch.allclose(told, column(c_in) * (x0 + column(sigma) * noise))
     assert c_noise.tolist() == pytest.approx([math.log(s) / 4 for s in sigma.tolist()])
     assert heard is label
-
-
-def test_the_eps_target_is_the_noise():
-    sigma = torch.logspace(-2, 2, 9, dtype=torch.float64)
-    x0, noise = draw(9)
-    assert torch.allclose(target(eps(), x0, sigma, noise), noise, atol=1e-12)
-
-
-def test_the_v_target_is_a_eps_minus_b_x0():
-    sigma = torch.logspace(-2, 2, 9, dtype=torch.float64)
-    x0, noise = draw(9)
-    a, b = 1 / (1 + column(sigma) ** 2).sqrt(), column(sigma) / (1 + column(sigma) ** 2).sqrt()
-    assert torch.allclose(target(v(), x0, sigma, noise), a * noise - b * x0, atol=1e-12)
-    c_skip, c_out, c_in = v().coefficients(sigma)
-    assert torch.allclose(c_skip, c_in**2)  # a^2
-    assert torch.allclose(c_out**2 + c_skip, torch.ones_like(sigma))  # a^2 + b^2 = 1
-
-
-class Pointwise(nn.Module):
-    """A network so simple that the textbook can be written beside it."""
-
-    def forward(self, x, c_noise, label=None):
-        return torch.tanh(x) + c_noise.view(-1, 1, 1, 1)
-
-
-def textbook(kind, x0, alpha_bar, noise):
-    """Ho et al.'s L_simple and Salimans & Ho's v loss, in the variance-preserving state x_t."""
-    a, b = alpha_bar.sqrt().view(-1, 1, 1, 1), (1 - alpha_bar).sqrt().view(-1, 1, 1, 1)
-    x_t = a * x0 + b * noise
-    predicted = Pointwise()(x_t, (b / a).flatten().log() / 4)
-    wanted = noise if kind == "eps" else a * noise - b * x0
-    return ((predicted - wanted) ** 2).flatten(1).mean(1)
-
-
-@pytest.mark.parametrize("objective", [eps, v])
-def test_the_loss_is_the_textbooks(objective):
-    alpha_bar = torch.tensor([0.9999, 0.9, 0.5, 0.1, 4e-5], dtype=torch.float64)
-    x0, noise = draw(5)
-    denoiser = Denoiser(Pointwise(), objective(), torch.float32)
-    ours = denoiser.loss(x0, ((1 - alpha_bar) / alpha_bar).sqrt(), noise)
-    assert torch.allclose(ours, textbook(objective.__name__, x0, alpha_bar, noise), rtol=1e-9)
-
-
-def test_the_two_estimates_of_x0_agree_where_the_two_networks_do():
-    """A network's eps and v are related by eps = b x_t + a v: both denoisers are then one."""
-    sigma = torch.logspace(-2, 2, 9, dtype=torch.float64)
-    x0, noise = draw(9)
-    x = x0 + column(sigma) * noise
-    a, b = 1 / (1 + column(sigma) ** 2).sqrt(), column(sigma) / (1 + column(sigma) ** 2).sqrt()
-    said = torch.tanh(x)  # any answer will do
-    by_v = Denoiser(Answers(said), v(), torch.float32)(x, sigma)
-    by_eps = Denoiser(Answers(b * (a * x) + a * said), eps(), torch.float32)(x, sigma)
-    assert torch.allclose(by_eps, by_v, atol=1e-6)
 
 
 @every_objective
@@ -157,7 +113,7 @@ def test_gradients_are_finite_at_both_ends_of_the_schedule(
     low, high = build("schedule", schedule).range
     sigma = torch.tensor([low, high], dtype=torch.float64)
     net = make_net(init="torch", attention=[1])
-    denoiser = Denoiser(net, build("objective", objective), precision)
+    denoiser = Denoiser(net, build_objective(objective), UNIFORM, precision)
     random = torch.Generator().manual_seed(0)
     x0, noise = (torch.randn(2, 1, 8, 8, generator=random) for _ in range(2))
     loss = denoiser.loss(x0, sigma, noise, torch.tensor([0, 1]))
@@ -169,7 +125,7 @@ def test_gradients_are_finite_at_both_ends_of_the_schedule(
 
 
 def test_only_the_network_runs_in_low_precision(make_net):
-    denoiser = Denoiser(make_net(init="torch"), v(), torch.bfloat16)
+    denoiser = Denoiser(make_net(init="torch"), v(), UNIFORM, torch.bfloat16)
     seen = []
     denoiser.net.head.register_forward_hook(lambda m, args, out: seen.append(out.dtype))
     x = torch.randn(2, 1, 8, 8)
@@ -178,7 +134,7 @@ def test_only_the_network_runs_in_low_precision(make_net):
 
 
 def test_one_level_serves_the_whole_batch(make_net):
-    denoiser = Denoiser(make_net(init="torch"), v(), torch.float32).eval()
+    denoiser = Denoiser(make_net(init="torch"), v(), UNIFORM, torch.float32).eval()
     x = torch.randn(3, 1, 8, 8)
     each = torch.full((3,), 0.7, dtype=torch.float64)
     with torch.no_grad():
@@ -192,3 +148,35 @@ def test_calls_are_counted_and_estimates_held_in_range():
     for _ in range(4):
         assert held(x, torch.tensor(1.0)).tolist() == pytest.approx([-0.5, 0.3, 0.5])
     assert count.calls == 4
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (-0.5, 0.5), (0.0, 1.0)])
+def test_dynamic_thresholding_leaves_images_in_range_alone_and_shrinks_others(low, high):
+    random = torch.Generator().manual_seed(0)
+    inside = low + (high - low) * torch.rand(2, 1, 20, 20, generator=random)
+    outside = inside.clone()
+    centre, half = (low + high) / 2, (high - low) / 2
+    outside[1] = centre + 3 * (inside[1] - centre)
+    held = thresholded(lambda x, sigma: x, low, high)(outside, torch.tensor(1.0))
+    assert torch.allclose(held[0], inside[0])
+    assert low <= held.min() <= held.max() <= high
+    unit = (outside[1] - centre).abs() / half
+    reach = np.quantile(unit.numpy(), 0.995)
+    assert reach > 2
+    small = unit < reach
+    shrunk = centre + (outside[1] - centre) / float(reach)
+    assert torch.allclose(held[1][small], shrunk[small], atol=1e-6)
+    assert 0.004 <= (held[1] - centre).abs().isclose(torch.tensor(half)).double().mean() <= 0.0075
+
+
+def test_a_reused_eps_stands_in_for_the_calls_that_are_not_made():
+    network = counted(lambda x, sigma: x / (1 + sigma))
+    estimate = reused(network, iter([False, False, True, False, True]))
+    x, levels = torch.tensor([2.0]), torch.tensor([4.0, 3.0, 2.0, 1.0, 0.5])
+    said = [estimate(x, sigma).item() for sigma in levels]
+    eps = [(2 - 2 / (1 + s)) / s for s in (4.0, 4.0, 2.0, 2.0, 0.5)]  # the first one is made
+    expected = [2 - s * e for s, e in zip(levels.tolist(), eps, strict=True)]
+    assert said == pytest.approx(expected)
+    assert network.calls == 3
+    assert estimate(x, levels[-1]).item() == pytest.approx(2 / 1.5)  # beyond the plan: made
+    assert network.calls == 4

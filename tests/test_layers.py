@@ -10,12 +10,12 @@ import diffuse
 
 ROOT = Path(diffuse.__file__).parent
 LAYERS = [
-    "errors seeds config schemas ranges data denoiser models metrics classifier encoders "
-    "checkpoints runs trackers hardware interrupts console optimizers",
-    "schedules noise_laws grids samplers",
-    "training sampling",
+    "errors seeds config schemas ranges data objectives weightings denoiser models metrics "
+    "classifier encoders checkpoints runs trackers hardware interrupts console optimizers",
+    "schedules noise_laws grids samplers reuse",
+    "training sampling noise_level",
     "evaluation checkups plots journal",
-    "assembly commands cli __main__",
+    "assembly planning commands cli __main__",
 ]
 LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms.split()}
 

@@ -2,17 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from scipy import stats
 
 from diffuse.config import build
-from diffuse.noise_laws import uniform
-from diffuse.schedules import cosine, linear
+from diffuse.errors import ConfigError
+from diffuse.noise_laws import logit_normal, lognormal, triangular, uniform
+from diffuse.schedules import cosine, flow, linear, ve
 
 YAMLS = sorted(Path(__file__).parents[1].glob("conf/noise_law/*.yaml"))
-SCHEDULES = [linear(0.02, 1e-4, 1000), cosine(0.008, 0.001, 0.999)]
+SCHEDULES = [linear(0.02, 1e-4, 1000, False), cosine(0.008, 0.001, 0.999)]
 names = pytest.mark.parametrize("schedule", SCHEDULES, ids=["linear", "cosine"])
 
 
@@ -73,3 +75,51 @@ def test_strata_lower_the_variance_of_a_mean_over_a_batch_by_the_size_of_the_bat
         return torch.stack([schedule.t(law(32, seeded(s))).mean() for s in range(300)]).var()
 
     assert spread(True) < spread(False) / 20
+
+
+def many(law, n=20_000):
+    return law(n, seeded(0))
+
+
+@pytest.mark.parametrize("stratified", [True, False])
+def test_lognormal_is_normal_in_log_sigma_between_the_ends_of_the_schedule(stratified):
+    wide = many(lognormal(ve(1e-4, 1e4), mean=-1.2, std=1.2, stratified=stratified)).log()
+    assert stats.kstest(wide.numpy(), "norm", args=(-1.2, 1.2)).pvalue > 0.01
+    narrow = many(lognormal(ve(0.1, 1.0), mean=-1.2, std=1.2, stratified=stratified)).log()
+    ends = [(end + 1.2) / 1.2 for end in (np.log(0.1), np.log(1.0))]
+    assert stats.kstest(narrow.numpy(), "truncnorm", args=(*ends, -1.2, 1.2)).pvalue > 0.01
+
+
+def test_logit_normal_is_normal_in_the_logit_of_t():
+    schedule = SCHEDULES[1]
+    t = schedule.t(many(logit_normal(schedule, mean=0.5, std=0.8, stratified=False)))
+    assert stats.kstest(torch.logit(t).numpy(), "norm", args=(0.5, 0.8)).pvalue > 0.01
+
+
+def test_on_the_straight_path_logit_normal_is_lognormal():
+    """logit t = log sigma there."""
+    straight = flow(1.0, 1e-9, 1 - 1e-9)
+    one = logit_normal(straight, mean=0.2, std=0.7, stratified=True)(64, seeded(3))
+    other = lognormal(straight, mean=0.2, std=0.7, stratified=True)(64, seeded(3))
+    assert torch.allclose(one, other, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mode", [0.0, 0.2, 0.5, 1.0])
+def test_triangular_is_scipys(mode):
+    schedule = SCHEDULES[1]
+    t = schedule.t(many(triangular(schedule, mode=mode, stratified=False)))
+    assert stats.kstest(t.numpy(), "triang", args=(mode,)).pvalue > 0.01
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        ({"name": "lognormal", "mean": 0.0, "std": 0.0}, "std must be more than 0"),
+        ({"name": "logit_normal", "mean": 0.0, "std": -1.0}, "std must be more than 0, got -1"),
+        ({"name": "triangular", "mode": 1.5}, r"mode must be in \[0, 1\], got 1.5"),
+        ({"name": "lognormal", "mean": 90.0, "std": 1.0}, "has nothing in the schedule's levels"),
+    ],
+)
+def test_laws_that_cannot_be_are_refused_in_words(node, words):
+    with pytest.raises(ConfigError, match=f"noise_law: .*{words}"):
+        build("noise_law", {**node, "stratified": True}, schedule=SCHEDULES[0])

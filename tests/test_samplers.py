@@ -1,30 +1,43 @@
-"""Samplers, on the one problem whose answer is known in closed form: Gaussian data."""
+"""Samplers, on problems whose answer is known in closed form: orders, calls, ends."""
 
 import math
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
+from closed_forms import Gaussian, Mixture, Points, nodes
+from scipy.integrate import solve_ivp
 
-from diffuse import config
-from diffuse.denoiser import clipped, counted
-from diffuse.grids import uniform
-from diffuse.samplers import ddim
-from diffuse.schedules import cosine, linear
+from diffuse import config, sampling
+from diffuse.denoiser import counted
+from diffuse.errors import DivergedError
+from diffuse.samplers import ipndm, rk45
+from diffuse.schedules import cosine, ve
 
-MEAN, STD = 0.3, 0.5
-YAMLS = sorted(Path(__file__).parents[1].glob("conf/sampler/*.yaml"))
-NODES = {path.stem: yaml.safe_load(path.read_text()) for path in YAMLS}
-COSINE = cosine(0.008, 0.001, 0.999)
-TABLE = linear(0.02, 1e-4, 1000)
+SAMPLERS, GRIDS = nodes("sampler"), nodes("grid")
+SPACINGS = ("trailing", "leading", "linspace")
+GRIDS |= {f"uniform-{s}": {**GRIDS["uniform"], "spacing": s} for s in SPACINGS[1:]}
+ADAPTIVE = [name for name, node in SAMPLERS.items() if node["meta"].get("adaptive")]
+NOISY = ("ddpm", "euler_ancestral", "ddpm_large", "dpmpp_2m_sde", "langevin")
+PREDICTED = [name for name, node in SAMPLERS.items() if node["meta"].get("needs")]
+EXACT = [name for name in SAMPLERS if name not in (*NOISY, *ADAPTIVE, *PREDICTED)]
+STEPPING = [name for name in SAMPLERS if name not in (*ADAPTIVE, *PREDICTED)]
+MULTISTEP = ("lms", "deis", "ipndm", "dpmpp_2m", "dpmpp_3m", "unipc")
+PROCESS = ve(0.01, 10.0)
+GAUSS = Gaussian()
 
 
-def denoise(x, sigma):
-    """E[x0 | x] when x0 ~ N(MEAN, STD^2)."""
-    return (STD**2 * x + sigma**2 * MEAN) / (STD**2 + sigma**2)
+def bound(name, **changes):
+    node = {**SAMPLERS[name], **changes}
+    return config.bind("sampler", node, "denoise", "x", "sigmas", "randn")
+
+
+def levels(steps, grid="karras", process=PROCESS, **changes):
+    return config.build("grid", {**GRIDS[grid], **changes}, steps=steps, schedule=process)
+
+
+def order_of(name):
+    return SAMPLERS[name]["meta"]["order"]
 
 
 def no_noise():
@@ -37,152 +50,234 @@ def last(steps):
     return x
 
 
-@pytest.fixture(params=NODES)
-def node(request):
-    return NODES[request.param]
+def history(sigmas):
+    """What a multistep sampler would have seen on its way, had it made no error."""
+    return [(s, GAUSS.state(s), GAUSS.denoise(GAUSS.state(s), s)) for s in sigmas]
 
 
-def bound(node):
-    return config.bind("sampler", node, "denoise", "x", "sigmas", "randn")
+def ode_error(name, sigmas, **changes):
+    """The distance from the ODE at the last level but 0, from where it was at the first ones."""
+    sigmas, past = sigmas[:-1], {}
+    if name in MULTISTEP:
+        past, sigmas = {"history": history(sigmas[:4])}, sigmas[4:]
+    x = last(
+        bound(name, **changes)(GAUSS.denoise, GAUSS.state(sigmas[0]), sigmas, no_noise, **past)
+    )
+    return (x - GAUSS.state(sigmas[-1])).norm().item()
 
 
-def ode_error(sampler, steps):
-    """The distance from where the probability-flow ODE ends: x stays 2 std from the mean."""
-    sigmas = uniform(steps, COSINE)
-    x = torch.tensor(MEAN + 2 * math.hypot(STD, sigmas[0]), dtype=torch.float64)
-    return (last(sampler(denoise, x, sigmas, no_noise)) - (MEAN + 2 * STD)).abs().item()
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("name", EXACT)
+def test_the_error_falls_with_the_order_that_the_yaml_declares(name, grid):
+    order = order_of(name)
+    steps = 1000 if order < 4 else 600
+    errors = [ode_error(name, levels(n, grid)) for n in (steps, 2 * steps)]
+    assert errors[1] > 1e-13  # not yet rounding
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.25)
 
 
-def moments(sampler, steps):
-    """The exact mean and std of what a sampler makes of Gaussian noise.
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+@pytest.mark.parametrize(("name", "gain"), [("lms", 0), ("deis", 0), ("unipc", 1)])
+def test_the_order_that_is_asked_for_is_the_order_of_the_error(name, gain, order):
+    errors = [ode_error(name, levels(n), order=order) for n in (200, 400)]
+    expected = 2 if (name, order) == ("unipc", 1) else order + gain
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(expected, abs=0.3)
 
-    With a linear denoiser x is a linear function of its start and of each draw: follow a start of
-    0, a start of 1, and a single 1 in each draw, all as one batch.
-    """
-    sigmas = uniform(steps, COSINE)
-    x = torch.zeros(steps + 2, dtype=torch.float64)
-    x[1] = 1
-    draws = iter(range(2, steps + 2))
 
-    def randn():
-        impulse = torch.zeros_like(x)
-        impulse[next(draws)] = 1
-        return impulse
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_ipndm_has_its_order_on_even_sigmas_and_on_others_no_more_than_two(order):
+    def observed(grid, **changes):
+        sizes = (400, 800)
+        grids = [levels(n, grid, process=ve(0.5, 10.0), **changes) for n in sizes]
+        first, second = (ode_error("ipndm", sigmas, order=order) for sigmas in grids)
+        return math.log2(first / second)
 
-    zero, one, *noise = last(sampler(denoise, x, sigmas, randn)).tolist()
-    start = math.hypot(STD, sigmas[0])
-    variance = ((one - zero) * start) ** 2 + sum((end - zero) ** 2 for end in noise)
-    return zero + (one - zero) * MEAN, math.sqrt(variance)
+    assert observed("karras", rho=1.0) == pytest.approx(order, abs=0.3)
+    assert observed("karras") == pytest.approx(min(order, 2), abs=0.3)
+
+
+def test_the_published_third_order_of_dpmpp_takes_half_of_the_curvature():
+    """Lu et al.'s D2 is h^2 D'' / 2 where its factor wants h^2 D'': with twice that it is third."""
+    published = [ode_error("dpmpp_3m", levels(n), curvature=1.0) for n in (300, 600)]
+    doubled = [ode_error("dpmpp_3m", levels(n), curvature=2.0) for n in (300, 600)]
+    assert math.log2(published[0] / published[1]) == pytest.approx(2, abs=0.1)
+    assert math.log2(doubled[0] / doubled[1]) == pytest.approx(3, abs=0.1)
+    assert doubled[1] < published[1] / 10
+
+
+@pytest.mark.parametrize("name", [*EXACT, *ADAPTIVE])
+def test_every_deterministic_sampler_follows_the_ode_of_a_mixture(name):
+    """The reference is SciPy's, of another family and to twelve digits."""
+    mixture, process = Mixture(), ve(0.02, 10.0)
+    start = torch.linspace(-15, 15, 7, dtype=torch.float64)
+    sigmas = levels(1000, "logsnr", process)
+
+    def slope(u, x):
+        x = torch.from_numpy(x)
+        return (x - mixture.denoise(x, torch.tensor(math.exp(u)))).numpy()
+
+    ends = (sigmas[0].log().item(), sigmas[-2].log().item())
+    exact = torch.from_numpy(solve_ivp(slope, ends, start, rtol=1e-11, atol=1e-12).y[:, -1])
+    if name in ADAPTIVE:  # it goes on to 0
+        ours = last(rk45(mixture.denoise, start[:, None], sigmas, no_noise, 1e-8, 1e-8))[:, 0]
+        assert torch.allclose(ours, mixture.denoise(exact, sigmas[-2]), rtol=0, atol=1e-6)
+    else:
+        ours = last(bound(name)(mixture.denoise, start, sigmas[:-1], no_noise))
+        assert torch.allclose(ours, exact, rtol=0, atol=0.06 if order_of(name) == 1 else 3e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name not in PREDICTED])
+def test_with_the_ideal_denoiser_of_a_few_points_every_sampler_ends_at_one_of_them(name):
+    random = torch.Generator().manual_seed(0)
+    points = torch.randn(5, 3, generator=random, dtype=torch.float64)
+    randn = lambda: torch.randn(60, 3, generator=random, dtype=torch.float64)  # noqa: E731
+    sigmas = levels(120, "karras", ve(0.01, 20.0))
+    ends = last(bound(name)(Points(points).denoise, 20 * randn(), sigmas, randn))
+    distance = torch.cdist(ends, points)
+    assert distance.min(1).values.max() < 0.02
+    assert len(distance.argmin(1).unique()) == 5
+
+
+CALLS = {"heun": lambda n: 2 * n - 1, "langevin": lambda n: 2 * n - 1}
+
+
+@pytest.mark.parametrize("name", STEPPING)
+def test_the_network_is_called_as_often_as_is_announced(name):
+    zero = torch.zeros(5, dtype=torch.float64)
+    for steps in (1, 2, 3, 15, 61):
+        count = counted(GAUSS.denoise)
+        states = list(bound(name)(count, zero + 1, levels(steps), lambda: zero))
+        assert len(states) == steps
+        expected = CALLS.get(name, lambda n: n)(steps)
+        assert count.calls == sampling.calls(bound(name), steps) == expected
+
+
+@pytest.mark.parametrize("name", [n for n in STEPPING if n != "lms"])
+def test_a_walk_ends_at_the_last_estimate_of_x0(name):
+    """LMS integrates its polynomial down to 0 instead, as published."""
+    x = torch.ones(5, dtype=torch.float64)
+    states = list(bound(name)(GAUSS.denoise, x, levels(9), lambda: torch.ones(5)))
+    state, denoised = states[-1]
+    assert torch.allclose(state, denoised, rtol=0, atol=1e-15)
+    assert not torch.allclose(*states[0])
+
+
+@pytest.mark.parametrize("name", [n for n in SAMPLERS if n not in PREDICTED])
+def test_no_gradient_is_kept_on_the_way(name):
+    x = torch.ones(1, 5, dtype=torch.float64, requires_grad=True)
+    assert not last(bound(name)(GAUSS.denoise, x, levels(3), lambda: torch.ones(5))).requires_grad
+
+
+@pytest.mark.parametrize("name", [n for n in SAMPLERS if n not in PREDICTED])
+def test_float32_states_stay_float32_and_levels_float64(name):
+    seen = set()
+
+    def denoise(x, sigma):
+        seen.add((x.dtype, sigma.dtype))
+        return x / 2
+
+    x = torch.ones(2, 1, 4, 4)
+    assert last(bound(name)(denoise, x, levels(6), lambda: torch.ones_like(x))).dtype == x.dtype
+    assert seen == {(torch.float32, torch.float64)}
+
+
+def test_churn_of_heun_never_asks_for_a_level_above_the_first():
+    asked = []
+
+    def denoise(x, sigma):
+        asked.append(sigma.item())
+        return GAUSS.denoise(x, sigma)
+
+    sigmas = levels(10)
+    list(bound("heun", churn=40.0)(denoise, GAUSS.state(sigmas[0]), sigmas, lambda: 0))
+    assert max(asked) == sigmas[0]
+    assert asked[2] > sigmas[1]  # churned
+
+
+def test_rk45_keeps_the_error_near_its_tolerance_and_pays_for_it_in_calls():
+    sigmas, calls, errors = levels(2, "logsnr"), [], []
+    for tolerance in (1e-3, 1e-5, 1e-7):
+        count = counted(GAUSS.denoise)
+        x = last(rk45(count, GAUSS.state(sigmas[0])[None], sigmas, no_noise, tolerance, tolerance))
+        exact = GAUSS.denoise(GAUSS.state(sigmas[-2]), sigmas[-2])
+        errors.append((x[0] - exact).abs().max().item())
+        calls.append(count.calls)
+    assert errors[0] < 1e-2
+    assert errors[1] < 1e-4
+    assert errors[2] < 1e-6
+    assert calls == sorted(calls)
+    assert calls[0] < 120
+    assert all(count % 6 == 1 for count in calls)  # first same as last: six a step
+
+
+def test_an_image_of_rk45_does_not_depend_on_the_others():
+    sigmas = levels(2, "logsnr")
+    easy, hard = GAUSS.state(sigmas[0], 0.01), GAUSS.state(sigmas[0], 30.0)
+    together = last(rk45(GAUSS.denoise, torch.stack([easy, hard]), sigmas, no_noise, 1e-4, 1e-4))
+    alone = last(rk45(GAUSS.denoise, easy[None], sigmas, no_noise, 1e-4, 1e-4))
+    assert torch.equal(together[:1], alone)
+
+
+def test_rk45_gives_up_on_an_estimate_that_jumps():
+    def jumps(x, sigma):
+        return torch.where((x * 1e6).floor() % 2 == 0, 1e6, -1e6).to(x.dtype)
+
+    with pytest.raises(DivergedError, match=r"rk45: no step is short enough at sigma = .*rtol"):
+        last(rk45(jumps, torch.ones(2, 5, dtype=torch.float64), levels(2), no_noise, 1e-6, 1e-6))
 
 
 @pytest.mark.parametrize(
-    "node", [n for n in NODES.values() if not n["eta"]], ids=lambda n: n["name"]
+    ("name", "change", "words"),
+    [
+        ("ddim", {"eta": -0.1}, r"eta must be in \[0, 1\], got -0.1"),
+        ("ddim", {"eta": 1.1}, r"eta must be in \[0, 1\], got 1.1"),
+        ("ddim", {"eta": math.nan}, r"eta must be in \[0, 1\]"),
+        ("dpmpp_2m_sde", {"eta": 2.0}, r"eta must be in \[0, 1\], got 2"),
+        ("heun", {"churn": -1.0}, "churn must be at least 0, got -1"),
+        ("langevin", {"corrections": 0}, "corrections must be at least 1 .*got 0"),
+        ("langevin", {"snr": 1.5}, r"snr in \(0, 1\), got 1 and 1.5"),
+        ("lms", {"order": 5}, r"order must be in \[1, 4\], got 5"),
+        ("deis", {"order": 0}, r"order must be in \[1, 4\], got 0"),
+        ("ipndm", {"order": 5}, r"order must be in \[1, 4\], got 5"),
+        ("unipc", {"order": 0}, r"order must be in \[1, 4\], got 0"),
+        ("rk45", {"rtol": 0.0}, "rtol and atol must be more than 0"),
+    ],
 )
-def test_halving_the_step_divides_the_error_as_the_yaml_says(node):
-    sampler, order = bound(node), node["meta"]["order"]
-    assert math.log2(ode_error(sampler, 128) / ode_error(sampler, 256)) == pytest.approx(
-        order, abs=0.15
-    )
+def test_options_that_cannot_be_are_refused_in_words(name, change, words):
+    with pytest.raises(ValueError, match=words):
+        list(bound(name, **change)(GAUSS.denoise, torch.ones(1, 5), levels(2), no_noise))
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.2, 0.5, 1.0])
-def test_for_every_eta_the_samples_have_the_datas_mean_and_std_in_the_limit(eta):
-    sampler = partial(ddim, eta=eta, noise=1.0)
-    errors = [abs(moments(sampler, steps)[1] - STD) for steps in (100, 200, 400)]
-    assert errors[2] < 0.01 * STD
-    assert errors[0] / errors[1] == pytest.approx(2, abs=0.3)
-    assert errors[1] / errors[2] == pytest.approx(2, abs=0.3)
-    mean, _ = moments(sampler, 400)
-    assert mean == pytest.approx(MEAN, abs=0.01)
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_yaml_says_how_many_steps_suit_it_and_its_order(name):
+    meta = SAMPLERS[name]["meta"]
+    assert meta.get("adaptive") or (meta["steps"] >= 1 and meta["order"] >= 1)
 
 
-def test_without_fresh_noise_ddpm_collapses_to_the_mean():
-    mean, std = moments(partial(ddim, eta=1.0, noise=0.0), 400)
-    assert mean == pytest.approx(MEAN, abs=0.02)
-    assert std < 0.05 * STD
-    assert moments(partial(ddim, eta=1.0, noise=1.0), 400)[1] > 0.95 * STD
+def test_multistep_samplers_begin_with_lower_orders_and_still_converge():
+    process = cosine(0.008, 0.001, 0.999)
+    for name in MULTISTEP:
+        ends = []
+        for steps in (200, 400):
+            sigmas = levels(steps, process=process)[:-1]
+            end = last(bound(name)(GAUSS.denoise, GAUSS.state(sigmas[0]), sigmas, no_noise))
+            ends.append((end - GAUSS.state(sigmas[-1])).norm().item())
+        assert ends[1] < ends[0] / 3.5, name
 
 
-def test_many_images_have_the_moments_that_were_computed():
-    sampler, n = partial(ddim, eta=1.0, noise=1.0), 20_000
-    random = torch.Generator().manual_seed(0)
-    draw = partial(torch.randn, n, generator=random, dtype=torch.float64)
-    sigmas = uniform(30, COSINE)
-    x = last(sampler(denoise, MEAN + math.hypot(STD, sigmas[0]) * draw(), sigmas, draw))
-    mean, std = moments(sampler, 30)
-    assert x.mean().item() == pytest.approx(mean, abs=4 * std / math.sqrt(n))
-    assert x.std().item() == pytest.approx(std, rel=4 / math.sqrt(2 * n))
+def test_weights_of_even_steps_are_those_of_adams_and_bashforth():
+    """LMS computes by quadrature on any grid what iPNDM has as fractions for even steps."""
+    sigmas = torch.linspace(10, 1, 40, dtype=torch.float64)
+    past = history(sigmas[:4])
+    for order in (1, 2, 3, 4):
+        walk = [GAUSS.denoise, GAUSS.state(sigmas[4]), sigmas[4:], no_noise, order, past]
+        by_quadrature = last(bound("lms", order=order)(*walk[:4], history=past))
+        assert np.allclose(last(ipndm(*walk)), by_quadrature, rtol=1e-12, atol=0)
 
 
-def textbook_ddpm(x, noises):
-    """Ho et al. (2020), algorithm 2, posterior of Eq. 6 and 7, in the paper's own variables.
-
-    `x` is x_T; `noises` one draw for each t = T .. 2. Written in NumPy, apart from all our rooms.
-    """
-    betas = np.linspace(1e-4, 0.02, 1000)
-    alphas = 1 - betas
-    kept = np.cumprod(alphas)
-    for t, z in zip(range(1000, 0, -1), [*noises, 0.0], strict=True):
-        beta, alpha_bar = betas[t - 1], kept[t - 1]
-        before = kept[t - 2] if t > 1 else 1.0
-        sigma = math.sqrt((1 - alpha_bar) / alpha_bar)
-        state = x / math.sqrt(alpha_bar)
-        x0 = (STD**2 * state + sigma**2 * MEAN) / (STD**2 + sigma**2)
-        mean = math.sqrt(before) * beta / (1 - alpha_bar) * x0
-        mean = mean + math.sqrt(alphas[t - 1]) * (1 - before) / (1 - alpha_bar) * x
-        x = mean + math.sqrt((1 - before) / (1 - alpha_bar) * beta) * z
-    return x
-
-
-def test_a_thousand_steps_of_ddpm_are_the_textbook_posterior():
-    random = np.random.default_rng(0)
-    x_T = random.standard_normal((8,))
-    noises = random.standard_normal((999, 8))
-    draws = iter(torch.from_numpy(noises))
-    sigmas = uniform(1000, TABLE)
-    start = torch.from_numpy(x_T) * (1 + sigmas[0] ** 2).sqrt()
-    node = yaml.safe_load((YAMLS[0].parent / "ddpm.yaml").read_text())
-    ours = last(bound(node)(denoise, start, sigmas, lambda: next(draws)))
-    assert next(draws, None) is None
-    assert ours.numpy() == pytest.approx(textbook_ddpm(x_T, noises), abs=2e-12)
-
-
-def test_the_network_is_called_exactly_as_often_as_there_are_steps(node):
-    for steps in (1, 2, 3, 15, 61):
-        count = counted(denoise)
-        x = torch.ones(3, dtype=torch.float64)
-        states = list(bound(node)(count, x, uniform(steps, COSINE), lambda: torch.zeros(3)))
-        assert count.calls == len(states) == steps
-
-
-def test_a_walk_ends_at_the_last_estimate_of_x0(node):
-    x = torch.ones(3, dtype=torch.float64)
-    states = list(bound(node)(denoise, x, uniform(9, COSINE), lambda: torch.ones(3)))
-    state, denoised = states[-1]
-    assert torch.equal(state, denoised)
-    assert not torch.equal(*states[0])
-
-
-def test_clipping_is_seen_by_the_next_step():
-    x = torch.full((1,), 900.0, dtype=torch.float64)
-    held = clipped(denoise, -1.0, 1.0)
-    for _, denoised in ddim(held, x, uniform(20, COSINE), no_noise, eta=0.0, noise=1.0):
-        assert denoised.abs().max() <= 1
-
-
-@pytest.mark.parametrize("eta", [-0.1, 1.1, math.nan])
-def test_an_eta_outside_zero_to_one_is_refused(eta):
-    with pytest.raises(ValueError, match=r"eta must be in \[0, 1\]"):
-        list(ddim(denoise, torch.ones(1), uniform(2, COSINE), no_noise, eta=eta, noise=1.0))
-
-
-def test_no_gradient_is_kept_on_the_way():
-    x = torch.ones(1, dtype=torch.float64, requires_grad=True)
-    assert not last(ddim(denoise, x, uniform(3, COSINE), no_noise, 0.0, 1.0)).requires_grad
-
-
-def test_a_yaml_says_how_many_steps_suit_it_its_grid_and_its_order(node):
-    meta = node["meta"]
-    assert meta["steps"] >= 1
-    assert meta["order"] >= 1
-    assert (YAMLS[0].parents[1] / "grid" / f"{meta['grid']}.yaml").exists()
+def test_a_constant_estimate_leaves_nothing_to_extrapolate():
+    target = torch.full((5,), 0.4, dtype=torch.float64)
+    sigmas = levels(7)
+    for name in EXACT:
+        x = last(bound(name)(lambda x, s: target, target + 3, sigmas, no_noise))
+        assert torch.allclose(x, target, rtol=0, atol=1e-14), name

@@ -4,24 +4,28 @@ from dataclasses import replace
 
 import pytest
 import torch
+from closed_forms import nodes
 from scipy import stats
 
+from diffuse import config
 from diffuse.data import ImageSpec
-from diffuse.denoiser import Denoiser, v
+from diffuse.denoiser import Denoiser
 from diffuse.errors import DivergedError
-from diffuse.sampling import Noise, draw, first_state, images
+from diffuse.objectives import v
+from diffuse.sampling import Noise, calls, draw, first_state, images
+from diffuse.weightings import uniform as unweighted
 
 SPEC = ImageSpec("noise", 1, 8, 8, 8, 8, "none", ("a", "b", "c"))
 
 
 @pytest.fixture
 def denoiser(make_net):
-    return Denoiser(make_net(init="torch", attention=[1]), v(), torch.float32).eval()
+    return Denoiser(make_net(init="torch", attention=[1]), v(), unweighted(), torch.float32).eval()
 
 
 def drawn(denoiser, plan, n, label=None, spec=SPEC):
     parts = list(images(denoiser, spec, plan, n, label))
-    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+    return torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts])
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 5, 8, 11])
@@ -39,7 +43,7 @@ def test_an_image_does_not_depend_on_its_neighbours_or_its_place(denoiser, make_
     many, _ = drawn(denoiser, plan, 12)
     for indices in ([7], [7, 2], [2, 7, 11, 0], [11, 3, 7]):
         labels = torch.tensor(indices) % 3
-        alone, _ = draw(denoiser, SPEC, plan, indices, labels)
+        alone = draw(denoiser, SPEC, plan, indices, labels).images
         assert torch.equal(alone, many[indices])
 
 
@@ -74,14 +78,14 @@ def test_the_network_always_sees_as_many_images_so_that_no_bit_depends_on_how_ma
 
 
 def test_calls_are_the_steps_whatever_the_batch(denoiser, make_plan):
-    calls = [calls for _, _, calls in images(denoiser, SPEC, make_plan(), 9)]
-    assert calls == [4, 4, 4]
+    batches = list(images(denoiser, SPEC, make_plan(calls=4), 9))
+    assert [batch.calls for batch in batches] == [4, 4, 4]
 
 
 def test_unlabelled_images_are_all_of_class_zero_which_nobody_hears(make_net, make_plan):
     net = make_net(init="torch", conditional=False, classes=0)
     spec = replace(SPEC, classes=())
-    some, labels = drawn(Denoiser(net, v(), torch.float32), make_plan(), 5, spec=spec)
+    some, labels = drawn(Denoiser(net, v(), unweighted(), torch.float32), make_plan(), 5, spec=spec)
     assert labels.tolist() == [0] * 5
     assert len(some) == 5
 
@@ -135,6 +139,53 @@ def test_padding_is_cut_off_again(make_plan):
     assert some.shape == (3, 1, 28, 20)
 
 
-def test_an_image_that_is_not_finite_stops_the_drawing(make_plan):
-    with pytest.raises(DivergedError, match="not finite after 4 steps"):
-        drawn(Constant(float("nan")), make_plan(clip=False), 2)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_a_state_that_explodes_stops_the_drawing_with_step_and_level(value, make_plan):
+    plan = make_plan(clip="none")
+    with pytest.raises(DivergedError, match=rf"after step 1, at sigma = {plan.sigmas[1]:.3g}"):
+        drawn(Constant(value), plan, 2)
+
+
+def test_a_late_explosion_is_traced_to_its_step(make_plan):
+    asked = []
+
+    class Late(Constant):
+        def forward(self, x, sigma, label=None):
+            asked.append(sigma)
+            return super().forward(x, sigma, label) * (float("nan") if len(asked) == 27 else 1)
+
+    plan = make_plan(clip="none", sigmas=torch.linspace(10, 0, 41, dtype=torch.float64))
+    with pytest.raises(DivergedError, match=r"\|x\| is nan after step 27, at sigma = 3.25"):
+        drawn(Late(0.0), plan, 2)
+    assert len(asked) <= 40
+
+
+def test_more_or_fewer_calls_than_planned_are_a_bug_that_is_reported(denoiser, make_plan):
+    with pytest.raises(RuntimeError, match="made 4 calls of the network, not 5"):
+        drawn(denoiser, make_plan(calls=5), 2)
+
+
+def test_only_the_calls_of_the_plan_are_made(denoiser, make_plan):
+    skipping = make_plan(made=(True, False, True, True), calls=3)
+    assert [batch.calls for batch in images(denoiser, SPEC, skipping, 4)] == [3]
+    every, some = drawn(denoiser, make_plan(), 4)[0], drawn(denoiser, skipping, 4)[0]
+    assert not torch.equal(every, some)
+
+
+@pytest.mark.parametrize(
+    ("clip", "least", "most"), [("range", 0, 255), ("0.5", 64, 191), ("dynamic", 0, 255)]
+)
+def test_estimates_are_held_where_the_plan_says(clip, least, most, make_plan):
+    class Wild(Constant):
+        def forward(self, x, sigma, label=None):
+            return 50 * x
+
+    seen, _ = drawn(Wild(0), make_plan(clip=clip), 8)
+    assert (int(seen.min()), int(seen.max())) == (least, most)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("ddim", 9), ("heun", 17)])
+def test_how_often_a_sampler_asks_is_counted_without_a_network(name, expected):
+    node = nodes("sampler")[name]
+    sampler = config.bind("sampler", node, "denoise", "x", "sigmas", "randn")
+    assert calls(sampler, 9) == expected

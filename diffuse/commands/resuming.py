@@ -12,8 +12,8 @@ log = logging.getLogger(__name__)
 
 # what a training is about; anything else may change when it is continued
 FIXED = (
-    "dataset", "model", "objective", "schedule", "noise_law", "optimizer", "range", "seed",
-    "train.batch", "train.shuffle", "train.label_dropout", "train.ema", "train.lr_schedule",
+    "dataset", "model", "objective", "weighting", "schedule", "noise_law", "optimizer", "range",
+    "seed", "train.batch", "train.shuffle", "train.label_dropout", "train.ema", "train.lr_schedule",
     "train.warmup", "train.clip_grad",
 )  # fmt: skip
 
@@ -41,6 +41,9 @@ def folder(cfg: DictConfig) -> Path | None:
 def continued(cfg: DictConfig, folder: Path) -> DictConfig:
     """This command's config, with the length and precision that the run began with."""
     saved = assembly.saved_config(folder)
+    for group in ("objective", "weighting"):
+        if saved[group].get("sigma_data"):  # measured then
+            assembly.measure(cfg, saved[group].sigma_data)
     different = _differences(cfg, saved)
     if different:
         raise ConfigError(

@@ -1,6 +1,8 @@
 """Draw images from a training run."""
 
+import hashlib
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +10,15 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from diffuse import assembly, config, hardware, plots, runs, schemas
+from diffuse import assembly, config, hardware, noise_level, planning, plots, runs, schemas
 from diffuse.assembly import Trained
+from diffuse.commands import twins
+from diffuse.commands.noise_level import find
 from diffuse.config import Job
 from diffuse.console import Meter, clock, print_json, print_table
 from diffuse.errors import ConfigError, nearest
 from diffuse.interrupts import Interrupts
-from diffuse.sampling import Plan, images
+from diffuse.sampling import Drawn, Plan, images
 from diffuse.trackers import Quiet
 
 log = logging.getLogger(__name__)
@@ -26,28 +30,29 @@ def main(cfg: DictConfig, job: Job) -> int:
     trained, plan = restore(cfg)
     label = class_number(cfg, trained)
     if cfg.dry_run:
-        planned = facts(cfg, trained, plan)
+        planned = facts(cfg, job, trained, plan)
         print_json(planned) if job.json else print_table("Plan (nothing is written)", planned)
         return 0
     folder, run = begin("sample", cfg, job, trained)
     tracker = Quiet(config.build("tracker", cfg.tracker))
     with run.logged(), run.watched(), Interrupts(at_once=True):
         tracker.start(folder, cfg.name, dict(run.facts))
-        drawn, labels, calls, seconds = draw(trained, plan, cfg.n, label)
-        grid = save_grid(folder, trained, drawn, labels)
+        result = draw(trained, plan, cfg.n, label)
+        grid = save_grid(folder, trained, result)
         tracker.image(0, "samples", grid)
-        rows = facts(cfg, trained, plan) | {
-            "calls": f"{calls} an image",
-            "speed": f"{cfg.n / seconds:.1f} images/s, {clock(seconds)}",
+        rows = facts(cfg, job, trained, plan) | {
+            "calls": f"{result.nfe:g} an image",
+            "speed": f"{cfg.n / result.seconds:.1f} images/s, {clock(result.seconds)}",
             "grid": str(grid),
         }
         if cfg.save:
-            rows["saved"] = str(save(folder, cfg.save, drawn, labels))
+            rows["saved"] = str(save(folder, cfg.save, result))
         run.finish(
-            "done", n=cfg.n, nfe=calls, images_per_second=round(cfg.n / seconds, 2),
-            sampler=how(cfg, plan, calls),
+            "done", n=cfg.n, nfe=result.nfe, images_per_second=result.speed,
+            sampler=how(cfg, job, plan, result), fingerprint=result.fingerprint,
             grid=rows["grid"], saved=rows.get("saved"),
         )  # fmt: skip
+        twins.warn(folder, Path(cfg.outputs))
         tracker.finish()
     if job.json:
         print_json(run.facts | {"folder": str(folder)})
@@ -58,7 +63,8 @@ def main(cfg: DictConfig, job: Job) -> int:
 
 def check(cfg: DictConfig) -> None:
     """Everything that can be wrong without looking at a run."""
-    assembly.sampler(cfg)
+    planning.chosen_steps(cfg, planning.sampler(cfg), most=None)
+    planning.made(cfg, 1)
     config.bind("grid", cfg.grid, "steps", "schedule")
     config.build("tracker", cfg.tracker)
     hardware.device(cfg.device)
@@ -67,11 +73,20 @@ def check(cfg: DictConfig) -> None:
 def restore(cfg: DictConfig) -> tuple[Trained, Plan]:
     """The run that `run=` names and how its images are drawn."""
     folder = runs.find(Path(cfg.outputs), cfg.run)
+    seer = find(Path(cfg.outputs), cfg.noise_level) if cfg.noise_level else None
     trained = assembly.restore(folder, cfg.checkpoint, cfg.weights, cfg)
     device = next(trained.denoiser.parameters()).device
     batch = assembly.sampling_batch(cfg.batch, device)
     mean, std = trained.state["moments"]
-    plan = assembly.plan(cfg, trained.schedule, trained.levels, trained.range, batch, (mean, std))
+    plan = planning.plan(
+        cfg, trained.schedule, trained.levels, trained.range, batch, (mean, std),
+        None if seer is None else noise_level.load(seer, device),
+    )  # fmt: skip
+    if plan.level_of is not None:
+        try:
+            plan.level_of.check(trained.spec, trained.range, plan.sigmas)
+        except ValueError as error:
+            raise ConfigError(f"noise_level: {error}") from error
     return trained, plan
 
 
@@ -101,18 +116,22 @@ def weights(cfg: DictConfig, trained: Trained) -> dict[str, object]:
     }
 
 
-def how(cfg: DictConfig, plan: Plan, calls: int) -> dict[str, object]:
+def how(cfg: DictConfig, job: Job, plan: Plan, result: "Result") -> dict[str, object]:
     """How images were drawn, as it stands in a record."""
     return {
+        "choice": job.choices["sampler"],
         "name": cfg.sampler.name,
+        "same_as": (cfg.sampler.get("meta") or {}).get("same_as"),
         "options": {k: v for k, v in cfg.sampler.items() if k not in ("name", "meta")},
-        "grid": dict(cfg.grid),
-        "steps": len(plan.sigmas) - 1,
-        "nfe": calls,
+        "grid": dict(cfg.grid) if plan.calls else None,
+        "steps": len(plan.sigmas) - 1 if plan.calls else None,
+        "reuse": dict(cfg.reuse),
+        "nfe": result.nfe,
         "start": plan.start,
-        "clip": "range" if plan.clip else "none",
+        "clip": plan.clip,
         "batch": plan.batch,
         "label": cfg.label,
+        "noise_level": plan.level_of.record() if plan.level_of else None,
     }
 
 
@@ -130,54 +149,71 @@ def class_number(cfg: DictConfig, trained: Trained) -> int | None:
     raise ConfigError(f"label: no class {cfg.label!r}; {nearest(str(cfg.label), names)}")
 
 
-def facts(cfg: DictConfig, trained: Trained, plan: Plan) -> dict[str, str]:
-    steps = len(plan.sigmas) - 1
+def facts(cfg: DictConfig, job: Job, trained: Trained, plan: Plan) -> dict[str, str]:
+    steps = f"{len(plan.sigmas) - 1} steps, grid {cfg.grid.name}" if plan.calls else "its own steps"
+    seen = f", seen by {plan.level_of.folder}" if plan.level_of else ""
     return {
         "run": f"{trained.folder}, step {trained.state['step']:,}, {cfg.weights} weights",
         "images": f"{cfg.n}, seed {plan.seed}" + (f", class {cfg.label}" if cfg.label else ""),
-        "sampler": f"{cfg.sampler.name}, {steps} steps, grid {cfg.grid.name}, start {plan.start}",
-        "levels": f"sigma from {plan.sigmas[0]:.3g} to {plan.sigmas[-2]:.3g}, then 0",
+        "sampler": f"{job.choices['sampler']}, {steps}, start {plan.start}",
+        "levels": f"sigma from {plan.sigmas[0]:.3g} to {plan.sigmas[-2]:.3g}, then 0{seen}",
     }
 
 
-def draw(
-    trained: Trained, plan: Plan, n: int, label: int | None
-) -> tuple[Tensor, Tensor, int, float]:
-    """n images [n c h w] with their labels, the calls per image, and the seconds it took."""
-    drawn, labels, calls = [], [], set()
+@dataclass(frozen=True)
+class Result:
+    """What was drawn, and at what price."""
+
+    images: Tensor  # uint8 [n c h w]
+    labels: Tensor  # [n]
+    nfe: float  # calls of the network an image took; a mean where each takes its own
+    seconds: float
+    fingerprint: str  # of the first images before rounding: equal only if they were drawn alike
+
+    @property
+    def speed(self) -> float:
+        """Images a second."""
+        return round(len(self.images) / self.seconds, 2)
+
+
+def draw(trained: Trained, plan: Plan, n: int, label: int | None) -> Result:
+    """n images, with a line on the console now and then."""
+    batches: list[Drawn] = []
     with Meter("sample", n) as meter:
-        for batch, of_class, nfe in images(trained.denoiser, trained.spec, plan, n, label):
-            drawn.append(batch)
-            labels.append(of_class)
-            calls.add(nfe)
-            done = sum(map(len, drawn))
+        for batch in images(trained.denoiser, trained.spec, plan, n, label):
+            batches.append(batch)
+            done = sum(len(b.images) for b in batches)
             if meter.due() or done == n:
                 log.debug(meter.show(done))
         seconds = meter.seconds
-    if len(calls) != 1:
-        raise RuntimeError(f"batches differ in calls of the network: {sorted(calls)}")
-    return torch.cat(drawn), torch.cat(labels), calls.pop(), seconds
+    return Result(
+        torch.cat([b.images for b in batches]),
+        torch.cat([b.labels for b in batches]),
+        sum(b.calls * len(b.images) for b in batches) / n,
+        seconds,
+        hashlib.sha256(batches[0].state[:4].numpy().tobytes()).hexdigest(),
+    )
 
 
-def save_grid(folder: Path, trained: Trained, drawn: Tensor, labels: Tensor) -> Path:
+def save_grid(folder: Path, trained: Trained, result: Result) -> Path:
     """samples.png: up to 100 images, a class a row if the model knows classes."""
-    first, of_class = drawn[:100], labels[:100]
+    first, of_class = result.images[:100], result.labels[:100]
     grid = plots.by_class(first, of_class) if trained.conditional else plots.grid(first)
     return plots.save(grid, folder / "samples.png")
 
 
-def save(folder: Path, form: str, drawn: Tensor, labels: Tensor) -> Path:
+def save(folder: Path, form: str, result: Result) -> Path:
     """Every image: PNG files, or one uint8 array N x H x W [x C] (.npz with the labels)."""
     if form == "png":
         target = folder / "images"
-        for k, image in enumerate(drawn):
+        for k, image in enumerate(result.images):
             plots.save(plots.picture(image), target / f"{k:06d}.png")
         return target
-    array = drawn.permute(0, 2, 3, 1).numpy()
+    array = result.images.permute(0, 2, 3, 1).numpy()
     array = array[..., 0] if array.shape[-1] == 1 else array
     target = folder / f"images.{form}"
     if form == "npy":
         np.save(target, array)
     else:
-        np.savez_compressed(target, images=array, labels=labels.numpy())
+        np.savez_compressed(target, images=array, labels=result.labels.numpy())
     return target

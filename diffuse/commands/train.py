@@ -1,5 +1,6 @@
 """Train a diffusion model."""
 
+import copy
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import assembly, checkpoints, config, hardware, runs, schemas
+from diffuse import assembly, checkpoints, config, hardware, planning, runs, schemas
 from diffuse.checkups import Checkup
 from diffuse.commands import resuming
 from diffuse.config import Job
@@ -72,7 +73,9 @@ def main(cfg: DictConfig, job: Job) -> int:
 def _check(cfg: DictConfig) -> None:
     """Everything that can be wrong without looking at runs or data."""
     schedule, _ = assembly.process(cfg)
-    config.build("objective", cfg.objective)
+    measured = copy.deepcopy(cfg)  # the data's deviation is not known yet
+    assembly.measure(measured, 1.0)
+    assembly.asked(measured)
     config.bind("optimizer", cfg.optimizer)
     config.bind("model", cfg.model, "channels", "size", "classes")
     side = 64 * int(cfg.model.get("patch", 1))  # fits; the real one comes with the data
@@ -81,7 +84,7 @@ def _check(cfg: DictConfig) -> None:
     config.bind("encoder", cfg.encoder, "spec")
     check_dataset(cfg.dataset)
     config.build("tracker", cfg.tracker)
-    assembly.plan(cfg, schedule, schedule.range, (cfg.range[0], cfg.range[1]), 1, (0.0, 0.0))
+    planning.plan(cfg, schedule, schedule.range, (cfg.range[0], cfg.range[1]), 1, (0.0, 0.0))
     hardware.device(cfg.device)
 
 
@@ -94,6 +97,9 @@ def _prepare(cfg: DictConfig, folder: Path | None) -> Work:
     data = open_dataset(cfg.dataset, "train").to(device)
     test = open_dataset(cfg.dataset, "test").to(device)
     schedule, law = assembly.process(cfg)
+    pixels = (cfg.range[0], cfg.range[1])
+    mean, std = moments(data.images, pixels)
+    assembly.measure(cfg, std)
     denoiser = assembly.denoiser(cfg, data.spec, device)
     optimizer = assembly.optimizer(cfg, denoiser.net)
     peaks = [group["lr"] for group in optimizer.param_groups]
@@ -105,9 +111,8 @@ def _prepare(cfg: DictConfig, folder: Path | None) -> Work:
     recipe = _recipe(cfg, training, data, law)
     for unit in schemas.LENGTHS:
         cfg.train[unit] = recipe.steps if unit == "steps" else None
-    pixels = (cfg.range[0], cfg.range[1])
     batch = assembly.sampling_batch(None, device)
-    plan = assembly.plan(cfg, schedule, schedule.range, pixels, batch, moments(data.images, pixels))
+    plan = planning.plan(cfg, schedule, schedule.range, pixels, batch, (mean, std))
     return Work(cfg, data, test, law, plan, schedule.range, training, recipe, peaks, device, window)
 
 

@@ -1,0 +1,127 @@
+"""From a config to a plan: how images are drawn, and in how many calls of the network."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from omegaconf import DictConfig
+
+from diffuse import config, grids, sampling
+from diffuse.errors import ConfigError
+from diffuse.noise_level import Predictor
+from diffuse.samplers import Sampler
+from diffuse.sampling import Plan
+from diffuse.schedules import Schedule
+
+
+def sampler(cfg: DictConfig) -> Sampler:
+    """The sampler with its options; a walk over no levels shows a bad one: ConfigError."""
+    needed = _needed(cfg)
+    bound = config.bind("sampler", cfg.sampler, "denoise", "x", "sigmas", "randn", *needed)
+    if needed:  # until a plan brings the real one: no walk survives this level, but calls count
+        bound = partial(bound, level_of=lambda y: torch.full((len(y),), torch.nan).double())
+    nowhere = torch.zeros(1, dtype=torch.float64)
+    try:
+        next(bound(lambda x, sigma: x, nowhere, nowhere, lambda: nowhere), None)
+    except ValueError as error:
+        raise ConfigError(f"sampler: {error}") from error
+    return bound
+
+
+def _needed(cfg: DictConfig) -> tuple[str, ...]:
+    """What a sampler takes besides; `noise_level=` has to name a run where it takes levels."""
+    name, given = cfg.sampler.name, cfg.get("noise_level")
+    needs = (cfg.sampler.get("meta") or {}).get("needs") == "noise_level"
+    if given and not needs:
+        raise ConfigError(f"noise_level={given}: {name} takes none; use sampler=ddim_predicted")
+    if needs and not given:
+        raise ConfigError(
+            f"sampler: {name} takes the levels from a run of `diffuse noise_level`: name it by "
+            "noise_level=, in diffuse sample and diffuse eval"
+        )
+    if needs and cfg.reuse.name != "none":
+        raise ConfigError(f"reuse: {name} gives each image a level of its own; use reuse=none")
+    return ("level_of",) if needs else ()
+
+
+def chosen_steps(cfg: DictConfig, sampler: Sampler, most: int | None) -> int | None:
+    """`steps=`, or the steps that take `nfe=` calls, or what suits the sampler; None = it decides.
+
+    `most` are the levels of the schedule's table, where it has one.
+    """
+    meta, name = cfg.sampler.get("meta") or {}, cfg.sampler.name
+    given = [f"{key}={cfg[key]}" for key in ("steps", "nfe") if cfg[key] is not None]
+    if meta.get("adaptive"):
+        if given or cfg.reuse.name != "none":
+            raise ConfigError(
+                f"{given[0] if given else 'reuse'}: {name} chooses its own steps; "
+                "set sampler.rtol= and sampler.atol= instead"
+            )
+        return None
+    if len(given) == 2:
+        raise ConfigError(f"{' and '.join(given)}: say one of them")
+    if cfg.steps is not None:
+        return cfg.steps
+    if cfg.nfe is not None:
+        return _steps_of(
+            cfg.nfe, name, lambda steps: sum(made(cfg, sampling.calls(sampler, steps)))
+        )
+    suited = meta.get("steps")
+    if suited is None:
+        raise ConfigError("sampler: its yaml has no meta.steps; say steps=")
+    return suited if most is None else min(suited, most)
+
+
+def _steps_of(nfe: int, name: str, calls: Callable[[int], int]) -> int:
+    """The steps that make exactly so many calls, by bisection: more steps never make fewer."""
+    low, high = 0, 1
+    while calls(high) < nfe:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if calls(middle) < nfe else (low, middle)
+    if (reached := calls(high)) != nfe:
+        below = f"{calls(low)} with steps={low} and " if low else ""
+        raise ConfigError(
+            f"nfe={nfe}: {name} makes {below}{reached} with steps={high}; use one of these"
+        )
+    return high
+
+
+def made(cfg: DictConfig, calls: int) -> list[bool]:
+    """Which of a sampler's calls are made."""
+    return config.build("reuse", cfg.reuse, calls=calls)
+
+
+def plan(
+    cfg: DictConfig,  # has sampler, grid, reuse, steps, nfe, clip, start and seed
+    schedule: Schedule,
+    trained: tuple[float, float],  # the range of levels the network knows
+    pixels: tuple[float, float],
+    batch: int,
+    moments: tuple[float, float],
+    level_of: Predictor | None = None,
+) -> Plan:
+    """How images are drawn; a grid or sampler that does not fit the schedule is a ConfigError."""
+    walk = sampler(cfg)
+    table = None if schedule.table is None else len(schedule.table)
+    steps = chosen_steps(cfg, walk, table)
+    if steps is None:  # only the ends of the levels count
+        sigmas, kept = torch.tensor([*reversed(trained), 0.0], dtype=torch.float64), None
+    else:
+        levels = config.build("grid", cfg.grid, steps=steps, schedule=schedule)
+        sigmas = grids.clipped(levels, *trained)
+        kept = made(cfg, sampling.calls(walk, steps))
+    return Plan(
+        sampler=walk,
+        sigmas=sigmas,
+        range=pixels,
+        clip="range" if cfg.clip == "auto" else cfg.clip,
+        start=cfg.start,
+        seed=cfg.seed,
+        batch=batch,
+        moments=moments,
+        made=None if kept is None or all(kept) else tuple(kept),
+        calls=None if kept is None else sum(kept),
+        level_of=level_of,
+    )

@@ -1,0 +1,161 @@
+"""Samplers, grids, wrappers and objectives by their words on the command line."""
+
+import json
+
+import pytest
+import yaml
+from closed_forms import CONF, nodes
+
+STEPPING = [n for n, node in nodes("sampler").items() if node["meta"].get("steps")]
+PREDICTED = [n for n, node in nodes("sampler").items() if node["meta"].get("needs")]
+
+
+def facts(trained, verb="sample", number=1):
+    return json.loads((trained.parents[2] / f"{verb}/tiny/v{number:03d}/run.json").read_text())
+
+
+@pytest.mark.parametrize("name", [name for name in STEPPING if name not in PREDICTED])
+def test_every_sampler_draws_in_the_calls_that_are_asked_for_on_the_grid_of_its_yaml(
+    name, trained, diffuse
+):
+    drawn = diffuse.json(f"sample n=3 nfe=5 sampler={name} device=cpu")
+    assert drawn["nfe"] == drawn["sampler"]["nfe"] == 5
+    chosen = yaml.safe_load((CONF / f"sampler/{name}.yaml").read_text()).get("defaults")
+    grid = chosen[0]["override /grid@_global_.grid"] if chosen else "uniform"
+    assert drawn["sampler"]["grid"]["name"] == grid
+    assert drawn["sampler"]["choice"] == name
+
+
+def test_a_typed_grid_beats_the_one_of_the_sampler(trained, diffuse):
+    drawn = diffuse.json("sample n=1 steps=3 sampler=heun grid=logsnr")
+    assert drawn["sampler"]["grid"]["name"] == "logsnr"
+    assert drawn["nfe"] == 5
+
+
+def test_an_experiments_sampler_brings_its_grid_and_an_experiments_grid_beats_it(
+    trained, diffuse, tmp_path
+):
+    folder = tmp_path / "mine/experiment"
+    folder.mkdir(parents=True)
+    head = "# @package _global_\ndefaults:\n  - override /sampler: heun\n"
+    (folder / "one.yaml").write_text(head)
+    (folder / "two.yaml").write_text(head + "  - override /grid: quadratic\n")
+    for name, grid in (("one", "karras"), ("two", "quadratic")):
+        assert diffuse(f"train --cfg job --config-dir mine experiment={name}") == 0
+        assert yaml.safe_load(diffuse.out)["grid"]["name"] == grid
+
+
+def test_an_adaptive_sampler_reports_the_calls_it_took(trained, diffuse):
+    drawn = diffuse.json("sample n=3 sampler=rk45 device=cpu")
+    assert drawn["nfe"] % 6 == 1
+    assert drawn["nfe"] > 6
+    assert (drawn["sampler"]["steps"], drawn["sampler"]["grid"]) == (None, None)
+    loose = diffuse.json("sample n=3 sampler=rk45 sampler.rtol=0.1 sampler.atol=0.1 device=cpu")
+    assert loose["nfe"] < drawn["nfe"]
+
+
+@pytest.mark.parametrize(("reuse", "calls"), [("skip", 367), ("decreasing", 296)])
+def test_the_lessons_skip_sampling_makes_their_calls(reuse, calls, trained, diffuse):
+    drawn = diffuse.json(f"sample n=1 sampler=ddpm reuse={reuse} batch=1 device=cpu")
+    assert drawn["nfe"] == calls
+    assert drawn["sampler"]["reuse"]["name"] == reuse
+
+
+def test_fewer_calls_may_be_asked_for_with_reuse(trained, diffuse):
+    drawn = diffuse.json("sample n=1 nfe=20 reuse=skip reuse.last=2 batch=1 device=cpu")
+    assert drawn["nfe"] == 20
+    assert drawn["sampler"]["steps"] > 50
+
+
+@pytest.mark.parametrize("clip", ["none", "range", "dynamic", "0.4"])
+def test_every_way_to_hold_estimates_is_recorded(clip, trained, diffuse):
+    drawn = diffuse.json(f"sample n=2 steps=3 clip={clip} device=cpu")
+    assert drawn["sampler"]["clip"] == clip
+
+
+BAD = {
+    "sampler=heun nfe=10": "nfe=10: heun makes 9 with steps=5 and 11 with steps=6; use one",
+    "sampler=heun nfe=2": "nfe=2: heun makes 1 with steps=1 and 3 with steps=2; use one of these",
+    "sampler=rk45 steps=5": "steps=5: rk45 chooses its own steps; set sampler.rtol=",
+    "sampler=rk45 nfe=50": "nfe=50: rk45 chooses its own steps",
+    "sampler=rk45 reuse=skip": "reuse: rk45 chooses its own steps",
+    "sampler=hen": "sampler: unknown choice 'hen'; did you mean 'heun'? choices: ddim,",
+    "sampler=ddim sampler.eta=1.5": "eta must be in [0, 1], got 1.5",
+    "steps=3 nfe=4": "steps=3 and nfe=4: say one of them",
+    "nfe=0": "nfe must be at least 1",
+    "clip=rang": "clip: unknown choice 'rang'; did you mean 'range'?",
+    "clip=-1": "clip must be more than 0, got -1",
+    "reuse=skip reuse.every=0": "reuse: every must be at least 1",
+    "grid.rho=5": "unknown key 'grid.rho'; this grid has none, karras would",
+    "grid=karras grid.rho=0": "grid: rho must be more than 0",
+    "grid.spacing=traling": "grid: spacing must be one of trailing, leading, linspace",
+    "sampler=lms sampler.order=7": "sampler: order must be in [1, 4], got 7",
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_an_impossible_combination_says_what_to_use_instead(line, trained, diffuse):
+    before = sorted(trained.parents[2].rglob("*"))
+    assert BAD[line] in diffuse.error(f"sample n=1 {line}")
+    assert sorted(trained.parents[2].rglob("*")) == before
+
+
+def test_more_steps_than_a_table_has_are_refused(diffuse):
+    assert diffuse.train("train.steps=2 schedule=linear schedule.T=20") == 0
+    assert "at most T = 20" in diffuse.error("sample n=1 steps=21")
+    assert "at most T = 20" in diffuse.error("sample n=1 nfe=21")
+    assert diffuse.json("sample n=1 sampler=ddpm")["nfe"] == 20  # all that there are
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "objective=x0 weighting=snr schedule=sigmoid noise_law=triangular",
+        "objective=flow schedule=flow noise_law=logit_normal weighting=min_snr sampler=heun",
+        "objective=eps schedule=scaled_linear weighting=p2 sampler=dpmpp_2m",
+        "objective=v schedule=cosine_table schedule.zero_snr=true grid=karras",
+        "objective=edm schedule=ve noise_law=lognormal sampler=ipndm start=moments",
+    ],
+)
+def test_the_whole_space_trains_draws_and_is_evaluated(line, diffuse):
+    assert diffuse.train(f"train.steps=2 {line}") == 0, diffuse.err
+    record = diffuse.json("eval n=8 steps=3 device=cpu kid_subsets=2 kid_subset_size=4")
+    assert record["fid"]["value"] > 0
+
+
+def test_what_is_measured_of_the_data_is_kept_and_a_resumed_run_keeps_to_it(diffuse, tmp_path):
+    words = "objective=edm weighting=edm schedule=ve noise_law=lognormal"
+    assert diffuse.train(f"train.steps=2 {words}") == 0, diffuse.err
+    saved = yaml.safe_load((tmp_path / "outputs/train/tiny/v001/config.yaml").read_text())
+    deviation = saved["objective"]["sigma_data"]
+    assert deviation == saved["weighting"]["sigma_data"]
+    assert diffuse("plot data dataset=digits dataset.subset=64 dry_run=true --json") == 0
+    assert deviation == pytest.approx(json.loads(diffuse.out)["std"], abs=1e-4)
+    assert diffuse.train(f"train.steps=4 resume=must {words}") == 0, diffuse.err
+    other = f"train.steps=6 resume=must {words} objective.sigma_data=0.1"
+    assert diffuse(f"train {other} name=tiny") == 2
+    assert "no fresh" not in diffuse.err
+
+
+def test_eps_is_refused_where_the_last_level_has_no_signal(diffuse, tmp_path):
+    line = "train objective=eps schedule=linear schedule.zero_snr=true"
+    assert "use objective=v or x0" in diffuse.error(line)
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_two_samplers_with_the_very_same_images_are_named(trained, diffuse):
+    assert diffuse("sample n=4 steps=5 sampler=dpmpp_2m device=cpu") == 0
+    assert "bit-identical" not in diffuse.err
+    assert diffuse("sample n=4 steps=5 sampler=dpmpp_2m_sde sampler.eta=0 device=cpu") == 0
+    assert "dpmpp_2m_sde and dpmpp_2m drew bit-identical images" in diffuse.err
+    assert "outputs/sample/tiny/v001" in diffuse.err
+
+
+def test_aliases_that_say_so_and_repetitions_are_not(trained, diffuse):
+    assert diffuse("sample n=4 steps=5 grid=karras device=cpu") == 0
+    assert diffuse("sample n=4 steps=5 sampler=euler device=cpu") == 0
+    assert facts(trained)["fingerprint"] == facts(trained, number=2)["fingerprint"]
+    assert "bit-identical" not in diffuse.err
+    assert diffuse("sample n=4 steps=1 sampler=heun device=cpu") == 0
+    assert diffuse("sample n=4 steps=1 sampler=dpmpp_2m device=cpu") == 0  # one step: all agree
+    assert "bit-identical" not in diffuse.err
