@@ -65,7 +65,7 @@ def parse(verb: str, argv: list[str]) -> Arguments:
     while words:
         word = words.pop(0)
         if word.startswith("-") and word != "-":
-            _take_flag(word, words, arguments.flags)
+            _take_flag(word, words, arguments.flags, verb)
         elif verb == "plot" and "=" not in word and arguments.value("what") is None:
             arguments.typed.append(f"what={word}")
         else:
@@ -83,11 +83,16 @@ def parse(verb: str, argv: list[str]) -> Arguments:
     return arguments
 
 
-def _take_flag(word: str, words: list[str], flags: dict[str, str]) -> None:
+def _take_flag(word: str, words: list[str], flags: dict[str, str], verb: str) -> None:
     flag, equals, value = word.partition("=")
     if flag not in FLAGS:
+        key = flag.lstrip("-")
         if SECRET.search(flag):
-            raise ConfigError(_no_secrets(flag.lstrip("-")))
+            raise ConfigError(_no_secrets(key))
+        page = usage.root(verb)
+        if key in (*page.keys, *page.groups):
+            value = value or (words or ["..."])[0]
+            raise ConfigError(f"unknown flag {flag!r}; did you mean {key}={value}, no dashes?")
         raise ConfigError(
             f"unknown flag {flag!r}; {nearest(flag, [f for f in FLAGS if '--' in f])}"
         )

@@ -139,6 +139,7 @@ def front_page() -> str:
             "  diffuse eval                          FID and KID of it, beside real images",
             "",
             "`diffuse <command> --help` lists the keys of a command, with their defaults.",
+            "Exit codes: 0 done, 1 failed, 2 config, 3 data, 4 diverged, 5 no space.",
         ]
     )
 

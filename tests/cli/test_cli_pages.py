@@ -78,8 +78,9 @@ def test_every_example_on_a_page_composes(verb, monkeypatch, tmp_path):
         ("diffuse tr", ["train"]),
         ("diffuse completion ", ["bash"]),
         ("diffuse train sche", ["schedule="]),
-        ("diffuse train schedule=", ["schedule=cosine", "schedule=linear"]),
+        ("diffuse train schedule=cos", ["schedule=cosine", "schedule=cosine_table"]),
         ("diffuse train seed=1 schedule=li", ["schedule=linear"]),
+        ("diffuse sample clip=d", ["clip=dynamic"]),
         ("diffuse train schedule=linear schedule.betama", ["schedule.betamax="]),
         ("diffuse train schedule=cosine schedule.betama", []),
         ("diffuse train train.epo", ["train.epochs="]),
@@ -95,6 +96,15 @@ def test_tab_completes_commands_keys_groups_and_choices(line, expected):
     assert completion.words(line) == expected
 
 
+def test_tab_completes_the_runs_there_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for run in ("outputs/train/one/v001", "outputs/train/one/v002", "else/train/two/v001"):
+        (tmp_path / run).mkdir(parents=True)
+    assert completion.words("diffuse sample run=") == ["run=one", "run=one/v001", "run=one/v002"]
+    assert completion.words("diffuse eval run=one/v001") == ["run=one/v001"]
+    assert completion.words("diffuse eval outputs=else run=t") == ["run=two", "run=two/v001"]
+
+
 def test_tab_offers_what_is_for_typing_and_nothing_internal():
     offered = completion.words("diffuse train ")
     assert {"schedule=", "seed=", "train.", "debug=", "experiment="} <= set(offered)
@@ -107,11 +117,11 @@ def test_the_printed_script_completes_in_a_real_bash(breaks, tmp_path):
     program = tmp_path / "diffuse"
     program.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m diffuse "$@"\n')
     program.chmod(0o755)
-    line = "diffuse train schedule=co"
+    line = "diffuse train schedule=lin"
     script = f"""
         PATH="{tmp_path}:$PATH"; eval "$(diffuse completion bash)"
         COMP_WORDBREAKS={shlex.quote(breaks)}; COMP_LINE='{line}'; COMP_POINT={len(line)}
         _diffuse diffuse; echo "${{COMPREPLY[@]}}"; complete -p diffuse"""
     answer = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
-    expected = "cosine" if "=" in breaks else "schedule=cosine"
+    expected = "linear" if "=" in breaks else "schedule=linear"
     assert answer.stdout.splitlines() == [expected, "complete -o default -F _diffuse diffuse"]
