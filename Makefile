@@ -43,6 +43,7 @@ smoke: setup ## train, sample and evaluate in seconds, on real Fashion-MNIST
 
 bench: setup-dev ## speed and quality against diffusers, metrics against torchmetrics
 	$(BIN)/python scripts/bench_train.py
+	$(BIN)/python scripts/bench_samplers.py
 	$(BIN)/python scripts/bench_metrics.py
 	$(BIN)/python scripts/bench_quality.py
 

@@ -98,13 +98,15 @@ def _walk(
         yield x, denoised
 
 
+PLACES, WEIGHTS = np.polynomial.legendre.leggauss(16)  # Gauss and Legendre's, on [-1, 1]
+
+
 def _integrals(
     nodes: list[float], start: float, end: float, density: Callable[[np.ndarray], np.ndarray]
 ) -> list[float]:
-    """Of each Lagrange polynomial through the nodes times a density, by Gauss and Legendre."""
-    places, weights = np.polynomial.legendre.leggauss(16)
-    u = (start + end) / 2 + (end - start) / 2 * places
-    scale = (end - start) / 2 * weights * density(u)
+    """Of each Lagrange polynomial through the nodes times a density, by quadrature."""
+    u = (start + end) / 2 + (end - start) / 2 * PLACES
+    scale = (end - start) / 2 * WEIGHTS * density(u)
     return [
         float((scale * np.prod([(u - b) / (a - b) for b in nodes if b != a], axis=0)).sum())
         for a in nodes
