@@ -125,6 +125,29 @@ def test_an_unconditional_network_does_not_listen_to_labels(make_net):
     assert torch.equal(answers(net, None), answers(net, torch.full((4,), 2)))
 
 
+@pytest.mark.parametrize("conditional", [True, False])
+def test_a_network_without_noise_level_does_not_listen_to_it(conditional, make_net):
+    x, c_noise, label = noisy()
+    net = make_net(noise_level=False, conditional=conditional, init="torch").eval()
+    out = net(x, c_noise, label)
+    assert torch.equal(net(x, c_noise + 1, label), out)
+    assert torch.equal(net(x, c_noise * torch.nan, label), out)
+    assert torch.equal(net(x, c_noise, None), out) != conditional
+    assert not torch.equal(make_net(init="torch").eval()(x, c_noise + 1, label), out)
+    out.square().mean().backward()
+    assert all(w.grad is not None and w.grad.any() for w in net.parameters())
+
+
+def test_a_network_without_noise_level_has_no_weights_for_it(make_net):
+    def weights(noise_level, conditional):
+        net = make_net(noise_level=noise_level, conditional=conditional)
+        return {name for name, _ in net.named_parameters()}
+
+    assert {n.partition(".")[0] for n in weights(True, True) - weights(False, True)} == {"embed"}
+    assert not [n for n in weights(False, False) if "emb" in n]
+    assert weights(True, True) - {"label.weight"} == weights(True, False)
+
+
 def test_images_do_not_see_each_other(make_net):
     net = make_net(init="torch", attention=[0, 1], middle="attention").eval()
     x, c_noise, label = noisy()

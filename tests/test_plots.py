@@ -1,11 +1,14 @@
 """Pictures, pixel by pixel."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from diffuse import plots
+from diffuse.plots.dataset import dataset
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -56,10 +59,29 @@ def test_a_png_keeps_every_pixel_and_appears_whole(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["x.png"]
 
 
-def test_a_data_set_without_classes_has_a_sheet_too(images, tmp_path):
-    from dataclasses import replace
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("n", [1, 7, 1000])
+def test_an_animation_has_every_frame_even_if_nothing_moves(n, channels, tmp_path):
+    still = plots.picture(torch.full((channels, 8, 128), 77, dtype=torch.uint8))
+    path = plots.animation((still for _ in range(n)), n, tmp_path / "x.gif")
+    gif = Image.open(path)
+    assert gif.n_frames == n
+    filled = []
+    for k in {0, n // 2, n - 1}:
+        gif.seek(k)
+        frame = np.asarray(gif.convert("L")).astype(float)
+        assert frame[:8] == pytest.approx(77, abs=1)
+        filled.append(((frame[-1] - plots.EMPTY) / (255 - plots.EMPTY)).mean())
+    assert filled == pytest.approx([(k + 1) / n for k in {0, n // 2, n - 1}], abs=0.01)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.gif"]
 
-    spec = replace(images.spec, classes=())
-    for some in (images, replace(images, spec=spec)):
-        path = plots.dataset(some, (-1, 1), n=9, seed=0, path=tmp_path / "data.png")
-        Image.open(path).verify()
+
+def test_a_data_set_has_a_sheet_with_classes_and_without(images, tmp_path):
+    plain = replace(images, spec=replace(images.spec, classes=()))
+    for some in (images, plain):
+        png, svg = dataset(some, (-1, 1), n=9, seed=0, path=tmp_path / "data")
+        assert np.asarray(Image.open(png)).std() > 20
+        words = svg.read_text()
+        assert "noise: 32 images 1x8x8" in words
+        # 32 images of three classes: 11, 11 and 10
+        assert words.count(">11<") == (2 if some is images else 0)

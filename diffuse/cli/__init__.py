@@ -65,10 +65,11 @@ def _hydra_verb(verb: str, rest: list[str]) -> int:
 
     parsed = arguments.parse(verb, rest)
     from diffuse import schemas
-    from diffuse.cli import composing  # Hydra: a tenth of a second
+    from diffuse.cli import composing, overlays  # Hydra: a tenth of a second
 
+    parsed, choices = overlays.taken_apart(verb, parsed)
     if parsed.flags.get("--cfg") == "job" and "--package" not in parsed.flags:
-        cfg = composing.compose(verb, parsed)
+        cfg = overlays.laid(composing.compose(verb, parsed), choices, parsed.value("what"))
         print(schemas.as_yaml(cfg, resolve="--resolve" in parsed.flags))
         return 0
     _log_to_stderr()
@@ -79,6 +80,7 @@ def _hydra_verb(verb: str, rest: list[str]) -> int:
     codes: list[int] = []
 
     def job(cfg: "DictConfig") -> None:
+        cfg = overlays.laid(cfg, choices, parsed.value("what"))
         codes.append(run_command(verb, parsed, cfg, parsed.typed))
 
     composing.run(verb, parsed, job)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import shlex
+from pathlib import Path
 
 from diffuse.cli import usage
 from diffuse.commands import VERBS
@@ -65,13 +66,36 @@ def _overrides(verb: str, typed: list[str], last: str) -> list[str]:
         groups = [f"{group}=" for group in page.groups]
         keys = [f"{key}=" for key in page.keys if "." not in key]
         sections = {key.partition(".")[0] + "." for key in page.keys if "." in key}
-        return sorted(word for word in {*groups, *keys, *sections} if word.startswith(last))
+        offered = {*groups, *keys, *sections, *_pictures(verb)}
+        return sorted(word for word in offered if word.startswith(last))
     from diffuse import ranges
 
     key, equals, value = last.partition("=")
-    if equals and key in ranges.CHOICES:
-        return [f"{key}={choice}" for choice in ranges.CHOICES[key] if choice.startswith(value)]
+    known = {
+        **ranges.CHOICES,
+        "clip": ranges.CLIPS,
+        **dict.fromkeys(("run", "resume"), _runs(typed)),
+    }
+    if equals and key in known:
+        return [f"{key}={choice}" for choice in known[key] if choice.startswith(value)]
     return _ask_hydra(verb, " ".join([*typed, last]))
+
+
+def _runs(typed: list[str]) -> list[str]:
+    """The names of training runs, and each of their versions."""
+    typed_folder = [word.partition("=")[2] for word in typed if word.startswith("outputs=")]
+    folder = Path(*(typed_folder[-1:] or ["outputs"])) / "train"
+    versions = {f"{path.parent.name}/{path.name}" for path in folder.glob("*/v*/")}
+    return sorted(versions | {version.partition("/")[0] for version in versions})
+
+
+def _pictures(verb: str) -> tuple[str, ...]:
+    """The words that may follow `diffuse plot`."""
+    if verb != "plot":
+        return ()
+    from diffuse import ranges
+
+    return ranges.CHOICES["what"]
 
 
 def _ask_hydra(verb: str, overrides: str) -> list[str]:

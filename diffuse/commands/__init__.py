@@ -5,5 +5,6 @@ VERBS = {
     "sample": "draw images from a training run",
     "eval": "FID and KID of a training run, beside real images",
     "encoder": "train the classifier that FID and KID are measured with",
-    "plot": "a data set as a picture: a grid, mean and std, class counts",
+    "noise_level": "train the network that sees how noisy an image is",
+    "plot": "pictures: data, schedules, levels, noise, one step, a trajectory",
 }

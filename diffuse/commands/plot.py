@@ -1,49 +1,80 @@
-"""Pictures of data."""
+"""Pictures: which there are, and the folder that each is put in with its numbers."""
 
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
-from diffuse import plots, runs, schemas
+from diffuse import hardware, runs, schemas
+from diffuse.commands import sample
+from diffuse.commands.plotting import Picture, data, denoise, noise, processes, trajectory
 from diffuse.config import Job
 from diffuse.console import print_json, print_table
-from diffuse.data import open_dataset
-from diffuse.data.images import moments
+from diffuse.errors import ConfigError
+from diffuse.interrupts import Interrupts
+
+# what= -> the function that prepares it, and what it reads besides the keys of every command
+PICTURES: dict[str, tuple[Callable[[DictConfig, Job], Picture], str]] = {
+    "data": (data.data, "dataset n range"),
+    "schedule": (processes.schedule, "schedule"),
+    "noise_law": (processes.noise_law, "noise_law schedule"),
+    "grid": (processes.grid, "grid schedule steps"),
+    "embedding": (processes.embedding, "schedule"),
+    "noise": (noise.noise, "dataset schedule objective n columns range"),
+    "denoise": (denoise.denoise, "run checkpoint weights n columns"),
+    "trajectory": (
+        trajectory.trajectory,
+        "run checkpoint weights label sampler grid reuse steps nfe clip start n columns",
+    ),
+}
 
 
 def main(cfg: DictConfig, job: Job) -> int:
-    """`diffuse plot data`: training images, their mean and std in range, class counts."""
-    images = open_dataset(cfg.dataset, "train")
-    low, high = cfg.range
-    mean, std = moments(images.images, (low, high))
-    c, h, w = images.spec.shape
-    counts = torch.bincount(images.labels.clamp(min=0), minlength=len(images.spec.classes)).tolist()
-    classes = dict(zip(images.spec.classes, counts, strict=False))
-    facts = {
-        "name": images.spec.name, "images": len(images), "shape": [c, h, w],
-        "native": [images.spec.native_height, images.spec.native_width], "range": [low, high],
-        "mean": mean, "std": std, "classes": classes, "sha256": images.sha256,
-        "source": images.source,
-    }  # fmt: skip
-    rows = {
-        "data": f"{images.spec.name}, {len(images):,} training images, {c}x{h}x{w}",
-        "source": images.source,
-        f"mean in [{low:g}, {high:g}]": f"{mean:.4f}",
-        "std": f"{std:.4f}",
-    } | {f"  {name}": f"{count:,}" for name, count in classes.items()}
+    """`diffuse plot <what>`: prepare it, then claim a folder and draw."""
+    prepare, reads = PICTURES[cfg.what]
+    _refuse_idle_keys(cfg.what, reads.split(), job)
+    hardware.device(cfg.device)
+    picture = prepare(cfg, job)
+    said = picture.said
     if cfg.dry_run:
-        print_json(facts) if job.json else print_table("Plan (nothing is written)", rows)
+        _show(
+            job, f"{picture.title} (nothing is written)", said.rows, {"what": cfg.what} | said.facts
+        )
         return 0
-    folder = job.folder or runs.claim(Path(cfg.outputs), "plot", cfg.name or images.spec.name)
+    facts: dict[str, Any] = {"hypothesis": cfg.hypothesis, "smoke": cfg.smoke}
+    if picture.trained:
+        cfg.name = cfg.name or runs.read(picture.trained.folder)["name"]
+        facts["weights"] = sample.weights(cfg, picture.trained)
+    folder = job.folder or runs.claim(Path(cfg.outputs), "plot", cfg.name)
     folder.mkdir(parents=True, exist_ok=True)
-    config = schemas.as_yaml(cfg)
-    run = runs.Run.start(folder, "plot", config, job.overrides, name=cfg.name, seed=cfg.seed)
-    with run.watched():
-        path = plots.dataset(images, (low, high), cfg.n, cfg.seed, folder / "data.png")
-        run.finish("done", data=facts)
-    if job.json:
-        print_json(facts | {"plot": str(path)})
-    else:
-        print_table("Data", rows | {"picture": str(path)})
+    run = runs.Run.start(
+        folder, "plot", schemas.as_yaml(cfg), job.overrides, name=cfg.name, seed=cfg.seed, **facts
+    )
+    with run.logged(), run.watched(), Interrupts(at_once=True):
+        files, more = picture.draw(folder)
+        names = [str(path) for path in files]
+        facts = {"what": cfg.what} | said.facts | more.facts
+        run.finish("done", data=facts, files=names)
+    facts |= {"folder": str(folder), "plot": names[0], "files": names}
+    _show(job, picture.title, said.rows | more.rows | _written(files), facts)
     return 0
+
+
+def _refuse_idle_keys(what: str, reads: list[str], job: Job) -> None:
+    """A key that was typed and changes nothing would be taken for one that did."""
+    common = {entry.name for entry in fields(schemas.Common)}
+    idle = {entry.name for entry in fields(schemas.Plot)} - common - {"what", *reads}
+    for word in job.overrides:
+        if word.lstrip("+~").partition("=")[0].partition(".")[0] in idle:
+            raise ConfigError(f"{word}: plot {what} does not read it, but {', '.join(reads)}")
+
+
+def _show(job: Job, title: str, rows: dict[str, str], facts: dict[str, Any]) -> None:
+    print_json(facts) if job.json else print_table(title, rows)
+
+
+def _written(files: list[Path]) -> dict[str, str]:
+    others = " ".join(path.name for path in files[1:])
+    return {"picture": str(files[0]), "beside it": others}

@@ -22,7 +22,8 @@ def sinusoidal(c_noise: Tensor, dim: int, max_period: float = 10_000.0) -> Tenso
 class ResBlock(nn.Module):
     """Norm, SiLU, convolution, twice, with the input added to the result; `emb` enters between.
 
-    "add" is Ho et al. (2020); "scale_shift" is Dhariwal & Nichol (2021), section 4.3.
+    "add" is Ho et al. (2020); "scale_shift" is Dhariwal & Nichol (2021), section 4.3. A block of
+    c_emb = 0 is told nothing: emb is None.
     """
 
     def __init__(
@@ -31,22 +32,27 @@ class ResBlock(nn.Module):
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, c_in)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.emb = nn.Linear(c_emb, c_out * (2 if modulation == "scale_shift" else 1))
+        self.emb = None
+        if c_emb:
+            self.emb = nn.Linear(c_emb, c_out * (2 if modulation == "scale_shift" else 1))
         self.norm2 = nn.GroupNorm(groups, c_out)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
         self.modulation = modulation
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
+    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
+        h = self._told(self.conv1(F.silu(self.norm1(x))), emb)
+        return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
+
+    def _told(self, h: Tensor, emb: Tensor | None) -> Tensor:
+        if self.emb is None or emb is None:
+            return self.norm2(h)
         modulation = self.emb(F.silu(emb))[:, :, None, None]
         if self.modulation == "scale_shift":
             scale, shift = modulation.chunk(2, dim=1)
-            h = torch.addcmul(shift, self.norm2(h), 1 + scale)
-        else:
-            h = self.norm2(h + modulation)
-        return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
+            return torch.addcmul(shift, self.norm2(h), 1 + scale)
+        return self.norm2(h + modulation)
 
 
 class Attention(nn.Module):

@@ -25,6 +25,7 @@ class UNet(nn.Module):
     """F(x, c_noise, label): x [b c h w], c_noise [b], label int64 [b] or None -> [b c h w].
 
     A conditional network takes the label `classes` (one past the last), or None, as "no class".
+    One without `noise_level` takes c_noise and does not look at it.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class UNet(nn.Module):
         skips: str,  # what goes across: every block's output (Ho et al.), or one a level
         modulation: str,  # how a block is told noise level and class: scale_shift | add
         conditional: bool,  # embed the class label
+        noise_level: bool,  # embed c_noise; false = the network has to see it in the image
         init: str,  # zero = each block starts as the identity (the lessons), torch = its default
     ) -> None:
         super().__init__()
@@ -57,7 +59,7 @@ class UNet(nn.Module):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")
 
-        c_emb = 4 * width
+        c_emb = 4 * width if noise_level or conditional else 0
         self.width, self.patch, self.every = width, patch, skips == "every"
         self.classes = classes if conditional else 0
         self._res = partial(
@@ -65,7 +67,9 @@ class UNet(nn.Module):
         )
         self._attention = partial(Attention, groups=groups, head_dim=head_dim)
 
-        self.embed = nn.Sequential(nn.Linear(width, c_emb), nn.SiLU(), nn.Linear(c_emb, c_emb))
+        self.embed = None
+        if noise_level:
+            self.embed = nn.Sequential(nn.Linear(width, c_emb), nn.SiLU(), nn.Linear(c_emb, c_emb))
         self.label = nn.Embedding(classes + 1, c_emb) if conditional else None
         self.stem = nn.Conv2d(channels * patch**2, width, 3, padding=1)
         self.down, crossing = self._way_down(widths, counts, attention)
@@ -132,13 +136,13 @@ class UNet(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # pyright: ignore[reportArgumentType]
 
-    def _told(self, c_noise: Tensor, label: Tensor | None) -> Tensor:
-        emb = self.embed(sinusoidal(c_noise, self.width))
+    def _told(self, c_noise: Tensor, label: Tensor | None) -> Tensor | None:
+        emb = self.embed(sinusoidal(c_noise, self.width)) if self.embed is not None else None
         if self.label is None:
             return emb
         if label is None:
             label = torch.full_like(c_noise, self.classes, dtype=torch.long)
-        return emb + self.label(label)
+        return self.label(label) if emb is None else emb + self.label(label)
 
     def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
         emb = self._told(c_noise, label)

@@ -1,22 +1,20 @@
-"""Numbers and images to PNG."""
+"""Images side by side, pixel by pixel: PNG and GIF."""
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from diffuse.data import ImageSet
-
 GRID_PIXELS = 512  # small images are enlarged until a grid is about this wide or high
 EMPTY = 32  # the gray level where there is no image
 GAP = 1  # pixels of the images between two of them
+SECONDS, FASTEST, LAST = 6.0, 20, 2000  # of an animation; milliseconds of a frame, of the last one
 
 
-def grid(images: Tensor, columns: int | None = None) -> Image.Image:
+def grid(images: Tensor, columns: int | None = None, pixels: int = GRID_PIXELS) -> Image.Image:
     """uint8 [n c h w] -> one picture, row by row; whole pixels are repeated, nothing is blurred."""
     n, _, h, w = images.shape
     columns = columns or math.ceil(math.sqrt(n))
@@ -26,7 +24,7 @@ def grid(images: Tensor, columns: int | None = None) -> Image.Image:
     for k in range(n):
         top, left = (k // columns) * (h + GAP) + GAP, (k % columns) * (w + GAP) + GAP
         sheet[:, top : top + h, left : left + w] = images[k]
-    scale = max(1, round(GRID_PIXELS / max(sheet.shape[1:])))
+    scale = max(1, round(pixels / max(sheet.shape[1:])))
     sheet = sheet.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     return picture(sheet)
 
@@ -58,47 +56,29 @@ def by_class(images: Tensor, labels: Tensor) -> Image.Image:
     )
 
 
-def dataset(images: "ImageSet", range: tuple[float, float], n: int, seed: int, path: Path) -> Path:
-    """A sheet of images, a class a row where there are classes, and how often each class occurs."""
-    import matplotlib
+def animation(frames: Iterable[Image.Image], n: int, path: Path) -> Path:
+    """n pictures of one size as a GIF of some seconds, with a bar that fills under them.
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from diffuse.data.images import moments
-    from diffuse.seeds import generator
-
-    order = torch.randperm(len(images), generator=generator(seed, "plot"))
-    classes = images.spec.classes
-    if classes:
-        columns = max(1, n // len(classes))
-        order = torch.cat(
-            [order[images.labels[order] == c][:columns] for c in torch.arange(len(classes))]
-        )
-        sheet = grid(images.batch(order), columns)
-    else:
-        sheet = grid(images.batch(order[:n]))
-    mean, std = moments(images.images, range)
-    figure, axes = plt.subplots(
-        1, 2 if classes else 1, figsize=(9 if classes else 6, 5.4), squeeze=False,
-        width_ratios=[3, 2] if classes else [1], layout="constrained",
-    )  # fmt: skip
-    left = axes[0][0]
-    left.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    left.axis("off")
-    c, h, w = images.spec.shape
-    figure.suptitle(
-        f"{images.spec.name}: {len(images):,} images {c}x{h}x{w}\n"
-        f"in [{range[0]:g}, {range[1]:g}]: mean {mean:.3f}, std {std:.3f}"
-    )
-    if classes:
-        right = axes[0][1]
-        counts = torch.bincount(images.labels, minlength=len(classes)).tolist()
-        right.barh(classes, counts, color="#4477aa")
-        right.invert_yaxis()
-        right.set_title("images of each class")
-        right.spines[["top", "right"]].set_visible(False)
+    The bar makes every frame another one: PIL leaves out a frame that repeats the one before.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    temporary = path.with_name(f".{path.name}")
+    marked = (_with_bar(frame, (k + 1) / n) for k, frame in enumerate(frames))
+    first = next(marked)
+    each = max(FASTEST, round(1000 * SECONDS / n))
+    first.save(
+        temporary, format="GIF", save_all=True, append_images=marked, loop=0, optimize=False,
+        duration=[each] * (n - 1) + [LAST],
+    )  # fmt: skip
+    temporary.replace(path)
     return path
+
+
+def _with_bar(frame: Image.Image, share: float, height: int = 4) -> Image.Image:
+    """The frame with a bar under it; the last pixel of the bar is as bright as it is filled."""
+    bar = (torch.arange(frame.width).neg() + share * frame.width).clamp(0, 1)
+    strip = (EMPTY + (255 - EMPTY) * bar).round().to(torch.uint8).expand(1, height, -1)
+    whole = Image.new(frame.mode, (frame.width, frame.height + height))
+    whole.paste(frame, (0, 0))
+    whole.paste(picture(strip).convert(frame.mode), (0, frame.height))
+    return whole

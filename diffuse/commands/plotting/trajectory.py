@@ -1,0 +1,79 @@
+"""`diffuse plot trajectory`: a trained network on its way from noise to images."""
+
+import math
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from diffuse import config, planning
+from diffuse.commands import sample
+from diffuse.commands.plotting import Picture, Said, restored
+from diffuse.config import Job
+from diffuse.console import Meter
+from diffuse.errors import ConfigError
+from diffuse.plots import trajectory as pictures
+from diffuse.plots.trajectory import Trajectory
+from diffuse.sampling import walk
+
+IMAGES = 4
+
+
+def trajectory(cfg: DictConfig, job: Job) -> Picture:
+    """A strip of x and denoised, what each step did, all steps as a GIF."""
+    if (cfg.sampler.get("meta") or {}).get("adaptive"):
+        raise ConfigError(
+            f"sampler: {cfg.sampler.name} takes other steps for every image, so they have no "
+            "level in common; choose another one"
+        )
+    planning.chosen_steps(cfg, planning.sampler(cfg), most=None)
+    config.bind("grid", cfg.grid, "steps", "schedule")
+    trained, run = restored(cfg)
+    n = cfg.n or IMAGES
+    mean, std = trained.state["moments"]
+    plan = planning.plan(cfg, trained.schedule, trained.levels, trained.range, n, (mean, std))
+    one = sample.class_number(cfg, trained)
+    classes = trained.spec.classes if trained.conditional else ()
+    labels = torch.arange(n) % max(1, len(trained.spec.classes))
+    labels = labels if one is None else torch.full_like(labels, one)
+    steps = len(plan.sigmas) - 1
+    about = f"{job.choices['sampler']}, {steps:,} steps, grid {job.choices['grid']}"
+    rows = {
+        "run": run,
+        "images": f"{n}, seed {cfg.seed}",
+        "sampler": f"{about}, clip {plan.clip}, start {plan.start}",
+        "levels": f"sigma from {plan.sigmas[0]:.3g} to {plan.sigmas[-2]:.3g}, then 0",
+    }
+
+    def draw(folder: Path) -> tuple[list[Path], Said]:
+        seen = Trajectory(plan.sigmas, trained.range, trained.denoiser.eval(), cfg.columns)
+        with Meter("step", steps, images=n) as meter, seen.watching():
+            for state in walk(trained.denoiser, trained.spec, plan, range(n), labels):
+                seen.add(*state)
+                if meter.due():
+                    meter.show(len(seen.rows))
+        names = [classes[k] for k in labels.tolist()] if classes else [""] * n
+        files = pictures.draw(seen, f"{trained.folder}: {about}", names, folder)
+        return files, _numbers(seen)
+
+    return Picture("Trajectory", Said(rows), draw, trained)
+
+
+def _numbers(seen: Trajectory) -> Said:
+    half, steps = seen.half(), seen.steps
+    clipped = [share for share in seen.column("clipped") if not math.isnan(share)]
+    largest = seen.column("largest")
+    calls = int(seen.rows[-1]["calls"])
+    facts = {
+        "steps": steps, "calls": calls, "half_change_step": half, "half_change_share": half / steps,
+        "clipped_mean": sum(clipped) / len(clipped), "clipped_last": clipped[-1],
+        "largest_first": largest[0], "largest_last": largest[-1],
+    }  # fmt: skip
+    rows = {
+        "calls": f"{calls:,} an image",
+        "half of the change": f"by step {half:,} of {steps:,}, {half / steps:.0%} of the way",
+        "outside the range": f"{facts['clipped_mean']:.1%} of the estimates, "
+        f"{clipped[-1]:.1%} of the last one",
+        "largest |x|": f"{largest[0]:.3g} after the first step, {largest[-1]:.3g} at the end",
+    }
+    return Said(rows, facts)

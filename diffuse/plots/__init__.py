@@ -1,0 +1,5 @@
+"""Numbers and images as files: PNG grids of images, figures as PNG and SVG, GIFs."""
+
+from diffuse.plots.images import EMPTY, animation, by_class, grid, picture, save
+
+__all__ = ["EMPTY", "animation", "by_class", "grid", "picture", "save"]
