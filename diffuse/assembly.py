@@ -104,6 +104,19 @@ class Trained:
         return bool(self.cfg.model.get("conditional"))
 
 
+# What a run meant that was saved before a key existed.
+BEFORE = {
+    "weighting": {"name": "uniform"},
+    "reuse": {"name": "none"},
+    "nfe": None,
+}
+BEFORE_IN = {  # (group, name of its function): keys
+    ("model", "UNet"): {"noise_level": True},
+    ("schedule", "linear"): {"zero_snr": False},
+    ("grid", "uniform"): {"spacing": "trailing"},
+}
+
+
 def saved_config(folder: Path) -> DictConfig:
     """The config of a run. It is data: names that reach outside our rooms need `trust=`."""
     path = folder / "config.yaml"
@@ -115,6 +128,11 @@ def saved_config(folder: Path) -> DictConfig:
         raise DataError(f"{path} is damaged: {' '.join(str(e).split())}") from None
     if not isinstance(cfg, DictConfig):
         raise DataError(f"{path} is damaged: it holds no mapping")
+    cfg = OmegaConf.merge(BEFORE, cfg)
+    assert isinstance(cfg, DictConfig)
+    for (group, name), keys in BEFORE_IN.items():
+        if OmegaConf.select(cfg, f"{group}.name") == name:
+            cfg[group] = OmegaConf.merge(keys, cfg[group])
     merged = OmegaConf.merge(OmegaConf.structured(schemas.SCHEMAS["train"]), cfg)
     assert isinstance(merged, DictConfig)
     return merged

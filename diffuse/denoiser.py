@@ -84,9 +84,9 @@ def reused(denoise: Denoise, made: Iterator[bool]) -> Denoise:
         nonlocal eps
         if next(made, True) or eps is None:
             denoised = denoise(x, sigma)
-            eps = (x - denoised) / sigma.to(x.device, x.dtype)
+            eps = (x - denoised) / _like(x, sigma)
             return denoised
-        return x - sigma.to(x.device, x.dtype) * eps
+        return x - _like(x, sigma) * eps
 
     return estimate
 

@@ -49,13 +49,13 @@ def v() -> Objective:
     return Objective("v", row)
 
 
-def edm(sigma_data: float) -> Objective:
+def edm(sigma_data: float | None) -> Objective:
     """What keeps input and target at unit variance: Karras et al. (2022), table 1.
 
-    `sigma_data` is the standard deviation of the data in its range; with 1 this is v but for its
-    sign.
+    `sigma_data` is the standard deviation of the data in its range, which training measures if it
+    is null; with 1 this is v but for its sign.
     """
-    if not sigma_data > 0:
+    if sigma_data is None or not sigma_data > 0:
         raise ValueError(f"sigma_data must be more than 0, got {sigma_data}")
 
     def row(sigma: Tensor) -> Coefficients:

@@ -194,7 +194,9 @@ def run_name(cfg: DictConfig, choices: Mapping[str, str]) -> str | None:
     """`name=`, else the experiment's, else what the run is about; null if only its run can tell."""
     picture = cfg.get("what")
     groups = ("dataset", "schedule") if picture is None else ABOUT.get(picture)
-    about = [picture] if groups is None else [choices[g] for g in groups if choices.get(g)]
+    about = [str(picture)]
+    if groups is not None:
+        about = [choices[group] for group in groups if choices.get(group)]
     name = cfg.name or choices.get("experiment") or "-".join(about) or None
     if name and not cfg.name:
         name = name.replace("/", "-")

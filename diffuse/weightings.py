@@ -40,8 +40,8 @@ def p2(gamma: float, k: float) -> Weighting:
     return lambda sigma, c_out: (c_out / sigma) ** 2 / (k + sigma**-2) ** gamma
 
 
-def edm(sigma_data: float) -> Weighting:
+def edm(sigma_data: float | None) -> Weighting:
     """w = 1/sigma^2 + 1/sigma_data^2: Karras et al. (2022), table 1; `uniform` for edm itself."""
-    if not sigma_data > 0:
+    if sigma_data is None or not sigma_data > 0:
         raise ValueError(f"sigma_data must be more than 0, got {sigma_data}")
     return lambda sigma, c_out: (c_out / sigma) ** 2 * (1 + (sigma / sigma_data) ** 2)

@@ -7,19 +7,15 @@ import types
 from pathlib import Path
 
 import pytest
-import yaml
+from closed_forms import CONF, nodes
 from omegaconf import OmegaConf
 
 from diffuse import config, ranges, schemas
 from diffuse.config import build
 from diffuse.errors import ConfigError
 
-CONF = Path(__file__).parent.parent / "conf"
-NODES = sorted(path for group in config.ROOMS for path in (CONF / group).glob("*.yaml"))
-
-
-def name_of(path):
-    return f"{path.parent.name}/{path.stem}"
+CALLS = [(group, name) for group in sorted(config.ROOMS) for name in nodes(group)]
+every_yaml = pytest.mark.parametrize(("group", "name"), CALLS)
 
 
 def wavy(x, eta: float, mode: "Mode", noise: float = 1.0, table: tuple[int, ...] = ()):
@@ -43,22 +39,22 @@ def room(monkeypatch):
     config.trust(None)
 
 
-@pytest.mark.parametrize("path", NODES, ids=name_of)
-def test_every_yaml_of_a_group_is_a_call_that_its_function_accepts(path, monkeypatch):
+@every_yaml
+def test_every_yaml_of_a_group_is_a_call_that_its_function_accepts(group, name, monkeypatch):
     monkeypatch.delitem(sys.modules, "diffuse.samplers")
-    node = yaml.safe_load(path.read_text())
-    if path.parent.name == "dataset":  # some keys are the source's, some are open_dataset's own
+    node = nodes(group)[name]
+    if group == "dataset":  # some keys are the source's, some are open_dataset's own
         from diffuse.data import check_dataset
 
         check_dataset(node)
     else:
-        config.bind(path.parent.name, node)
+        config.bind(group, node)
 
 
-@pytest.mark.parametrize("path", [p for p in NODES if p.parent.name != "dataset"], ids=name_of)
-def test_a_default_stands_in_the_yaml_and_not_in_the_function_too(path, monkeypatch):
+@pytest.mark.parametrize(("group", "name"), [call for call in CALLS if call[0] != "dataset"])
+def test_a_default_stands_in_the_yaml_and_not_in_the_function_too(group, name, monkeypatch):
     monkeypatch.delitem(sys.modules, "diffuse.samplers")
-    call = config.bind(path.parent.name, yaml.safe_load(path.read_text()))
+    call = config.bind(group, nodes(group)[name])
     ours = call.func.__module__.startswith("diffuse.")  # torch's own have defaults
     parameters = inspect.signature(call.func).parameters
     twice = [key for key in call.keywords if parameters[key].default is not inspect.Parameter.empty]
@@ -66,10 +62,10 @@ def test_a_default_stands_in_the_yaml_and_not_in_the_function_too(path, monkeypa
 
 
 def test_every_group_has_a_yaml():
-    assert {path.parent.name for path in NODES} == set(config.ROOMS)
+    assert {group for group, _ in CALLS} == set(config.ROOMS)
 
 
-@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=name_of)
+@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=str)
 def test_an_experiment_is_at_most_fifteen_lines(path):
     assert len(path.read_text().splitlines()) <= 15
 

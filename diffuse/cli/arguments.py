@@ -34,7 +34,7 @@ SECRET = re.compile(r"api[_-]?key|token|secret|passw(?:or)?d|credential", re.IGN
 URL_LOGIN = re.compile(r"://[^/\s@]+@")
 
 ALWAYS_TEXT = ("hypothesis", "name", "outputs")  # a sweep over these makes no sense
-TEXT = ("run", "resume", "trust")
+TEXT = ("run", "resume", "noise_level", "trust")
 TEXT_ENDINGS = ("root", "path", "file", "folder")  # of a dotted key, e.g. dataset.root
 LENGTHS = ("train.steps", "train.epochs", "train.images", "train.minutes")
 
