@@ -122,5 +122,23 @@ def print_table(title: str, rows: dict[str, str]) -> None:
     console.print(table)
 
 
+def print_columns(title: str, rows: dict[str, dict[str, str]]) -> None:
+    """A row for each thing that is compared, with a name before it; the columns of the first."""
+    names = list(next(iter(rows.values())))
+    lines = [["", *names]] + [[row, *(rows[row].get(name, "") for name in names)] for row in rows]
+    console = Console(highlight=False)
+    if console.is_terminal:
+        table = Table(*lines[0], title=title, title_justify="left", box=box.SIMPLE_HEAD)
+        for line in lines[1:]:
+            table.add_row(*line)
+        console.print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    print(title)
+    for line in lines:
+        cells = [f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)]
+        print("  " + "  ".join(cells).rstrip())
+
+
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))

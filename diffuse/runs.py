@@ -212,6 +212,11 @@ def latest(outputs: Path, verb: str, name: str) -> Path | None:
     return versions[-1].parent if versions else None
 
 
+def is_done(folder: Path) -> bool:
+    """Did this run come to its end?"""
+    return (folder / "run.json").exists() and read(folder).get("status") == "done"
+
+
 def is_alive(folder: Path) -> bool:
     """Is the process that writes this run still there? Only this machine's can be asked."""
     facts = read(folder)

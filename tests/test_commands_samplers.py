@@ -144,7 +144,7 @@ def test_eps_is_refused_where_the_last_level_has_no_signal(diffuse, tmp_path):
 
 
 def test_two_samplers_with_the_very_same_images_are_named(trained, diffuse):
-    assert diffuse("sample n=4 steps=5 sampler=dpmpp_2m device=cpu") == 0
+    assert diffuse("sample n=4 steps=5 sampler=dpmpp_2m grid=karras device=cpu") == 0
     assert "bit-identical" not in diffuse.err
     assert diffuse("sample n=4 steps=5 sampler=dpmpp_2m_sde sampler.eta=0 device=cpu") == 0
     assert "dpmpp_2m_sde and dpmpp_2m drew bit-identical images" in diffuse.err
@@ -159,3 +159,16 @@ def test_aliases_that_say_so_and_repetitions_are_not(trained, diffuse):
     assert diffuse("sample n=4 steps=1 sampler=heun device=cpu") == 0
     assert diffuse("sample n=4 steps=1 sampler=dpmpp_2m device=cpu") == 0  # one step: all agree
     assert "bit-identical" not in diffuse.err
+
+
+def test_a_sweep_ends_with_a_row_for_each_of_its_jobs(trained, diffuse):
+    settings = "n=8 steps=2 device=cpu kid_subsets=2 kid_subset_size=4"
+    assert diffuse(f"eval {settings} -m sampler=ddim,heun") == 0
+    title, header, first, second = diffuse.out.splitlines()[-4:]
+    assert title.startswith("eval outputs/eval/eval-sweep/v001")
+    assert header.split()[:2] == ["FID", "KID"]
+    record = json.loads((trained.parents[2] / "eval/eval-sweep/v001/1/record.json").read_text())
+    assert first.split()[:2] == ["0:", "sampler=ddim"]
+    assert second.split()[:3] == ["1:", "sampler=heun", f"{record['fid']['value']:.3f}"]
+    assert diffuse("sample n=1 -m nfe=3,5 --json") == 0
+    assert "sample outputs" not in diffuse.out  # JSON alone, one object a job

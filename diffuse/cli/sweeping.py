@@ -1,5 +1,6 @@
 """`--multirun`: one version folder, one job after the other, and a list of the ones that failed."""
 
+import importlib
 import itertools
 import logging
 import tempfile
@@ -11,6 +12,7 @@ from omegaconf import DictConfig
 from diffuse import cli
 from diffuse.cli import composing
 from diffuse.cli.arguments import Arguments, quote
+from diffuse.console import print_columns
 from diffuse.errors import ConfigError
 
 log = logging.getLogger("diffuse")
@@ -52,7 +54,20 @@ def sweep(verb: str, parsed: Arguments) -> int:
         finally:
             for failure in failures:
                 log.error(failure)
+        if not first.dry_run and "--json" not in parsed.flags:
+            _compare(verb, folder, labels)
     return 1 if failures else 0
+
+
+def _compare(verb: str, folder: Path, labels: list[str]) -> None:
+    """One row a job that was done, of the verbs that have something to say in one."""
+    from diffuse import runs
+
+    summary = getattr(importlib.import_module(f"diffuse.commands.{verb}"), "summary", None)
+    jobs = {f"{k}: {label}": folder / str(k) for k, label in enumerate(labels)}
+    rows = {job: summary(path) for job, path in jobs.items() if summary and runs.is_done(path)}
+    if rows:
+        print_columns(f"{verb} {folder}", rows)
 
 
 def _label(job: list[str], jobs: list[list[str]]) -> str:

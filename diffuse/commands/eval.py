@@ -149,3 +149,9 @@ def _rows(record: dict[str, Any]) -> dict[str, str]:
         "speed": f"{record['images_per_second']:.1f} images/s",
         "time": clock(record["seconds"]),
     }
+
+
+def summary(folder: Path) -> dict[str, str]:
+    """One row of a sweep."""
+    rows = _rows(json.loads((folder / "record.json").read_text()))
+    return {key: rows[key] for key in ("FID", "KID x 1000", "n", "NFE", "speed")}

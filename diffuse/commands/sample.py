@@ -217,3 +217,9 @@ def save(folder: Path, form: str, result: Result) -> Path:
     else:
         np.savez_compressed(target, images=array, labels=result.labels.numpy())
     return target
+
+
+def summary(folder: Path) -> dict[str, str]:
+    """One row of a sweep."""
+    facts = runs.read(folder)
+    return {"NFE": f"{facts['nfe']:g}", "speed": f"{facts['images_per_second']:.1f} images/s"}

@@ -237,3 +237,16 @@ def _print_result(work: Work, run: runs.Run, job: Job) -> None:
         rows["grid"] = str(run.folder / "samples" / "latest.png")
     rows["run"] = str(run.folder)
     print_table("Trained", {key: value for key, value in rows.items() if value})
+
+
+def summary(folder: Path) -> dict[str, str]:
+    """One row of a sweep."""
+    facts = runs.read(folder)
+    return {
+        "steps": f"{facts['steps']:,}",
+        "loss": f"{facts['loss']:.4f}" if "loss" in facts else "",
+        "test loss": f"{facts['test_loss']:.4f}" if "test_loss" in facts else "",
+        "best quick FID": f"{facts['best']['fid']:.3f}" if "best" in facts else "",
+        "speed": f"{facts['images_per_second']:,} images/s",
+        "time": clock(facts["seconds"]),
+    }

@@ -26,9 +26,9 @@ def ddim(
         ratio = (sigma_next / sigma).item()
         kept = ratio * sqrt(1 - eta**2 * (1 - ratio**2))
         fresh = noise * eta * sigma_next.item() * sqrt(1 - ratio**2)
-        x = denoised + kept * (x - denoised)
+        x = torch.lerp(denoised, x, kept)
         if fresh:
-            x = x + fresh * randn()
+            x = x.add(randn(), alpha=fresh)
         yield x, denoised
 
 
@@ -40,7 +40,7 @@ def ddpm_large(
     for sigma, sigma_next in pairwise(sigmas):
         denoised = denoise(x, sigma)
         before, after = sigma.item() ** 2, sigma_next.item() ** 2
-        x = denoised + after / before * (x - denoised)
+        x = torch.lerp(denoised, x, after / before)
         if after:
             # beta over the alpha_bar of the level that is reached
             x = x + sqrt((before - after) * (1 + after) / (1 + before)) * randn()
@@ -68,7 +68,7 @@ def langevin(
     for sigma, sigma_next in pairwise(sigmas):
         denoised = denoise(x, sigma)
         ratio = (sigma_next / sigma).item()
-        x = denoised + ratio**2 * (x - denoised)
+        x = torch.lerp(denoised, x, ratio**2)
         if sigma_next > 0:
             x = x + sigma_next.item() * sqrt(1 - ratio**2) * randn()
             for _ in range(corrections):

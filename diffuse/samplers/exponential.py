@@ -34,7 +34,7 @@ def dpmpp_2m(
         seen.appendleft((sigma.item(), denoised))
         if sigma_next > 0:
             h = log(sigma / sigma_next)
-            x = exp(-h) * x - expm1(-h) * denoised
+            x = torch.lerp(denoised, x, exp(-h))
             if len(seen) == 2:
                 x = x - expm1(-h) / 2 * _slope(seen, 0, h)
         else:
@@ -62,7 +62,7 @@ def dpmpp_3m(
         seen.appendleft((sigma.item(), denoised))
         if sigma_next > 0:
             h = log(sigma / sigma_next)
-            x = exp(-h) * x - expm1(-h) * denoised
+            x = torch.lerp(denoised, x, exp(-h))
             if len(seen) == 2:
                 x = x - expm1(-h) / 2 * _slope(seen, 0, h)
             elif len(seen) == 3:
@@ -95,7 +95,7 @@ def dpmpp_2m_sde(
         if sigma_next > 0:
             h = log(sigma / sigma_next)
             decay = h * (1 + eta**2)
-            x = exp(-decay) * x - expm1(-decay) * denoised
+            x = torch.lerp(denoised, x, exp(-decay))
             if len(seen) == 2:
                 x = x - expm1(-decay) / 2 * _slope(seen, 0, h)
             if eta * noise:
@@ -146,7 +146,6 @@ def _unified(
     phi = [expm1(-h)]
     for k in range(1, len(others) + 1):
         phi.append(phi[-1] / -h - 1 / factorial(k))
-    x = exp(-h) * x - phi[0] * denoised
     if len(others) == 1:
         weights = [0.5]  # the paper's choice: exact would be phi_2 / phi_1
     elif others:
@@ -155,8 +154,11 @@ def _unified(
         weights = np.linalg.solve(ratios ** powers[:, None], wanted)
     else:
         weights = []
-    for weight, ratio, (_, other) in zip(weights, ratios, others, strict=True):
-        x = x - float(phi[0] * weight / ratio) * (other - denoised)
+    shares = [phi[0] * float(w) / float(r) for w, r in zip(weights, ratios, strict=True)]
+    x = exp(-h) * x
+    x = x.add_(denoised, alpha=sum(shares) - phi[0])
+    for share, (_, other) in zip(shares, others, strict=True):
+        x = x.add_(other, alpha=-share)
     return x
 
 

@@ -94,7 +94,7 @@ def _walk(
         past.appendleft((sigma.item(), (x - denoised) / sigma.item()))
         levels = [level for level, _ in past]
         for weight, (_, eps) in zip(weights(levels, sigma_next.item()), past, strict=False):
-            x = x + weight * eps
+            x = x.add(eps, alpha=weight)
         yield x, denoised
 
 
