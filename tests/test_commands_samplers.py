@@ -166,7 +166,7 @@ def test_a_sweep_ends_with_a_row_for_each_of_its_jobs(trained, diffuse):
     assert diffuse(f"eval {settings} -m sampler=ddim,heun") == 0
     title, header, first, second = diffuse.out.splitlines()[-4:]
     assert title.startswith("eval outputs/eval/eval-sweep/v001")
-    assert header.split()[:2] == ["FID", "KID"]
+    assert header.split() == ["FID", "(95%)", "real", "n", "NFE", "images/s"]
     record = json.loads((trained.parents[2] / "eval/eval-sweep/v001/1/record.json").read_text())
     assert first.split()[:2] == ["0:", "sampler=ddim"]
     assert second.split()[:3] == ["1:", "sampler=heun", f"{record['fid']['value']:.3f}"]

@@ -153,5 +153,12 @@ def _rows(record: dict[str, Any]) -> dict[str, str]:
 
 def summary(folder: Path) -> dict[str, str]:
     """One row of a sweep."""
-    rows = _rows(json.loads((folder / "record.json").read_text()))
-    return {key: rows[key] for key in ("FID", "KID x 1000", "n", "NFE", "speed")}
+    record = json.loads((folder / "record.json").read_text())
+    low, high = record["fid"]["ci95"]
+    return {
+        "FID (95%)": f"{record['fid']['value']:.3f} ({low:.2f} to {high:.2f})",
+        "real": f"{record['fid']['floor']:.3f}",
+        "n": f"{record['n']:,}",
+        "NFE": f"{record['sampler']['nfe']:g}",
+        "images/s": f"{record['images_per_second']:.1f}",
+    }
