@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from diffuse import checkpoints, config, hardware, runs, schemas
+from diffuse import averages, checkpoints, compiling, config, hardware, runs, schemas
 from diffuse.data import ImageSet, ImageSpec
 from diffuse.denoiser import Denoiser
 from diffuse.errors import ConfigError, DataError, nearest
@@ -47,6 +47,13 @@ def denoiser(cfg: DictConfig, spec: ImageSpec, device: torch.device) -> Denoiser
     _, dtype = hardware.precision(cfg.precision, device)
     objective, weighting = asked(cfg)
     return Denoiser(network(cfg, spec), objective, weighting, dtype).to(device)
+
+
+def compiled(cfg: DictConfig, denoiser: Denoiser, spec: ImageSpec, device: torch.device) -> None:
+    """Compile the backbone if `compile=` says so; from now on it says whether that was done."""
+    wanted = compiling.pays(device) and not cfg.smoke if cfg.compile == "auto" else cfg.compile
+    batch = cfg.train.micro_batch or cfg.train.batch
+    cfg.compile = wanted and compiling.prepare(denoiser, (batch, *spec.shape), device)
 
 
 def asked(cfg: DictConfig) -> tuple[Objective, Weighting]:
@@ -109,6 +116,7 @@ BEFORE = {
     "weighting": {"name": "uniform"},
     "reuse": {"name": "none"},
     "nfe": None,
+    "compile": False,
 }
 BEFORE_IN = {  # (group, name of its function): keys
     ("model", "UNet"): {"noise_level": True},
@@ -141,7 +149,7 @@ def saved_config(folder: Path) -> DictConfig:
 def restore(folder: Path, checkpoint: int | str | None, weights: str, cfg: DictConfig) -> Trained:
     """The denoiser of a run with the weights of a checkpoint, which is verified first."""
     trained_cfg = saved_config(folder)
-    path = _checkpoint(folder, checkpoint)
+    path = chosen(folder, checkpoint)
     state = checkpoints.load_state(path)
     spec = ImageSpec(**{**state["spec"], "classes": tuple(state["spec"]["classes"])})
     device = hardware.device(cfg.device)
@@ -150,7 +158,7 @@ def restore(folder: Path, checkpoint: int | str | None, weights: str, cfg: DictC
     elif device.type != state["device"]:
         trained_cfg.precision = "auto"
     model = denoiser(trained_cfg, spec, device)
-    file = "ema" if weights == "ema" else "model"
+    file = weights_file(trained_cfg, weights, folder)
     try:
         model.net.load_state_dict(checkpoints.load_tensors(path, file))
     except RuntimeError as e:
@@ -161,7 +169,19 @@ def restore(folder: Path, checkpoint: int | str | None, weights: str, cfg: DictC
     return Trained(folder, trained_cfg, state, spec, model.eval(), schedule, path, digest)
 
 
-def _checkpoint(folder: Path, which: int | str | None) -> Path:
+def weights_file(trained: DictConfig, weights: str, folder: Path) -> str:
+    """The file that `weights=` means: ema, raw, or the average of another decay, as ema_0.999."""
+    if weights == "raw":
+        return "model"
+    known = averages.files(schemas.decays(trained.train))
+    name = weights if weights == "ema" else averages.file_name(float(weights.removeprefix("ema_")))
+    if name not in known:
+        choices = ", ".join([*known, "raw"])  # a number has no nearest word
+        raise ConfigError(f"weights: {folder} has no average {weights}; choices: {choices}")
+    return known[name]
+
+
+def chosen(folder: Path, which: int | str | None) -> Path:
     """A verified checkpoint: a step, "best", or null = the newest whole one."""
     checkpoint_folder = folder / "checkpoints"
     if which is None:

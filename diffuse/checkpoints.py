@@ -2,9 +2,9 @@
 
 checkpoints/step_00000500/  model.safetensors  ema.safetensors  optimizer.safetensors  state.json
                             MANIFEST.json (size and sha256 of each, written last)
+checkpoints/latest          a link to the one saved last
 """
 
-import errno
 import hashlib
 import json
 import logging
@@ -14,7 +14,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffuse.errors import DataError, NoSpaceError
+from diffuse import files
+from diffuse.errors import DataError
+from diffuse.owners import alive
 
 if TYPE_CHECKING:  # torch is slow to import, and `runs` only asks which checkpoints there are
     from torch import Tensor
@@ -27,39 +29,39 @@ MANIFEST = "MANIFEST.json"
 def save(folder: Path, step: int, tensors: dict[str, dict[str, "Tensor"]], state: Any) -> Path:
     """Write folder/step_<step>: temporary folder, fsync, manifest last, rename, fsync the parent.
 
-    A step that has a whole checkpoint already keeps it. Raises NoSpaceError naming the path and the
-    bytes; what was saved before is untouched.
+    Only then `latest` points to it. A step that has a whole checkpoint already keeps it. Raises
+    NoSpaceError naming the path and the bytes; what was saved before is untouched.
     """
     from safetensors.torch import save as to_bytes
 
     final = at(folder, step)
     if final.exists() and _is_whole(final):
+        files.point(folder / "latest", final.name)  # a kill may have come between the two
         return final
-    files = {f"{name}.safetensors": to_bytes(_contiguous(t)) for name, t in tensors.items()}
-    files["state.json"] = json.dumps(state, indent=1).encode()
+    contents = {f"{name}.safetensors": to_bytes(_contiguous(t)) for name, t in tensors.items()}
+    contents["state.json"] = json.dumps(state, indent=1).encode()
     manifest = {
-        n: {"bytes": len(b), "sha256": hashlib.sha256(b).hexdigest()} for n, b in files.items()
+        n: {"bytes": len(b), "sha256": hashlib.sha256(b).hexdigest()} for n, b in contents.items()
     }
-    files[MANIFEST] = json.dumps(manifest, indent=1).encode()
+    contents[MANIFEST] = json.dumps(manifest, indent=1).encode()
     temporary = folder / f".tmp-{final.name}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
-        for name, content in files.items():
-            with open(temporary / name, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        _fsync(temporary)
-        if final.exists():  # a damaged one that training passed again
-            shutil.rmtree(final)
-        os.rename(temporary, final)
-        _fsync(folder)
-    except OSError as e:
+        with files.room_for(final, sum(map(len, contents.values()))):
+            temporary.mkdir(parents=True)
+            for name, content in contents.items():
+                with open(temporary / name, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            files.sync_folder(temporary)
+            if final.exists():  # a damaged one that training passed again
+                shutil.rmtree(final)
+            os.rename(temporary, final)
+            files.sync_folder(folder)
+            files.point(folder / "latest", final.name)
+    except Exception:
         shutil.rmtree(temporary, ignore_errors=True)
-        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            size = sum(map(len, files.values()))
-            raise NoSpaceError(f"no space for {final} ({size:,} bytes): {e.strerror}") from e
         raise
     return final
 
@@ -68,31 +70,29 @@ def _contiguous(tensors: dict[str, "Tensor"]) -> dict[str, "Tensor"]:
     return {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
 
 
-def _fsync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def verify(path: Path) -> None:
     """Raise DataError, naming the file, unless every file of a checkpoint is as it was written."""
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-    except (OSError, json.JSONDecodeError):
-        raise DataError(f"{path} is not a whole checkpoint: no readable {MANIFEST}") from None
-    for name, wanted in manifest.items():
+    for name, (size, digest) in _manifest(path).items():
         try:
             content = (path / name).read_bytes()
         except OSError as e:
             raise DataError(f"{path / name} cannot be read: {e.strerror}") from None
-        if len(content) != wanted["bytes"]:
-            raise DataError(
-                f"{path / name} has {len(content):,} bytes instead of {wanted['bytes']:,}"
-            )
-        if hashlib.sha256(content).hexdigest() != wanted["sha256"]:
+        if len(content) != size:
+            raise DataError(f"{path / name} has {len(content):,} bytes instead of {size:,}")
+        if hashlib.sha256(content).hexdigest() != digest:
             raise DataError(f"{path / name} is damaged: its sha256 is not the one in {MANIFEST}")
+
+
+def _manifest(path: Path) -> dict[str, tuple[int, str]]:
+    """File -> bytes and sha256. One flipped bit can make it any text, and any text is refused."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        found = {name: (int(of["bytes"]), of["sha256"]) for name, of in manifest.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        found = {}
+    if "state.json" not in found:
+        raise DataError(f"{path} is not a whole checkpoint: no readable {MANIFEST}")
+    return found
 
 
 def _is_whole(path: Path) -> bool:
@@ -141,26 +141,21 @@ def load_state(path: Path) -> Any:
     return json.loads((path / "state.json").read_text())
 
 
-def purge(folder: Path, keep: int, protect: Iterable[int] = ()) -> None:
-    """Delete all but the newest `keep` checkpoints and the protected ones, and dead temporaries."""
+def purge(
+    folder: Path, keep: int, protect: Iterable[int] = (), multiple: int | None = None
+) -> None:
+    """Delete all but the newest `keep` checkpoints and the protected ones, and dead temporaries.
+
+    With `multiple`, those whose step is a multiple of it are protected, too.
+    """
     spared = {*steps(folder)[-keep:], *protect}
+    spared |= {step for step in steps(folder) if multiple and step % multiple == 0}
     for step in steps(folder):
         if step not in spared:
             shutil.rmtree(at(folder, step), ignore_errors=True)
     for temporary in folder.glob(".tmp-*"):
         if not alive(int(temporary.name.rsplit("-", 1)[1])):
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def alive(pid: int) -> bool:
-    """Is there such a process on this machine?"""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def pack(state: Any, tensors: dict[str, "Tensor"], path: str = "") -> Any:

@@ -94,9 +94,11 @@ class Meter:
 
 
 def clock(seconds: float) -> str:
-    """E.g. 45 s, 3 min 20 s, 2 h 5 min."""
+    """E.g. 0.3 s, 45 s, 3 min 20 s, 2 h 5 min."""
     if seconds == float("inf"):
         return "?"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

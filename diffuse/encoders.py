@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from diffuse import files
 from diffuse.classifier import Classifier, centred
 from diffuse.data import ImageSpec
 from diffuse.errors import DataError
@@ -144,7 +145,7 @@ def save_encoder(path: Path, net: Classifier, about: Mapping[str, Any]) -> str:
     facts = {"schema": SCHEMA, **about, "network": net.shape, "weights": _digest(tensors)}
     # one key, because safetensors writes several in an order that changes from run to run
     content = save(tensors, {"diffuse": json.dumps(facts)})
-    path.write_bytes(content)
+    files.replace(path, content)
     return hashlib.sha256(content).hexdigest()
 
 

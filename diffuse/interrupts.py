@@ -1,7 +1,8 @@
-"""SIGINT and SIGTERM: the first asks for a tidy end, the second ends at once."""
+"""SIGINT, SIGTERM and SIGUSR1: the first asks for a tidy end, the second ends at once."""
 
 import os
 import signal
+import threading
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -9,10 +10,11 @@ from typing import Self
 class Interrupts:
     """While it is entered, `caught` is the signal that asks to stop, or None.
 
-    With `at_once` there is nothing to tidy up: the signal raises SystemExit(128 + signal).
+    With `at_once` there is nothing to tidy up: the signal raises SystemExit(exit_code). SIGUSR1 is
+    what Slurm is told to send before the time is over (`--signal=USR1@120`); it counts as SIGTERM.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
     def __init__(self, at_once: bool = False) -> None:
         self.at_once = at_once
@@ -21,18 +23,22 @@ class Interrupts:
     @property
     def exit_code(self) -> int:
         """130 or 143, as shells report it."""
-        return 128 + (self.caught or 0)
+        return exit_code(self.caught or 0)
 
     def __enter__(self) -> Self:
+        self.read_end, self.write_end = os.pipe()
+        os.set_blocking(self.write_end, False)
+        self.wakeup = signal.set_wakeup_fd(self.write_end, warn_on_full_buffer=False)
+        threading.Thread(target=_leave_at_the_second, args=[self.read_end], daemon=True).start()
         self.before = {s: signal.signal(s, self._handle) for s in self.SIGNALS}
         return self
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.caught is not None:
-            os._exit(128 + number)
+            os._exit(exit_code(number))
         self.caught = number
         if self.at_once:
-            raise SystemExit(128 + number)
+            raise SystemExit(self.exit_code)
 
     def __exit__(
         self,
@@ -42,3 +48,20 @@ class Interrupts:
     ) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self.wakeup)
+        os.close(self.write_end)  # the thread reads the end of the file, and closes the other end
+
+
+def exit_code(number: int) -> int:
+    """130 for SIGINT, 143 for all that ask to stop."""
+    return 130 if number == signal.SIGINT else 143
+
+
+def _leave_at_the_second(read_end: int) -> None:
+    """Python runs no handler while a long computation lasts, so a thread counts signals, too."""
+    seen = 0
+    while number := os.read(read_end, 1):
+        seen += number[0] in Interrupts.SIGNALS
+        if seen == 2:
+            os._exit(exit_code(number[0]))
+    os.close(read_end)

@@ -1,16 +1,23 @@
 """Everything a training run leaves behind, in its folder and with its tracker."""
 
-from typing import Any
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from diffuse import checkpoints, plots
+from diffuse import checkpoints, hardware, plots, runs
+from diffuse.divergence import ROLLBACKS, Diverged, Losses, said
+from diffuse.errors import DivergedError
 from diffuse.evaluation import Scores
 from diffuse.runs import Run
 from diffuse.trackers import Quiet
 from diffuse.training import Step, Training
+
+log = logging.getLogger(__name__)
 
 
 class Window:
@@ -32,6 +39,29 @@ class Window:
         return mean
 
 
+class Seen:
+    """The losses so far, as far as they are still needed; all of it is in a checkpoint."""
+
+    def __init__(self, device: torch.device, state: Mapping[str, Any] | None = None) -> None:
+        state = state or {}
+        self.device = device
+        self.window = Window(device, *state.get("window", ()))
+        self.losses = Losses(**state.get("losses", {}))
+
+    @classmethod
+    def of(cls, checkpoint: Path, device: torch.device) -> Self:
+        return cls(device, checkpoints.load_state(checkpoint))
+
+    def add(self, step: Step) -> None:
+        if not step.skipped:
+            self.window.add(step.loss)
+            self.losses.add(step.number, step.loss)
+
+    def state(self) -> dict[str, Any]:
+        window = [self.window.total.item(), self.window.count]
+        return {"window": window, "losses": self.losses.state()}
+
+
 class Journal:
     """Writes metrics, grids and checkpoints of one training."""
 
@@ -41,12 +71,14 @@ class Journal:
         tracker: Quiet,
         training: Training,
         batch: int,
-        keep: int,  # newest checkpoints that stay
+        keep: int,  # newest checkpoints that stay,
+        multiple: int | None,  # and those whose step is a multiple of this
         about: dict[str, Any],  # what `sample` and `eval` need besides the weights
-        window: Window,
+        seen: Seen,
     ) -> None:
         self.run, self.tracker, self.training = run, tracker, training
-        self.batch, self.keep, self.about, self.window = batch, keep, about, window
+        self.batch, self.keep, self.multiple = batch, keep, multiple
+        self.about, self.seen = about, seen
         self.best: dict[str, Any] | None = run.facts.get("best")
         self.saved = training.step
 
@@ -54,11 +86,27 @@ class Journal:
         self.run.log(step=step.number, images_seen=step.number * self.batch, **values)
         self.tracker.log(step.number, values)
 
+    def see(self, step: Step) -> None:
+        """Every step: its loss, or that it was left out."""
+        self.seen.add(step)
+        if step.skipped:
+            count = self.training.skipped
+            log.warning("%s; left out, no weight was changed (%d so far)", said(step), count)
+            self.run.update(skipped=count)
+
     def steps(self, step: Step) -> None:
-        """The mean loss since the last such line."""
-        loss = self.window.close()
-        self.log(step, loss=loss, lr=step.lr, grad_norm=step.grad_norm.item())
-        self.run.facts["loss"] = loss
+        """The mean loss since the last such line, and the spikes."""
+        values = {"lr": step.lr}
+        if self.seen.window.count:  # else all were left out
+            values = {"loss": self.seen.window.close(), **values}
+            self.run.facts["loss"] = values["loss"]
+        if not step.skipped:
+            values["grad_norm"] = step.grad_norm.item()
+        self.log(step, **values)
+        for spike in self.seen.losses.spikes():
+            log.warning("%s", spike)
+            # a row of this step: a resume from one in between writes it again
+            self.log(step, spike_step=spike.step, spike=spike.loss, spike_median=spike.median)
 
     def look(self, step: Step, test_loss: float, grid: Image.Image) -> None:
         """The held-out loss and the grid of the moment."""
@@ -83,13 +131,35 @@ class Journal:
         if self.saved == self.training.step:
             return
         files, state = self.training.tensors()
-        state |= self.about | {
-            "images_seen": self.training.step * self.batch,
-            "window": [self.window.total.item(), self.window.count],
-        }
+        state |= self.about | {"images_seen": self.training.step * self.batch}
+        state |= self.seen.state()
         checkpoints.save(folder, self.training.step, files, state)
         self.saved = self.training.step
         # the one just saved by name: a damaged one that training has not passed again looks newer
         spared = [self.saved, *([self.best["step"]] if self.best else [])]
-        checkpoints.purge(folder, self.keep, spared)
-        self.run.update(step=self.training.step, images_seen=state["images_seen"])
+        checkpoints.purge(folder, self.keep, spared, self.multiple)
+        # the peak depends on the machine: a row of it would differ from one run to the next
+        memory = hardware.peak_memory(self.seen.device)
+        log.debug("step %d saved; peak memory %.0f MiB", self.saved, memory / 2**20)
+        self.run.update(step=self.saved, images_seen=state["images_seen"], memory=memory)
+
+    def diverged(self, lost: Diverged) -> None:
+        """diverged.json, for who wants to know why."""
+        runs.write_json(self.run.folder / "diverged.json", lost.facts)
+
+    def roll_back(self, lost: Diverged) -> None:
+        """Go to the last checkpoint, from where all is drawn anew; else `lost` is raised."""
+        newest = checkpoints.newest(self.run.folder / "checkpoints")
+        count = self.training.rollbacks + 1
+        if newest is None or count > ROLLBACKS:
+            reason = "no checkpoint to go back to" if newest is None else f"{ROLLBACKS} rollbacks"
+            raise DivergedError(f"{lost} ({reason})") from lost
+        self.training.load(newest)
+        self.training.rollbacks = count
+        self.saved = self.training.step
+        self.seen = Seen.of(newest, self.seen.device)
+        self.run.truncate_log(self.saved)
+        self.run.update(rollbacks=count)
+        log.warning(
+            "%s; back to step %d, rollback %d of %d", said(lost.step), self.saved, count, ROLLBACKS
+        )

@@ -1,7 +1,9 @@
 """From a config to a plan: how images are drawn, and in how many calls of the network."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -12,6 +14,16 @@ from diffuse.noise_level import Predictor
 from diffuse.samplers import Sampler
 from diffuse.sampling import Plan
 from diffuse.schedules import Schedule
+
+log = logging.getLogger(__name__)
+
+
+def meta(cfg: DictConfig) -> Mapping[str, Any]:
+    """What a sampler's yaml says of itself."""
+    node = cfg.sampler.get("meta", {})
+    if not isinstance(node, Mapping | DictConfig):
+        raise ConfigError(f"sampler.meta={node}: it belongs to the sampler's yaml, leave it alone")
+    return node
 
 
 def sampler(cfg: DictConfig) -> Sampler:
@@ -31,7 +43,7 @@ def sampler(cfg: DictConfig) -> Sampler:
 def _needed(cfg: DictConfig) -> tuple[str, ...]:
     """What a sampler takes besides; `noise_level=` has to name a run where it takes levels."""
     name, given = cfg.sampler.name, cfg.get("noise_level")
-    needs = (cfg.sampler.get("meta") or {}).get("needs") == "noise_level"
+    needs = meta(cfg).get("needs") == "noise_level"
     if given and not needs:
         raise ConfigError(f"noise_level={given}: {name} takes none; use sampler=ddim_predicted")
     if needs and not given:
@@ -49,9 +61,9 @@ def chosen_steps(cfg: DictConfig, sampler: Sampler, most: int | None) -> int | N
 
     `most` are the levels of the schedule's table, where it has one.
     """
-    meta, name = cfg.sampler.get("meta") or {}, cfg.sampler.name
+    about, name = meta(cfg), cfg.sampler.name
     given = [f"{key}={cfg[key]}" for key in ("steps", "nfe") if cfg[key] is not None]
-    if meta.get("adaptive"):
+    if about.get("adaptive"):
         if given or cfg.reuse.name != "none":
             raise ConfigError(
                 f"{given[0] if given else 'reuse'}: {name} chooses its own steps; "
@@ -66,7 +78,7 @@ def chosen_steps(cfg: DictConfig, sampler: Sampler, most: int | None) -> int | N
         return _steps_of(
             cfg.nfe, name, lambda steps: sum(made(cfg, sampling.calls(sampler, steps)))
         )
-    suited = meta.get("steps")
+    suited = about.get("steps")
     if suited is None:
         raise ConfigError("sampler: its yaml has no meta.steps; say steps=")
     return suited if most is None else min(suited, most)
@@ -112,6 +124,10 @@ def plan(
         levels = config.build("grid", cfg.grid, steps=steps, schedule=schedule)
         sigmas = grids.clipped(levels, *trained)
         kept = made(cfg, sampling.calls(walk, steps))
+        if cfg.reuse.name != "none" and all(kept):
+            log.warning(
+                "reuse=%s saves none of %d calls: set its keys lower", cfg.reuse.name, len(kept)
+            )
     return Plan(
         sampler=walk,
         sigmas=sigmas,

@@ -15,14 +15,15 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SCORED = 4  # images: the interval of an FID takes two blocks of two
 AT_LEAST = {
     **dict.fromkeys(("steps", "nfe", "n", "batch", "epochs", "width", "kid_subsets", "columns"), 1),
-    **{f"train.{key}": 1 for key in ("steps", "images", "batch", "keep")},
+    **{f"train.{key}": 1 for key in ("steps", "images", "batch", "micro_batch")},
+    **{f"train.{key}": 1 for key in ("keep", "keep_every")},
     **{f"train.{key}_every": 1 for key in ("log", "sample", "save", "eval")},
     "kid_subset_size": 2,
     "train.warmup": 0,
     "train.eval_n": SCORED,
 }
 MORE_THAN_ZERO = ("train.epochs", "train.minutes", "train.clip_grad")
-FRACTIONS = ("train.ema", "train.label_dropout")  # in [0, 1)
+FRACTIONS = ("train.label_dropout",)  # in [0, 1)
 CHOICES = {
     "device": ("auto", "cpu", "cuda", "mps"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
@@ -34,7 +35,12 @@ CHOICES = {
         *("embedding", "noise", "denoise", "trajectory"),
     ),
     "train.lr_schedule": ("constant", "cosine", "onecycle"),
+    "train.on_nan": ("stop", "skip", "rollback"),
+    "init_weights": ("ema", "raw"),
 }
+NEVER = r"(?!)"
+AVERAGE = r"ema_0\.\d+"  # of another half-life
+PATTERNS = {"device": r"cuda:\d+", "weights": AVERAGE, "init_weights": AVERAGE}
 
 
 def check(cfg: DictConfig) -> None:
@@ -51,12 +57,14 @@ def check(cfg: DictConfig) -> None:
         if not 0 <= value < 1:
             raise ConfigError(f"{key} must be in [0, 1), got {value}")
     for key, value in _given(cfg, CHOICES):
-        if value not in CHOICES[key] and not (key == "device" and re.fullmatch(r"cuda:\d+", value)):
+        if value not in CHOICES[key] and not re.fullmatch(PATTERNS.get(key, NEVER), value):
             raise ConfigError(f"{key}: unknown choice {value!r}; {nearest(value, CHOICES[key])}")
     for key, value in _given(cfg, WORDS):
         WORDS[key](value)
     if "train" in cfg:
         length(cfg.train)
+        check_ema(cfg.train.ema)
+        check_micro_batch(cfg.train.micro_batch, cfg.train.batch)
 
 
 def _given(cfg: DictConfig, keys: Iterable[str]) -> list[tuple[str, Any]]:
@@ -84,6 +92,30 @@ def check_range(pair: Sequence[float]) -> None:
     if len(pair) != 2 or not -math.inf < pair[0] < pair[1] < math.inf:
         shown = ", ".join(f"{number:g}" for number in pair)
         raise ConfigError(f"range must be two ascending numbers like [-1, 1], got [{shown}]")
+
+
+def check_ema(ema: Any) -> None:
+    """A decay, or a list of them, each once."""
+    decays: list[Any] = (
+        list(ema) if isinstance(ema, Sequence) and not isinstance(ema, str) else [ema]
+    )
+    if not decays or not all(type(d) in (int, float) and 0 <= d < 1 for d in decays):
+        raise ConfigError(f"train.ema must be in [0, 1), or a list of such numbers, got {ema}")
+    if len(set(decays)) < len(decays):
+        raise ConfigError(f"train.ema: a number stands there twice: {ema}")
+
+
+def check_micro_batch(micro_batch: int | None, batch: int) -> None:
+    """Parts of a batch are all of one size."""
+    if micro_batch is None or batch % micro_batch == 0:
+        return
+    divisors = [d for d in range(1, batch + 1) if batch % d == 0]
+    below = [d for d in divisors if d < micro_batch][-1:]
+    above = [d for d in divisors if d > micro_batch][:1]
+    near = " and ".join(map(str, below + above))
+    raise ConfigError(
+        f"train.micro_batch={micro_batch} does not divide train.batch={batch}; nearest: {near}"
+    )
 
 
 def check_checkpoint(which: int | str) -> None:
@@ -126,6 +158,13 @@ def check_name(name: str) -> None:
         )
 
 
+def check_compile(word: bool | str) -> None:
+    """Typed without quotes, two of the words are no text."""
+    if word not in ("auto", True, False):
+        raise ConfigError(f"compile: unknown choice {word!r}; {nearest(str(word), COMPILE)}")
+
+
+COMPILE = ("auto", "true", "false")
 CLIPS = ("auto", "none", "range", "dynamic")
 WORDS: dict[str, Callable[[Any], None]] = {
     "name": check_name,
@@ -134,4 +173,5 @@ WORDS: dict[str, Callable[[Any], None]] = {
     "checkpoint": check_checkpoint,
     "seed": check_seed,
     "outputs": check_outputs,
+    "compile": check_compile,
 }

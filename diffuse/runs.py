@@ -1,10 +1,8 @@
 """The run folder: outputs/<verb>/<name>/v001, claimed by one process and never used twice."""
 
 import contextlib
-import errno
 import json
 import logging
-import os
 import platform
 import subprocess
 import sys
@@ -14,10 +12,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import diffuse
-from diffuse import checkpoints
+from diffuse import checkpoints, files, owners, secrets
 from diffuse.errors import ConfigError, DataError, NoSpaceError, nearest
 
 SCHEMA = 1
@@ -36,12 +34,19 @@ def claim(outputs: Path, verb: str, name: str) -> Path:
                 folder.mkdir()
             except FileExistsError:
                 continue
-            # of two that claim at once, whoever comes second points to the newer one
-            point(parent / "latest", max(parent.glob("v*"), key=_number).name)
+            _point_to_newest(parent)
             return folder
     except OSError as e:
-        kind = NoSpaceError if e.errno in (errno.ENOSPC, errno.EDQUOT) else ConfigError
+        kind = NoSpaceError if e.errno in files.FULL else ConfigError
         raise kind(f"outputs: cannot make a run folder in {parent}: {e.strerror}") from e
+
+
+def _point_to_newest(parent: Path) -> None:
+    """Of several that claim at once, whoever points last has seen the newest."""
+    target = ""
+    while (newest := max(parent.glob("v*"), key=_number).name) != target:
+        files.point(parent / "latest", newest)
+        target = newest
 
 
 def _number(folder: Path) -> int:
@@ -49,18 +54,9 @@ def _number(folder: Path) -> int:
     return int(digits) if digits.isdigit() else 0
 
 
-def point(link: Path, target: str) -> None:
-    """Make `link` point to `target`, valid at every instant."""
-    temporary = link.with_name(f".{link.name}-{os.getpid()}")
-    temporary.symlink_to(target)
-    os.replace(temporary, link)
-
-
 def write_json(path: Path, value: Any) -> None:
     """Replace a small file in one go: a reader sees the old one or the new one."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
+    files.replace(path, json.dumps(value, indent=2) + "\n")
 
 
 @dataclass
@@ -70,14 +66,16 @@ class Run:
     folder: Path
     facts: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
+    lock: IO[bytes] | None = None
 
     @classmethod
     def start(
         cls, folder: Path, command: str, config: str, overrides: list[str], **facts: Any
     ) -> "Run":
         """Begin a run in a folder that `claim` made. `config` is the resolved config as yaml."""
-        (folder / "config.yaml").write_text(config)
-        (folder / "overrides.yaml").write_text("".join(f"- {json.dumps(o)}\n" for o in overrides))
+        files.replace(folder / "config.yaml", config, synced=True)
+        typed = [f"- {json.dumps(o)}\n" for o in overrides]
+        files.replace(folder / "overrides.yaml", "".join(typed))
         run = cls(folder)
         run.update(
             schema=SCHEMA,
@@ -87,19 +85,26 @@ class Run:
             **facts,
             git=git_revision(),
             versions=versions(),
-            host=platform.node(),
-            pid=os.getpid(),
+            **owners.facts(),
             started=datetime.now(UTC).isoformat(timespec="microseconds"),
         )
         return run
 
     @classmethod
     def reopen(cls, folder: Path) -> "Run":
-        """Continue a run in its own folder."""
-        run = cls(folder, read(folder))
+        """Continue a run in its own folder, which it holds from now on."""
+        run = cls(folder)
+        run.hold()
+        run.facts = read(folder)
         run.started -= run.facts.get("seconds", 0.0)
-        run.update(status="running", pid=os.getpid(), host=platform.node())
+        run.update(status="running", **owners.facts())
         return run
+
+    def hold(self) -> None:
+        """Keep all others out: of many that continue a run at once, one does."""
+        self.lock = self.lock or owners.lock(self.folder / "overrides.yaml")  # never replaced
+        if self.lock is None:
+            raise ConfigError(f"resume: {self.folder} is being trained by another process")
 
     def update(self, **facts: Any) -> None:
         self.facts |= facts
@@ -107,15 +112,14 @@ class Run:
 
     def log(self, **values: Any) -> None:
         """One line of metrics.jsonl, the record of the run whatever tracker is on."""
-        with open(self.folder / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(values) + "\n")
+        files.append(self.folder / "metrics.jsonl", json.dumps(values))
 
     def truncate_log(self, step: int) -> None:
         """Forget what was logged after `step`: training goes on from there and logs it again."""
         path = self.folder / "metrics.jsonl"
         if path.exists():
-            rows = [line for line in path.read_text().splitlines() if _step(line) <= step]
-            path.write_text("".join(line + "\n" for line in rows))
+            rows = [line for line in path.read_bytes().splitlines() if _step(line) <= step]
+            files.replace(path, b"".join(line + b"\n" for line in rows))
 
     def finish(self, status: str, **facts: Any) -> None:
         """status: done, failed, diverged or stopped."""
@@ -126,7 +130,7 @@ class Run:
     def logged(self) -> Iterator[None]:
         """Everything the program says also goes into log.txt."""
         handler = logging.FileHandler(self.folder / "log.txt")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(secrets.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger = logging.getLogger("diffuse")
         logger.addHandler(handler)
         try:
@@ -136,27 +140,33 @@ class Run:
             raise
         finally:
             logger.removeHandler(handler)
-            handler.close()
+            with contextlib.suppress(OSError):  # a full disk: what failed before is told, not this
+                handler.close()
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Write down how the run ended, whatever happens inside."""
+        """Hold the folder; write down how the run ended, whatever happens inside."""
+        self.hold()
         try:
             yield
         except BaseException as e:
             stopped = isinstance(e, (KeyboardInterrupt, SystemExit))
             diverged = getattr(e, "exit_code", None) == 4
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, NoSpaceError):  # neither must hide what went wrong
                 status = "stopped" if stopped else "diverged" if diverged else "failed"
-                self.finish(status, reason=f"{type(e).__name__}: {e}")
+                self.finish(status, reason=secrets.redacted(f"{type(e).__name__}: {e}"))
             raise
+        finally:
+            if self.lock:
+                self.lock.close()
+            self.lock = None
 
 
-def _step(line: str) -> int:
+def _step(line: bytes) -> int:
     try:
         return json.loads(line).get("step", 0)
-    except json.JSONDecodeError:
-        return sys.maxsize  # a line cut short by a kill
+    except (ValueError, AttributeError):
+        return sys.maxsize  # a line cut short by a kill, or damaged
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -165,7 +175,7 @@ def read(folder: Path) -> dict[str, Any]:
         return json.loads((folder / "run.json").read_text())
     except FileNotFoundError:
         raise DataError(f"{folder} is not a run folder: it has no run.json") from None
-    except json.JSONDecodeError as e:
+    except ValueError as e:
         raise DataError(f"{folder / 'run.json'} is damaged: {e}") from None
 
 
@@ -220,9 +230,7 @@ def is_done(folder: Path) -> bool:
 def is_alive(folder: Path) -> bool:
     """Is the process that writes this run still there? Only this machine's can be asked."""
     facts = read(folder)
-    if facts.get("status") != "running" or facts.get("host") != platform.node():
-        return False
-    return checkpoints.alive(facts["pid"])
+    return facts.get("status") == "running" and owners.is_there(facts)
 
 
 def versions() -> dict[str, str]:

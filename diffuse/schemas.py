@@ -5,7 +5,7 @@ the yaml into these, so a mistyped key is refused even inside an experiment. A g
 checked by `config.build`, against the signature of the function they are for; ranges by `ranges`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,16 +58,19 @@ class Training:
     images: int | None = MISSING
     minutes: float | None = MISSING
     batch: int = MISSING
+    micro_batch: int | None = MISSING
     shuffle: bool = MISSING
     lr_schedule: str = MISSING
     warmup: int = MISSING
     clip_grad: float | None = MISSING
-    ema: float = MISSING
+    ema: Any = MISSING  # a number or a list of them
+    on_nan: str = MISSING
     label_dropout: float = MISSING
     log_every: int = MISSING
     sample_every: int | None = MISSING
     save_every: int | None = MISSING
     keep: int = MISSING
+    keep_every: int | None = MISSING
     eval_every: int | None = MISSING
     eval_n: int = MISSING
 
@@ -77,6 +80,10 @@ class Train(Drawing, Common):
     """conf/train.yaml"""
 
     resume: str = MISSING
+    resume_allow: list[str] = MISSING
+    init_from: str | None = MISSING
+    init_weights: str = MISSING
+    compile: bool | str = MISSING
     range: list[float] = MISSING
     train: Training = MISSING
     dataset: Group = MISSING
@@ -160,6 +167,7 @@ class Plot(Common):
     nfe: int | None = MISSING
     clip: str = MISSING
     start: str = MISSING
+    noise_level: str | None = MISSING
     dataset: Group = MISSING
     objective: Group = MISSING
     schedule: Group = MISSING
@@ -188,6 +196,12 @@ def length(train: Mapping[str, Any] | DictConfig) -> tuple[str, float]:
         said = " and ".join(f"train.{unit}={number:g}" for unit, number in given)
         raise ConfigError(f"{said}: say the length once, as train.{'|'.join(LENGTHS)}")
     return given[0] if given else ("minutes", DEFAULT_MINUTES)
+
+
+def decays(train: Mapping[str, Any] | DictConfig) -> list[float]:
+    """Of the averages of the weights: `train.ema` is a number or a list; the first one counts."""
+    ema = train["ema"]
+    return [float(decay) for decay in (ema if isinstance(ema, Sequence) else [ema])]
 
 
 def run_name(cfg: DictConfig, choices: Mapping[str, str]) -> str | None:

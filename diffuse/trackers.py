@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from queue import Full, Queue
 from typing import Any, Protocol
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class wandb:
             entity=self.entity,
             name=f"{name}/{folder.name}",
             group=name,
-            dir=folder,
+            dir=folder.absolute(),  # its own process may be in another folder
             config=config,
             mode=mode,  # pyright: ignore[reportArgumentType] (checked above, or by wandb)
             # with the console on, wandb wraps stdout and fights the progress bar
@@ -71,41 +72,53 @@ class wandb:
 
 
 class Quiet:
-    """A tracker that never stops or holds up a run: it fails once, with a warning."""
+    """A tracker that never stops or holds up a run: a thread of its own tells it what happens.
 
-    def __init__(self, tracker: Tracker, seconds: float = 35.0) -> None:
-        self.tracker: Tracker | None = tracker
-        self.seconds = seconds  # how long one call may take
+    It fails once, with a warning. Only `finish` waits, and not longer than `seconds`.
+    """
+
+    def __init__(self, tracker: Tracker, seconds: float = 35.0, most: int = 10_000) -> None:
+        self.tracker, self.seconds = tracker, seconds
+        self.calls: Queue[tuple[str, Callable[[Tracker], None]]] = Queue(most)
+        self.ended, self.failed, self.verb = threading.Event(), threading.Lock(), "start"
+        if not isinstance(tracker, none):
+            threading.Thread(target=self._work, daemon=True).start()
 
     def start(self, folder: Path, name: str, config: dict[str, Any]) -> None:
-        self._try("start", lambda t: t.start(folder, name, config))
+        self._tell("start", lambda t: t.start(folder, name, config))
 
     def log(self, step: int, values: dict[str, Any]) -> None:
-        self._try("log", lambda t: t.log(step, values))
+        self._tell("log", lambda t: t.log(step, values))
 
     def image(self, step: int, name: str, path: Path) -> None:
-        self._try("image", lambda t: t.image(step, name, path))
+        self._tell("image", lambda t: t.image(step, name, path))
 
-    def finish(self) -> None:
-        self._try("finish", lambda t: t.finish())
+    def finish(self, seconds: float | None = None) -> None:
+        """Wait until the tracker has heard everything, or for so many seconds."""
+        self._tell("finish", lambda t: t.finish())
+        patience = self.seconds if seconds is None else seconds
+        if not isinstance(self.tracker, none) and not self.ended.wait(patience):
+            self._leave(self.verb, f"no answer in {patience:g} s")
 
-    def _try(self, verb: str, call: Callable[[Tracker], None]) -> None:
-        tracker, failure = self.tracker, []
-        if tracker is None or isinstance(tracker, none):
+    def _tell(self, verb: str, call: Callable[[Tracker], None]) -> None:
+        if isinstance(self.tracker, none) or self.failed.locked():
             return
+        try:
+            self.calls.put_nowait((verb, call))
+        except Full:
+            self._leave(self.verb, f"{self.calls.maxsize} messages wait for it")
 
-        def guarded() -> None:
+    def _work(self) -> None:
+        while not self.failed.locked() and self.verb != "finish":
+            self.verb, call = self.calls.get()
             try:
-                call(tracker)
+                call(self.tracker)
             except BaseException as e:
-                failure.append(f"{type(e).__name__}: {' '.join(str(e).split())}")
+                self._leave(self.verb, f"{type(e).__name__}: {' '.join(str(e).split())}")
+        self.ended.set()
 
-        thread = threading.Thread(target=guarded, daemon=True)
-        thread.start()
-        thread.join(self.seconds)
-        if thread.is_alive():
-            failure.append(f"no answer in {self.seconds:g} s")
-        if failure:
-            name = type(tracker).__name__
-            log.warning("tracker %s failed to %s (%s); going on without it", name, verb, failure[0])
-            self.tracker = None
+    def _leave(self, verb: str, why: str) -> None:
+        if self.failed.acquire(blocking=False):  # never released: one warning
+            name = type(self.tracker).__name__
+            log.warning("tracker %s failed to %s (%s); going on without it", name, verb, why)
+        self.ended.set()

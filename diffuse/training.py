@@ -5,19 +5,17 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 
-from diffuse import checkpoints
+from diffuse import compiling, memory
 from diffuse.data import ImageSet, to_range
-from diffuse.denoiser import Denoiser
-from diffuse.errors import DivergedError
+from diffuse.divergence import IN_A_ROW, Diverged
 from diffuse.noise_laws import Law
 from diffuse.seeds import generator, seed_of
+from diffuse.training_state import Step, Training
 
 LR_SCHEDULES = ("constant", "cosine", "onecycle")
 
@@ -31,81 +29,13 @@ class Recipe:
     lr_schedule: str  # constant | cosine | onecycle
     warmup: int  # steps of linear warm-up
     clip_grad: float | None  # largest norm of the gradient
-    ema: float  # decay of the averaged weights, after its own warm-up
+    ema: float | Sequence[float]  # decay of the averaged weights, after its own warm-up
     label_dropout: float  # share of labels shown as "no class"
     shuffle: bool
     range: tuple[float, float]  # of the pixels the network sees
     seed: int
-
-
-class Ema:
-    """Averaged weights in float32. Early on it forgets faster: decay min(d, (1 + n) / (10 + n))."""
-
-    def __init__(self, net: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.weights = {k: w.detach().clone() for k, w in net.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, net: nn.Module, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        now = list(net.state_dict().values())
-        torch._foreach_lerp_(list(self.weights.values()), now, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
-
-
-@dataclass
-class Training:
-    """What changes while training: everything a checkpoint has to hold, besides the step."""
-
-    denoiser: Denoiser
-    ema: Ema
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler  # for fp16; idle otherwise
-    step: int = 0
-
-    @classmethod
-    def new(cls, denoiser: Denoiser, optimizer: torch.optim.Optimizer, ema: float) -> "Training":
-        device = next(denoiser.parameters()).device
-        fp16 = denoiser.precision is torch.float16
-        scaler = torch.amp.GradScaler(device.type, enabled=fp16)
-        return cls(denoiser, Ema(denoiser.net, ema), optimizer, scaler)
-
-    def tensors(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-        """The files of tensors of a checkpoint, and what of the state is not a tensor."""
-        moments: dict[str, Tensor] = {}
-        packed = checkpoints.pack(self.optimizer.state_dict(), moments)
-        files = {
-            "model": self.denoiser.net.state_dict(),
-            "ema": self.ema.weights,
-            "optimizer": moments,
-        }
-        return files, {"step": self.step, "optimizer": packed, "scaler": self.scaler.state_dict()}
-
-    def load(self, path: Path) -> None:
-        """Go back to a checkpoint that was verified."""
-        state = checkpoints.load_state(path)
-        self.denoiser.net.load_state_dict(checkpoints.load_tensors(path, "model"))
-        averaged = checkpoints.load_tensors(path, "ema")
-        for name, weight in self.ema.weights.items():
-            weight.copy_(averaged[name])
-        moments = checkpoints.load_tensors(path, "optimizer")
-        self.optimizer.load_state_dict(checkpoints.unpack(state["optimizer"], moments))
-        self.scaler.load_state_dict(state["scaler"])
-        self.step = state["step"]
-
-
-@dataclass(frozen=True)
-class Step:
-    """What the caller of fit() sees. `loss` stays on the device until somebody asks."""
-
-    number: int
-    loss: Tensor
-    lr: float
-    grad_norm: Tensor
-    last: bool
-
-    def every(self, n: int | None) -> bool:
-        """Is it time for something that happens every n steps, and at the end?"""
-        return bool(n) and (self.number % n == 0 or self.last)
+    micro_batch: int | None = None  # images the network sees at once; None: the whole batch
+    on_nan: str = "stop"  # stop | skip | rollback (for who calls `fit`; to it this is stop)
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
@@ -148,35 +78,70 @@ def _epoch_order(seed: int, epoch: int, n: int) -> Tensor:
 def fit(
     training: Training, images: ImageSet, law: Law, recipe: Recipe, peaks: Sequence[float]
 ) -> Iterator[Step]:
-    """Train up to recipe.steps; what is random depends on (seed, step) alone.
+    """Train up to recipe.steps; what is random depends on (seed, step, rollbacks) alone.
 
-    `peaks` are the learning rates of the optimizer's groups before the schedule's factor. Raises
-    DivergedError before a step that would spoil the weights.
+    `peaks` are the learning rates of the optimizer's groups before the schedule's factor. A step
+    whose loss or gradient is not finite changes no weight: it is left out, or raises Diverged.
     """
     denoiser, optimizer, scaler = training.denoiser, training.optimizer, training.scaler
     weights = [p for p in denoiser.parameters() if p.requires_grad]
+    size = recipe.micro_batch or recipe.batch
     for number in range(training.step + 1, recipe.steps + 1):
         factor = learning_rate(number, recipe)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * factor
-        x0, label, sigma, eps = draw(images, law, recipe, number)
-        denoiser.train()
-        torch.manual_seed(seed_of(recipe.seed, "dropout", number))
-        loss = denoiser.loss(x0, sigma, eps, label).mean()
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(weights, recipe.clip_grad or math.inf)
-        if not (loss if scaler.is_enabled() else norm).isfinite():  # fp16 overflows now and then
-            raise DivergedError(
-                f"step {number}: loss {loss.item():g}, gradient norm {norm.item():g} at a learning "
-                f"rate of {peaks[0] * factor:g}; the weights are those of step {training.step}"
-            )
-        scaler.step(optimizer)
-        scaler.update()
-        training.ema.update(denoiser.net, number)
+        batch = draw(images, law, recipe, number, training.rollbacks)
+        gradient = partial(_gradient, training, recipe, number, batch)
+        with memory.watched(recipe.batch, size, gradient):
+            loss = gradient(size)
+            scaler.unscale_(optimizer)
+            norm = nn.utils.clip_grad_norm_(weights, recipe.clip_grad or math.inf)
+            finite = loss.isfinite()
+            if not scaler.is_enabled():  # fp16 overflows now and then
+                finite = finite & norm.isfinite()
+            left_out = not finite.item()
+            if not left_out:
+                scaler.step(optimizer)
+                for ema in (training.ema, *training.others):
+                    ema.update(denoiser.net, number)
+            scaler.update()
+        step = Step(number, loss, peaks[0] * factor, norm, number == recipe.steps, left_out)
+        training.in_a_row = training.in_a_row + 1 if left_out else 0
+        if left_out and (recipe.on_nan != "skip" or training.in_a_row >= IN_A_ROW):
+            gradient(size)  # once more: the first one was clipped
+            index = batch_indices(number, len(images), recipe)
+            raise Diverged(denoiser.net, step, index, batch[2], training.in_a_row)
+        training.skipped += left_out
         training.step = number
-        yield Step(number, loss.detach(), peaks[0] * factor, norm, number == recipe.steps)
+        yield step
+
+
+def _gradient(
+    training: Training,
+    recipe: Recipe,
+    number: int,  # of the step
+    batch: tuple[Tensor, Tensor | None, Tensor, Tensor],
+    size: int,  # images that the network sees at once
+) -> Tensor:
+    """The mean loss of a batch [], and its gradient in the weights: part by part, added up."""
+    x0, label, sigma, eps = batch
+    training.denoiser.train()
+    training.optimizer.zero_grad(set_to_none=True)
+    torch.manual_seed(seed_of(recipe.seed, "dropout", number, *_again(training.rollbacks)))
+    losses: list[Tensor] = []
+    for start in range(0, len(x0), size):
+        part = slice(start, start + size)
+        labels = None if label is None else label[part]
+        losses_of = training.denoiser.loss(x0[part], sigma[part], eps[part], labels)
+        loss = losses_of.mean() * (len(losses_of) / len(x0))
+        training.scaler.scale(loss).backward()
+        losses.append(loss.detach())
+    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+
+def _again(rollbacks: int) -> tuple[int, ...]:
+    """What a rollback adds to the purpose of random numbers, so that they are others."""
+    return (rollbacks,) if rollbacks else ()
 
 
 def seconds_per_step(
@@ -186,10 +151,10 @@ def seconds_per_step(
     trial = replace(recipe, steps=10**9, warmup=10**9)
     device = images.images.device
     times: list[float] = []
+    copied = copy.deepcopy(training)
+    compiling.alike(copied.denoiser.net, training.denoiser.net)
     started = last = time.perf_counter()
-    for step in fit(
-        copy.deepcopy(training), images, law, trial, [0.0] * len(training.optimizer.param_groups)
-    ):
+    for step in fit(copied, images, law, trial, [0.0] * len(training.optimizer.param_groups)):
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         now = time.perf_counter()
@@ -202,12 +167,15 @@ def seconds_per_step(
 
 
 def draw(
-    images: ImageSet, law: Law, recipe: Recipe, number: int
+    images: ImageSet, law: Law, recipe: Recipe, number: int, rollbacks: int = 0
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """The batch of a step: x0 [b c h w], labels [b], sigma [b] (float64, CPU) and eps [b c h w]."""
+    """The batch of a step: x0 [b c h w], labels [b], sigma [b] (float64, CPU) and eps [b c h w].
+
+    Each rollback draws other levels, noise, flips and hidden labels for the same images.
+    """
     device = images.images.device
     index = batch_indices(number, len(images), recipe).to(device)
-    random = generator(recipe.seed, "batch", number)
+    random = generator(recipe.seed, "batch", number, *_again(rollbacks))
     x0 = to_range(images.batch(index), recipe.range)
     if images.flip:
         flipped = torch.rand(len(x0), generator=random) < 0.5
@@ -216,6 +184,6 @@ def draw(
     dropped = torch.rand(len(x0), generator=random) < recipe.label_dropout
     label = torch.where(dropped.to(device), len(images.spec.classes), label)
     sigma = law(len(x0), random)
-    noise = generator(recipe.seed, "noise", number, device=device)
+    noise = generator(recipe.seed, "noise", number, *_again(rollbacks), device=device)
     eps = torch.randn(x0.shape, generator=noise, device=device)
     return x0, label, sigma, eps

@@ -114,3 +114,11 @@ def test_a_damaged_regressor_is_never_loaded(make_seer, trained, diffuse):
     path = trained.parents[2] / "noise_level/see/v001/checkpoints/step_00000001"
     (path / "regressor.safetensors").write_bytes(b"")
     assert "regressor.safetensors has 0 bytes" in diffuse.error(f"sample {SEEN}", code=3)
+
+
+def test_the_way_by_predicted_levels_can_be_watched(make_seer, diffuse):
+    make_seer()
+    words = "sampler=ddim_predicted noise_level=see steps=4 n=2 device=cpu"
+    facts = diffuse.json(f"plot trajectory {words}")
+    assert (facts["steps"], facts["calls"]) == (4, 4)
+    assert "noise_level" in diffuse.error("plot trajectory sampler=ddim_predicted n=1 device=cpu")

@@ -13,6 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from diffuse import checkpoints, cli, runs
+from diffuse.commands import preparing
 from diffuse.commands import train as command
 
 FULL = "train.steps=8 train.log_every=3 train.sample_every=4 train.save_every=5 model.dropout=0.1"
@@ -184,7 +185,7 @@ def test_a_precision_that_was_measured_is_not_measured_again(trained, diffuse, m
 
 def test_minutes_stay_the_number_of_steps_they_once_became(diffuse, tmp_path, monkeypatch):
     speed = iter([0.05, 0.001])
-    monkeypatch.setattr(command, "seconds_per_step", lambda *_: next(speed))
+    monkeypatch.setattr(preparing, "seconds_per_step", lambda *_: next(speed))
     with monkeypatch.context() as patch:
         patch.setattr(command, "fit", at_step(3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
         assert diffuse.train("train.minutes=0.005") == 143

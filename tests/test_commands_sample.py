@@ -166,7 +166,7 @@ def test_a_dry_run_writes_nothing(trained, diffuse):
     before = sorted(trained.parents[2].rglob("*"))
     for verb in ("sample", "eval"):
         assert diffuse(f"{verb} n=5 steps=3 dry_run=true") == 0
-        assert "ddim, 3 steps" in diffuse.out
+        assert "ddim(eta=0.0, noise=1.0), 3 steps" in diffuse.out
     assert sorted(trained.parents[2].rglob("*")) == before
 
 

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from diffuse import checkpoints, runs
-from diffuse.commands import train as command
+from diffuse.commands import preparing
 
 
 def rows(run):
@@ -73,7 +73,7 @@ def test_the_result_is_on_stdout_and_the_progress_on_stderr(tiny, diffuse):
 
 
 def test_a_dry_run_says_what_would_happen_and_writes_nothing(tiny, diffuse, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "seconds_per_step", lambda *_: 0.5)
+    monkeypatch.setattr(preparing, "seconds_per_step", lambda *_: 0.5)
     assert diffuse.train("train.steps=120 dry_run=true") == 0
     for words in ("8x8", "parameters", "120 of 16 images", "about 1 min 0 s", "MiB"):
         assert words in diffuse.out
@@ -96,7 +96,7 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(tiny, diffuse, tmp_
 def test_every_way_to_say_the_length_becomes_a_number_of_steps(
     tiny, length, steps, diffuse, monkeypatch
 ):
-    monkeypatch.setattr(command, "seconds_per_step", lambda *_: 0.05)
+    monkeypatch.setattr(preparing, "seconds_per_step", lambda *_: 0.05)
     plan = diffuse.json(f"train {tiny} {length} dry_run=true")
     assert plan["steps"] == steps
     lengths = {k: plan["config"]["train"][k] for k in ("steps", "images", "epochs", "minutes")}

@@ -10,8 +10,8 @@ from diffuse import console
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (3600, "1 h 0 min"),
-     (7530, "2 h 5 min"), (float("inf"), "?")],
+    [(0.4, "0.4 s"), (9.9, "9.9 s"), (9.96, "10 s"), (59.4, "59 s"), (59.6, "1 min 0 s"),
+     (200, "3 min 20 s"), (3600, "1 h 0 min"), (7530, "2 h 5 min"), (float("inf"), "?")],
 )  # fmt: skip
 def test_a_duration_reads_like_one(seconds, words):
     assert console.clock(seconds) == words
@@ -40,7 +40,7 @@ def test_a_meter_says_how_fast_it_is_and_how_long_it_will_take(time, capsys):
 def test_a_meter_that_is_done_says_how_long_it_took(time):
     meter = console.Meter("sample", total=10)
     time[0] += 5
-    assert meter.show(10) == "sample 10/10  2 images/s  in 5 s"
+    assert meter.show(10) == "sample 10/10  2 images/s  in 5.0 s"
 
 
 def test_on_a_terminal_the_meter_is_a_bar_that_goes_away(monkeypatch, capsys):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from diffuse.commands import VERBS
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -32,3 +34,25 @@ def test_every_module_a_page_names_exists(page):
     names = set(re.findall(r"`((?:\w+/)*\w+\.py)`", page.read_text()))
     known = {p.name for p in ROOT.rglob("*.py") if ".venv" not in p.parts}
     assert {Path(name).name for name in names} <= known
+
+
+def typed_commands():
+    """Every `diffuse <verb> ...` that a page shows, without remarks, pipes and placeholders."""
+    for page in PAGES:
+        if page.name == "commands.md":
+            continue
+        for line in re.findall(r"`(diffuse [^`]+)`|^ {4}(diffuse .+)$", page.read_text(), re.M):
+            command = re.split(r"\s+#|\s{3,}", line[0] or line[1])[0].strip()
+            words = command.split()
+            if len(words) > 2 and words[1] in VERBS and not re.search(r"[<|]|\.\.\.", command):
+                yield pytest.param(words[1], words[2:], id=f"{page.name}: {command}")
+
+
+@pytest.mark.parametrize(("verb", "words"), typed_commands())
+def test_every_command_that_a_page_shows_composes(verb, words):
+    from diffuse.cli import arguments, composing, overlays
+
+    parsed = arguments.parse(verb, words)
+    parsed, choices = overlays.taken_apart(verb, parsed)
+    for overrides in [parsed.overrides] if choices else composing.combinations(parsed):
+        composing.finished(verb, composing.compose(verb, parsed, overrides))

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,20 +13,21 @@ import pytest
 from diffuse.interrupts import Interrupts
 
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+ALL = pytest.mark.parametrize("number", Interrupts.SIGNALS)
 
 
-@BOTH
+@ALL
 def test_a_signal_is_noted_and_the_work_goes_on(number):
     before = [signal.getsignal(s) for s in Interrupts.SIGNALS]
     with Interrupts() as interrupts:
         assert interrupts.caught is None
         os.kill(os.getpid(), number)
         assert interrupts.caught == number
-    assert interrupts.exit_code == 128 + number
+    assert interrupts.exit_code == (130 if number == signal.SIGINT else 143)
     assert [signal.getsignal(s) for s in Interrupts.SIGNALS] == before
 
 
-@BOTH
+@ALL
 def test_where_there_is_nothing_to_tidy_up_it_ends_at_once(number):
     before = [signal.getsignal(s) for s in Interrupts.SIGNALS]
 
@@ -36,7 +38,7 @@ def test_where_there_is_nothing_to_tidy_up_it_ends_at_once(number):
 
     with pytest.raises(SystemExit) as left:
         work()
-    assert left.value.code == 128 + number
+    assert left.value.code == (130 if number == signal.SIGINT else 143)
     assert [signal.getsignal(s) for s in Interrupts.SIGNALS] == before
 
 
@@ -67,3 +69,42 @@ def test_the_second_signal_leaves_within_a_second(number):
     assert process.wait(timeout=10) == 128 + number
     assert time.monotonic() - started < 1
     process.stdout.close()
+
+
+BUSY = """
+import torch
+from diffuse.interrupts import Interrupts
+torch.set_num_threads(1)
+with Interrupts():
+    matrix = torch.randn(5000, 5000)
+    print("ready", flush=True)
+    torch.linalg.eigvalsh(matrix)  # many seconds in which Python runs no handler
+    print("done", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_the_second_signal_leaves_within_a_second_out_of_a_long_computation():
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUSY],
+        stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    assert time.monotonic() - started < 1
+    assert process.stdout.read() == ""
+    process.stdout.close()
+
+
+def test_nothing_of_a_signal_is_left_behind_when_it_is_over():
+    before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        with Interrupts():
+            pass
+    time.sleep(0.1)
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before

@@ -11,8 +11,10 @@ import diffuse
 ROOT = Path(diffuse.__file__).parent
 LAYERS = [
     "errors seeds config schemas ranges data objectives weightings denoiser models metrics "
-    "classifier encoders checkpoints runs trackers hardware interrupts console optimizers",
-    "schedules noise_laws grids samplers reuse",
+    "classifier encoders secrets files owners checkpoints runs trackers hardware interrupts "
+    "console optimizers "
+    "averages memory compiling",
+    "schedules noise_laws grids samplers reuse training_state divergence",
     "training sampling noise_level",
     "evaluation checkups plots journal",
     "assembly planning commands cli __main__",

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -59,10 +60,24 @@ def race(outputs, kind):
 
 
 def test_eight_starts_at_once_get_eight_folders_and_latest_is_always_one_of_them(tmp_path):
+    (tmp_path / "train/name/v000").mkdir(parents=True)
+    (tmp_path / "train/name/latest").symlink_to("v000")
+    over, nowhere = threading.Event(), []
+
+    def poll():
+        while not over.is_set():
+            if not (tmp_path / "train/name/latest").is_dir():
+                nowhere.append(1)
+
+    watching = threading.Thread(target=poll)
+    watching.start()
     names = race(tmp_path, "claim")
+    over.set()
+    watching.join()
+    assert not nowhere
     assert sorted(names) == [f"v{k:03d}" for k in range(1, 33)]
     parent = tmp_path / "train/name"
-    assert (parent / "latest").resolve().name in names
+    assert (parent / "latest").resolve().name == "v032"
     assert not [p for p in parent.iterdir() if p.name.startswith(".")]
 
 

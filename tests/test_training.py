@@ -9,8 +9,9 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from diffuse import training as room
+from diffuse.averages import Ema
 from diffuse.errors import DivergedError
-from diffuse.training import Ema, batch_indices, fit, learning_rate, seconds_per_step
+from diffuse.training import batch_indices, fit, learning_rate, seconds_per_step
 
 
 def weights(training):

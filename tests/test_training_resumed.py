@@ -1,5 +1,7 @@
 """Training continued, or looked at, ends with the very same bytes; each proof has its control."""
 
+import json
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +15,8 @@ from diffuse.checkups import Checkup
 from diffuse.encoders import pixels
 from diffuse.evaluation import Judge
 from diffuse.optimizers import Muon
-from diffuse.training import fit
+from diffuse.seeds import seed_of
+from diffuse.training import Training, fit
 
 ADAMW = partial(torch.optim.AdamW, lr=1e-2, eps=1e-5)
 MUON = partial(
@@ -40,12 +43,17 @@ def bytes_of(training, folder):
     return {p.name: p.read_bytes() for p in path.iterdir()}
 
 
+def averaging(training, ema):
+    """The same training with averages of these half-lives."""
+    return Training.new(training.denoiser, training.optimizer, ema)
+
+
 @pytest.fixture
 def whole(make_training, images, law, make_recipe, tmp_path):
     """What eight steps without a break leave behind."""
 
-    def run(optimizer, precision=torch.float32, images=images, **changes):
-        training = make_training(optimizer, precision, **NET)
+    def run(optimizer, precision=torch.float32, images=images, law=law, ema=0.9, **changes):
+        training = averaging(make_training(optimizer, precision, **NET), ema)
         for _ in go_on(training, images, law, make_recipe(steps=8, **changes)):
             pass
         return bytes_of(training, tmp_path)
@@ -58,17 +66,18 @@ def broken(make_training, images, law, make_recipe, tmp_path):
     """The same with a break after some steps, from which only files survive."""
 
     def run(optimizer, precision=torch.float32, at=3, forget=lambda training: None, images=images,
-            **changes):  # fmt: skip
-        first = make_training(optimizer, precision, **NET)
-        for _ in go_on(first, images, law, make_recipe(steps=8), until=at):
+            law=law, ema=0.9, same=(), **changes):  # fmt: skip
+        same = dict(same)  # before and after the break
+        first = averaging(make_training(optimizer, precision, **NET), ema)
+        for _ in go_on(first, images, law, make_recipe(steps=8, **same), until=at):
             pass
         path = save(first, Path(mkdtemp(dir=tmp_path)))
         checkpoints.verify(path)
-        second = make_training(optimizer, precision, **NET, seed=1)
+        second = averaging(make_training(optimizer, precision, **NET, seed=1), ema)
         second.load(path)
         assert second.step == at
         forget(second)
-        for _ in go_on(second, images, law, make_recipe(steps=8, **changes)):
+        for _ in go_on(second, images, law, make_recipe(steps=8, **{**same, **changes})):
             pass
         return bytes_of(second, tmp_path)
 
@@ -92,6 +101,58 @@ def test_so_it_does_with_mirrored_images(whole, broken, images):
     mirrored = replace(images, flip=True)
     assert broken(ADAMW, images=mirrored, at=3) == whole(ADAMW, images=mirrored)
     assert whole(ADAMW, images=mirrored) != whole(ADAMW)
+
+
+@pytest.mark.parametrize("at", [2, 5])
+@pytest.mark.parametrize("optimizer", [ADAMW, MUON], ids=["adamw", "muon"])
+def test_so_it_does_with_batches_in_parts(optimizer, at, whole, broken):
+    parts = {"micro_batch": 2}
+    assert broken(optimizer, at=at, same=parts) == whole(optimizer, **parts)
+    assert broken(optimizer, at=at) != whole(optimizer, **parts)  # its dropout is another
+
+
+def test_so_it_does_with_averages_of_several_half_lives(whole, broken):
+    decays = [0.9, 0.5, 0.99995]
+    expected = whole(ADAMW, ema=decays)
+    assert broken(ADAMW, ema=decays) == expected
+    assert {"ema.safetensors", "ema_0.5000.safetensors", "ema_0.99995.safetensors"} < set(expected)
+    for decay, file in zip(decays, ("ema", "ema_0.5000", "ema_0.99995"), strict=True):
+        alone = whole(ADAMW, ema=decay)
+        assert alone["ema.safetensors"] == expected[f"{file}.safetensors"]
+        assert alone["model.safetensors"] == expected["model.safetensors"]
+
+
+def spoiled(law, *steps):
+    """A law whose levels are no numbers at some steps, whenever those are taken."""
+    seeds = {seed_of(0, "batch", step) for step in steps}
+    return lambda n, random: law(n, random) * (math.nan if random.initial_seed() in seeds else 1)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float16])
+@pytest.mark.parametrize("at", [2, 3, 4, 5])
+def test_so_it_does_if_steps_are_left_out(precision, at, whole, broken, law):
+    bad, skip = spoiled(law, 3, 4, 7), {"on_nan": "skip"}
+    expected = whole(ADAMW, precision, law=bad, **skip)
+    assert broken(ADAMW, precision, at=at, law=bad, same=skip) == expected
+    assert json.loads(expected["state.json"])["skipped"] == 3
+    forgotten = broken(
+        ADAMW, precision, at=5, law=bad, same=skip, forget=lambda t: setattr(t, "skipped", 0)
+    )
+    assert forgotten != expected
+
+
+def test_a_state_keeps_the_settings_of_its_own_optimizer_that_it_is_told_to(
+    make_training, images, law, make_recipe, tmp_path
+):
+    first = make_training(MUON, **NET)
+    for _ in go_on(first, images, law, make_recipe(steps=2)):
+        pass
+    path = save(first, tmp_path)
+    second = make_training(partial(MUON, weight_decay=0.5, betas=(0.5, 0.6)), **NET)
+    second.load(path, own=["weight_decay"])
+    inside = second.optimizer.muon, second.optimizer.adamw
+    assert [optimizer.param_groups[0]["weight_decay"] for optimizer in inside] == [0.5, 0.5]
+    assert list(second.optimizer.adamw.param_groups[0]["betas"]) == [0.9, 0.95]
 
 
 CONTROLS = {

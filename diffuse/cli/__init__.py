@@ -1,7 +1,6 @@
 """`diffuse <verb>`: help at once, Hydra for the config, one line for an error, an exit code."""
 
 import contextlib
-import errno
 import importlib
 import logging
 import os
@@ -10,6 +9,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffuse import files, secrets
 from diffuse.cli import usage
 from diffuse.commands import VERBS
 from diffuse.errors import ConfigError, DataError, DiffuseError, NoSpaceError, nearest
@@ -72,7 +72,7 @@ def _hydra_verb(verb: str, rest: list[str]) -> int:
         cfg = overlays.laid(composing.compose(verb, parsed), choices, parsed.value("what"))
         print(schemas.as_yaml(cfg, resolve="--resolve" in parsed.flags))
         return 0
-    _log_to_stderr()
+    log_to_stderr()
     if parsed.multirun:
         from diffuse.cli import sweeping
 
@@ -104,6 +104,8 @@ def run_command(
     config.trust(cfg.trust)
     chosen = composing.choices()
     cfg.name = schemas.run_name(cfg, chosen)
+    if secrets.redacted(text := schemas.as_yaml(cfg)) != text:
+        raise ConfigError("the config holds the value of a secret environment variable")
     job = config.Job(verb, overrides, "--json" in parsed.flags, folder, chosen)
     return importlib.import_module(f"diffuse.commands.{verb}").main(cfg, job) or 0
 
@@ -118,7 +120,7 @@ def report(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in files.FULL:
         error = NoSpaceError(f"no space left on the disk: {error.filename or error.strerror}")
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     if full:
@@ -154,7 +156,7 @@ def _with_prefix(record: logging.LogRecord) -> bool:
     return True
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
     """The `diffuse` logger as plain lines; called again, it changes nothing."""
     logging.raiseExceptions = False  # a closed pipe is not worth a traceback
     logger = logging.getLogger("diffuse")

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
+from diffuse import secrets
 from diffuse.cli import usage
 from diffuse.errors import ConfigError, nearest
 
@@ -30,12 +31,16 @@ INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 CFG = ("job", "hydra", "all")
 
 KEY = re.compile(r"(?:~|\+\+?)?([\w./@:-]+)=(.*)", re.DOTALL)
-SECRET = re.compile(r"api[_-]?key|token|secret|passw(?:or)?d|credential", re.IGNORECASE)
+SECRET = secrets.WORDS
+SECRET_VALUE = re.compile(rf"(?:{SECRET.pattern})[\w-]*=\S", re.IGNORECASE)  # e.g. ?token=abc
+SECRET_VARIABLE = re.compile(rf"oc\.env:[^}}]*(?:{SECRET.pattern})", re.IGNORECASE)
 URL_LOGIN = re.compile(r"://[^/\s@]+@")
 
 ALWAYS_TEXT = ("hypothesis", "name", "outputs")  # a sweep over these makes no sense
-TEXT = ("run", "resume", "noise_level", "trust")
+TEXT = ("run", "resume", "init_from", "noise_level", "trust")
 TEXT_ENDINGS = ("root", "path", "file", "folder")  # of a dotted key, e.g. dataset.root
+OF_A_SWEEP = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper")
+SHORT = {"resume.allow": "resume_allow"}  # what may be typed for a key
 LENGTHS = ("train.steps", "train.epochs", "train.images", "train.minutes")
 
 
@@ -74,8 +79,10 @@ def parse(verb: str, argv: list[str]) -> Arguments:
     for word in arguments.typed:
         _refuse_secret(word)
         _refuse_other_words(word, verb)
+        if word.lstrip("+").startswith(OF_A_SWEEP) and not arguments.multirun:
+            raise ConfigError(f"{word} is about a sweep, it goes with --multirun only")
     free = [
-        _quoted(word, arguments.multirun)
+        _quoted(_in_full(word), arguments.multirun)
         for word in arguments.typed
         if not _is_absent_group(word, verb)
     ]
@@ -134,11 +141,15 @@ def _refuse_secret(word: str) -> None:
     if SECRET.search(key) and "=" in word:
         raise ConfigError(_no_secrets(key.lstrip("+~")))
     if value.lstrip().startswith(("{", "[")):
-        for inner in re.findall(r"([\w-]+)\s*:", value):
+        for inner in re.findall(r"([\w-]+)[\"']?\s*:", value):
             if SECRET.search(inner):
                 raise ConfigError(_no_secrets(f"{key}.{inner}"))
     if URL_LOGIN.search(value):
         raise ConfigError(_no_secrets(f"{key}: the address names a user or password"))
+    if SECRET_VALUE.search(value) or SECRET_VARIABLE.search(value):
+        raise ConfigError(_no_secrets(f"{key}: the value names a key, token or password"))
+    if secrets.redacted(word) != word:
+        raise ConfigError(_no_secrets(f"{key}: the value is that of an environment variable"))
 
 
 def _refuse_other_words(word: str, verb: str) -> None:
@@ -158,6 +169,12 @@ def _is_absent_group(word: str, verb: str) -> bool:
         options = nearest(match[2], usage.choices(match[1]))
         raise ConfigError(f"{match[1]}: cannot be {match[2] or 'empty'}; {options}")
     return True
+
+
+def _in_full(word: str) -> str:
+    """The key as it stands in the config."""
+    key, equals, value = word.partition("=")
+    return SHORT.get(key, key) + equals + value
 
 
 def _quoted(word: str, multirun: bool) -> str:

@@ -11,6 +11,13 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from diffuse.cli import usage
 from diffuse.errors import nearest
 
+# what comes with an extra of ours: (group, choice) -> its name
+EXTRAS = {
+    ("hydra/launcher", "joblib"): "joblib",
+    ("hydra/launcher", "submitit_local"): "slurm",
+    ("hydra/launcher", "submitit_slurm"): "slurm",
+    ("hydra/sweeper", "optuna"): "optuna",
+}
 KINDS = {"Integer": "an integer", "Float": "a number", "bool": "true or false"}
 
 
@@ -62,7 +69,10 @@ def _mentions(group: str, choice: str, name: str) -> bool:
 
 def _unknown_choice(error: MissingConfigException) -> str:
     group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+    if extra := EXTRAS.get((group, choice)):
+        return f"{group}: {choice} is not installed; pip install 'diffuse-lab[{extra}]'"
     options = error.options or usage.choices(group)
+    options = {*options, *(name for where, name in EXTRAS if where == group)}
     return f"{group}: unknown choice {choice!r}; {nearest(choice, options)}"
 
 

@@ -74,7 +74,7 @@ def _overrides(verb: str, typed: list[str], last: str) -> list[str]:
     known = {
         **ranges.CHOICES,
         "clip": ranges.CLIPS,
-        **dict.fromkeys(("run", "resume"), _runs(typed)),
+        **dict.fromkeys(("run", "resume", "init_from"), _runs(typed)),
     }
     if equals and key in known:
         return [f"{key}={choice}" for choice in known[key] if choice.startswith(value)]

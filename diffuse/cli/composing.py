@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import hydra
@@ -54,26 +55,34 @@ def run(
 ) -> None:
     """Call `task(cfg)` as `@hydra.main` does; what it raises is raised here, as it is."""
     schemas.register()
-    failures: list[Exception] = []
     flags = [
         word for flag in parsed.flags.items() if flag[0] in HYDRA_FLAGS for word in flag if word
     ]
     quiet = [*QUIET, f"hydra.job.name={verb}", *_searchpath(parsed)]
     argv = [sys.argv[0], *flags, *quiet, *parsed.overrides, *extra]
-    mine = (sys.argv, os.environ.get("HYDRA_FULL_ERROR"))
-
-    def guarded(cfg: DictConfig) -> None:
-        with _as_process(*mine):
-            try:
-                task(cfg)
-            except Exception as error:
-                failures.append(error)
-
+    guarded = _Guarded(task, sys.argv, os.environ.get("HYDRA_FULL_ERROR"))
     application = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=verb)
     with explained(verb), _as_process(argv, "1"):  # "1": exceptions reach us
         application(guarded)()
-    if failures:
-        raise failures[0]
+    if guarded.failures:
+        raise guarded.failures[0]
+
+
+@dataclass
+class _Guarded:
+    """A task as Hydra calls it, in this process or, pickled by a launcher, in another one."""
+
+    task: Callable[[DictConfig], Any]
+    argv: list[str]
+    full_error: str | None
+    failures: list[Exception] = field(default_factory=list)  # of this process
+
+    def __call__(self, cfg: DictConfig) -> Any:
+        with _as_process(self.argv, self.full_error):
+            try:
+                return self.task(cfg)
+            except Exception as error:
+                self.failures.append(error)
 
 
 def finished(verb: str, cfg: DictConfig) -> DictConfig:
@@ -103,6 +112,22 @@ def combinations(parsed: Arguments) -> list[list[str]]:
     """The overrides of each job of a sweep, in the order in which Hydra runs them."""
     overrides = OverridesParser.create().parse_overrides(parsed.overrides)
     return BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
+
+
+def fixed(parsed: Arguments) -> list[str]:
+    """The overrides that all jobs of a sweep share."""
+    overrides = OverridesParser.create().parse_overrides(parsed.overrides)
+    return [str(o.input_line) for o in overrides if not o.is_sweep_override()]
+
+
+def job_words() -> list[str]:
+    """The overrides of the job of a sweep that is running, without Hydra's own."""
+    return [str(word) for word in HydraConfig.get().overrides.task]
+
+
+def job_number() -> int:
+    """Of the job of a sweep that is running: Hydra's, so any launcher's."""
+    return int(HydraConfig.get().job.num)
 
 
 def _searchpath(parsed: Arguments) -> list[str]:

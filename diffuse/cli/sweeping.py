@@ -1,99 +1,202 @@
-"""`--multirun`: one version folder, one job after the other, and a list of the ones that failed."""
+"""`--multirun`: one version folder with a folder for each job, and a list of those that failed."""
 
 import importlib
-import itertools
 import logging
+import os
 import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from diffuse import cli
-from diffuse.cli import composing
+from diffuse.cli import composing, sweep_records
 from diffuse.cli.arguments import Arguments, quote
+from diffuse.cli.sweep_jobs import STOPPED, SweepJob, is_finished, outcome
+from diffuse.cli.sweep_records import Jobs
 from diffuse.console import print_columns
-from diffuse.errors import ConfigError
+from diffuse.errors import ConfigError, DiffuseError
 
 log = logging.getLogger("diffuse")
-STOPPED = (130, 141, 143)  # by a signal: the jobs after it do not run either
+NUMBERED = "hydra.sweep.subdir='${hydra.job.num}'"
 
 
 def sweep(verb: str, parsed: Arguments) -> int:
     """Run every combination; a config error in any of them is found before a folder is claimed."""
-    with composing.explained(verb):
-        jobs = composing.combinations(parsed)
+    resume = parsed.value("resume")
+    own_resume = "," in (resume or "")  # a sweep over runs to resume: that is for the jobs to do
+    if not own_resume:
+        parsed = _without(parsed, "resume=")
+    jobs = _jobs(verb, parsed)
     labels = [_label(job, jobs) for job in jobs]
     first = _check_all(verb, parsed, jobs, labels)
-    failures: list[str] = []
-    numbers = itertools.count()
-
+    if own_resume or resume is None:
+        resume = "none" if own_resume else first.get("resume", "none")
+    old, longer = _to_continue(verb, parsed, first, resume, jobs)
     with ExitStack() as stack:
         if first.dry_run:  # Hydra writes a file even then: not where a user would find it
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            parsed = _without(parsed, "hydra/launcher", "hydra.launcher")  # nor on a cluster
+            folder, told = old, Path(stack.enter_context(tempfile.TemporaryDirectory()))
         else:
-            folder = _claim(verb, parsed, first)
-            log.info("%d jobs in %s", len(jobs), folder)
-
-        def job(cfg: DictConfig) -> None:
-            number = next(numbers)
-            log.info("job %d: %s", number, labels[number])
-            own = None if cfg.dry_run else folder / str(number)
-            try:
-                code = cli.run_command(verb, parsed, cfg, jobs[number], own)
-                what = f"exit code {code}"
-            except Exception as error:
-                code, what = cli.report(error), cli.one_line(error)
-            if code in STOPPED:
-                raise SystemExit(code)
-            if code:
-                failures.append(f"job {number} failed ({labels[number]}): {what}")
-
-        try:
-            composing.run(verb, parsed, job, [f"hydra.sweep.dir={quote(str(folder))}"])
-        finally:
-            for failure in failures:
-                log.error(failure)
+            folder = told = old or _claim(verb, parsed, first)
+            stack.enter_context(sweep_records.locked(folder / ".lock", folder))
+            sweep_records.write(folder, verb, jobs)
+        job = SweepJob(verb, parsed, folder, told, labels, longer, own_resume, os.getpid())
+        code = 0 if _nothing_left(job, bool(old)) else _launch(job)
         if not first.dry_run and "--json" not in parsed.flags:
-            _compare(verb, folder, labels)
-    return 1 if failures else 0
+            _compare(job)
+    return code
 
 
-def _compare(verb: str, folder: Path, labels: list[str]) -> None:
-    """One row a job that was done, of the verbs that have something to say in one."""
-    from diffuse import runs
+def _without(parsed: Arguments, *keys: str) -> Arguments:
+    """The arguments without the words that begin like this."""
 
-    summary = getattr(importlib.import_module(f"diffuse.commands.{verb}"), "summary", None)
-    jobs = {f"{k}: {label}": folder / str(k) for k, label in enumerate(labels)}
-    rows = {job: summary(path) for job, path in jobs.items() if summary and runs.is_done(path)}
-    if rows:
-        print_columns(f"{verb} {folder}", rows)
+    def other(word: str) -> bool:
+        return not word.lstrip("+").startswith(keys)
+
+    typed, overrides = filter(other, parsed.typed), filter(other, parsed.overrides)
+    return replace(parsed, typed=list(typed), overrides=list(overrides))
 
 
-def _label(job: list[str], jobs: list[list[str]]) -> str:
+def _jobs(verb: str, parsed: Arguments) -> Jobs:
+    """The overrides of each job; none if a sweeper such as Optuna's chooses them as it goes."""
+    if parsed.value("hydra/sweeper") not in (None, "basic"):
+        return []
+    with composing.explained(verb):
+        return composing.combinations(_of_jobs(parsed))
+
+
+def _label(job: list[str], jobs: Jobs) -> str:
     """What sets this job apart from the others."""
     apart = [word for i, word in enumerate(job) if any(other[i] != word for other in jobs)]
     return " ".join(apart) or "the only one"
 
 
-def _check_all(
-    verb: str, parsed: Arguments, jobs: list[list[str]], labels: list[str]
-) -> DictConfig:
+def _check_all(verb: str, parsed: Arguments, jobs: Jobs, labels: list[str]) -> DictConfig:
     """Compose and check each job; the first one's config, with Hydra's part."""
-    configs = []
+    own = [word for word in parsed.overrides if word.lstrip("+").startswith(("hydra.", "hydra/"))]
     for overrides, label in zip(jobs, labels, strict=True):
-        configs.append(composing.compose(verb, parsed, overrides))
         try:
-            composing.finished(verb, configs[-1])
+            composing.finished(verb, composing.compose(verb, parsed, overrides))
         except ConfigError as error:
             raise ConfigError(f"{error} (in the job {label})") from error
-    return configs[0]
+    first = composing.compose(verb, parsed, [*own, *(jobs or [_fixed(verb, parsed)])[0]])
+    if jobs and first.hydra.sweeper.get("params"):
+        raise ConfigError("hydra.sweeper.params: say what is swept over as key=a,b")
+    return first
+
+
+def _fixed(verb: str, parsed: Arguments) -> list[str]:
+    with composing.explained(verb):
+        return composing.fixed(_of_jobs(parsed))
+
+
+def _of_jobs(parsed: Arguments) -> Arguments:
+    return _without(parsed, "hydra.", "hydra/")
+
+
+def _to_continue(
+    verb: str, parsed: Arguments, cfg: DictConfig, resume: str, jobs: Jobs
+) -> tuple[Path | None, bool]:
+    """The sweep to continue, None = a new one; and whether it is to be longer than it was."""
+    if resume != "none" and not jobs:
+        raise ConfigError("resume: this sweeper keeps its own books; see hydra.sweeper.storage")
+    root, name, typed = (
+        Path(cfg.outputs) / verb,
+        _name(verb, parsed, cfg),
+        bool(parsed.value("name")),
+    )
+    allowed = cfg.get("resume_allow", [])
+    old = sweep_records.to_continue(root, name, typed, resume, jobs, allowed)
+    if old is None:
+        if resume == "auto":
+            log.info("nothing to continue in %s: a new sweep", root / name)
+        return None, False
+    return old, not sweep_records.same_lengths(sweep_records.read(old)["jobs"], jobs)
+
+
+def _name(verb: str, parsed: Arguments, cfg: DictConfig) -> str:
+    """A name that only an experiment has is a single run's."""
+    dataset = cfg.hydra.runtime.choices.get("dataset") or verb
+    return cfg.name if parsed.value("name") else f"{dataset}-sweep".replace("/", "-")
 
 
 def _claim(verb: str, parsed: Arguments, cfg: DictConfig) -> Path:
-    """outputs/<verb>/<name>/vNNN; a name that only an experiment has is a single run's."""
+    """outputs/<verb>/<name>/vNNN"""
     from diffuse import runs
 
-    dataset = cfg.hydra.runtime.choices.get("dataset") or verb
-    name = cfg.name if parsed.value("name") else f"{dataset}-sweep".replace("/", "-")
-    return runs.claim(Path(cfg.outputs), verb, name)
+    return runs.claim(Path(cfg.outputs), verb, _name(verb, parsed, cfg))
+
+
+def _nothing_left(job: SweepJob, continued: bool) -> bool:
+    """Say what there is to do; true if a continued sweep has it all."""
+    total = len(job.labels)
+    if not continued:
+        if job.folder:
+            log.info("%s jobs in %s", total or "the sweeper's", job.folder)
+        return False
+    assert job.folder
+    if job.longer:
+        log.info("continuing %s with another length than before", job.folder)
+        return False
+    done = [k for k in range(total) if is_finished(job.folder / str(k))]
+    log.info("continuing %s: %d of %d jobs are done", job.folder, len(done), total)
+    for number in done:
+        log.info("job %d: done (%s)", number, job.labels[number])
+    return len(done) == total
+
+
+def _launch(job: SweepJob) -> int:
+    """Let Hydra's launcher run the jobs; list those that failed, in whichever process it was."""
+    for told in job.told.glob("*/job.json"):
+        told.unlink()  # of an earlier attempt: now each has to say anew how it ended
+    words = [f"hydra.sweep.dir={quote(str(job.told))}", NUMBERED]
+    code, lost = 0, True
+    try:
+        composing.run(job.verb, job.parsed, job, words)
+    except (DiffuseError, KeyboardInterrupt, SystemExit):
+        lost = False  # the jobs that are missing never began
+        raise
+    except Exception as error:  # the launcher's: it has lost a process, say
+        code = cli.report(error)
+    finally:
+        code = _list_failures(job, lost) or code
+    return code
+
+
+def _list_failures(job: SweepJob, lost: bool) -> int:
+    """The exit code of the sweep. `lost`: a job that never said how it ended has failed, too."""
+    failures, stopped = [], 0
+    for number, label in enumerate(job.labels) if job.labels else _labels(job.told):
+        end = outcome(job.told / str(number))
+        if end is None and lost and not is_finished(job.told / str(number)):
+            end = {"code": 1, "error": "it never said how it ended; was it killed?"}
+        if end and end["code"] in STOPPED:
+            stopped = end["code"]
+            log.warning("job %d was stopped (%s)", number, label)
+        elif end and end["code"]:
+            failures.append(f"job {number} failed ({label}): {end['error']}")
+    if failures and job.folder:
+        log.info("resume=%s does again what failed; tracebacks are in */log.txt", job.folder)
+    for failure in failures:
+        log.error(failure)
+    return 1 if failures else stopped
+
+
+def _labels(folder: Path) -> list[tuple[int, str]]:
+    """The jobs that a sweeper has chosen, by number."""
+    found = sorted(int(path.parent.name) for path in folder.glob("*/job.json"))
+    return [(k, end["job"]) for k in found if (end := outcome(folder / str(k)))]
+
+
+def _compare(job: SweepJob) -> None:
+    """One row a job that was done, of the verbs that have something to say in one."""
+    from diffuse import runs
+
+    summary = getattr(importlib.import_module(f"diffuse.commands.{job.verb}"), "summary", None)
+    labels = list(enumerate(job.labels)) or _labels(job.told)
+    jobs = {f"{k}: {label}": job.told / str(k) for k, label in labels}
+    rows = {name: summary(path) for name, path in jobs.items() if summary and runs.is_done(path)}
+    if rows:
+        print_columns(f"{job.verb} {job.told}", rows)

@@ -20,6 +20,7 @@ FLAGS = (
     ("--cfg job", "print the config, with the keys of every choice, and stop"),
     ("--info", "how the config is put together, and from which files"),
     ("--multirun, -m", "run every combination of a=1,2 b=x,y, a folder for each"),
+    ("... resume=auto", "do only what is missing of the sweep that had these jobs"),
     ("--config-dir DIR", "a folder with yamls of your own, beside ours"),
     ("--json", "the result as one JSON object on stdout, logs on stderr"),
 )

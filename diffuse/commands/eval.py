@@ -36,6 +36,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         return _show(cfg, job, known, json.loads((known / "record.json").read_text()))
     test = open_dataset(trained.cfg.dataset, "test")
     judge = assembly.judge(cfg, test, open_dataset(trained.cfg.dataset, "train"))
+    _warn(judge, cfg.n)
     folder, run = sample.begin("eval", cfg, job, trained)
     tracker = Quiet(config.build("tracker", cfg.tracker))
     with run.logged(), run.watched(), Interrupts(at_once=True):
@@ -58,6 +59,18 @@ def main(cfg: DictConfig, job: Job) -> int:
         twins.warn(folder, Path(cfg.outputs))
         tracker.finish()
     return _show(cfg, job, folder, record)
+
+
+def _warn(judge: Judge, n: int) -> None:
+    """Of numbers that can be computed and mean little."""
+    encoder, data = judge.encoder, judge.test.spec.name
+    if n < encoder.dim:
+        log.warning(
+            "n=%d is less than the %d features of the encoder: the FID is mostly bias, compare it "
+            "at this n only", n, encoder.dim,
+        )  # fmt: skip
+    if encoder.name not in ("pixels", f"{data}-classifier"):
+        log.warning("the encoder %s was trained on other images than %s", encoder.name, data)
 
 
 def _known(cfg: DictConfig, trained: Trained, plan: Plan) -> Path | None:
@@ -144,7 +157,7 @@ def _rows(record: dict[str, Any]) -> dict[str, str]:
         "reference": f"{reference['dataset']} {reference['split']}, {reference['n']:,} images",
         "encoder": f"{encoder['name']} ({encoder['sha256'][:8]})",
         "weights": f"step {weights['step']:,}, {'ema' if weights['ema'] else 'raw'}",
-        "sampler": f"{drawn['choice']}, {levels}, start {drawn['start']}",
+        "sampler": f"{sample.named(drawn)}, {levels}, start {drawn['start']}",
         "NFE": f"{drawn['nfe']:g}",
         "speed": f"{record['images_per_second']:.1f} images/s",
         "time": clock(record["seconds"]),

@@ -26,7 +26,8 @@ PICTURES: dict[str, tuple[Callable[[DictConfig, Job], Picture], str]] = {
     "denoise": (denoise.denoise, "run checkpoint weights n columns"),
     "trajectory": (
         trajectory.trajectory,
-        "run checkpoint weights label sampler grid reuse steps nfe clip start n columns",
+        "run checkpoint weights label sampler grid reuse steps nfe clip start noise_level "
+        "n columns",
     ),
 }
 

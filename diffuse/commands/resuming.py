@@ -1,12 +1,13 @@
 """`resume=`: which run to continue, and whether this command still means the same training."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from diffuse import assembly, checkpoints, runs, schemas
-from diffuse.errors import ConfigError
+from diffuse.errors import ConfigError, nearest
 
 log = logging.getLogger(__name__)
 
@@ -45,34 +46,60 @@ def continued(cfg: DictConfig, folder: Path) -> DictConfig:
         if saved[group].get("sigma_data"):  # measured then
             assembly.measure(cfg, saved[group].sigma_data)
     different = _differences(cfg, saved)
-    if different:
+    allowed = [key for key in different if _is_in(key, cfg.resume_allow)]
+    refused = [different[key] for key in different if key not in allowed]
+    if refused:
         raise ConfigError(
-            f"resume: {folder} was started with other settings ({'; '.join(different)}); "
-            "use those, or resume=none for a new run"
+            f"resume: {folder} was started with other settings ({'; '.join(refused)}); "
+            "use those, or let them through with resume.allow=[...], or resume=none for a new run"
         )
+    for key in allowed:
+        log.info("resume.allow: %s", different[key])
     unit, _ = schemas.length(cfg.train)
     if unit == "minutes":
         for other in schemas.LENGTHS:
             cfg.train[other] = saved.train[other]
     if cfg.precision == "auto":  # measured anew, it might come out otherwise
         cfg.precision = saved.precision
+    if cfg.compile == "auto":
+        cfg.compile = saved.compile
     log.info("continuing %s", folder)
     return cfg
 
 
-def _differences(cfg: DictConfig, saved: DictConfig) -> list[str]:
-    """E.g. "schedule.betamax: 0.02 there, 0.01 here"."""
+def check_allowed(cfg: DictConfig) -> None:
+    """Each word of `resume_allow` is a key, or a group, that is held fixed otherwise."""
+    known = _flat(cfg)
+    for word in cfg.resume_allow:
+        if not any(_is_in(key, [word]) for key in known):
+            raise ConfigError(
+                f"resume.allow: nothing fixed is called {word!r}; {nearest(word, known)}"
+            )
+
+
+def own_settings(cfg: DictConfig) -> list[str]:
+    """The optimizer's settings that are this command's, not the checkpoint's."""
+    return [key for key in cfg.optimizer if _is_in(f"optimizer.{key}", cfg.resume_allow)]
+
+
+def _is_in(key: str, words: Sequence[str]) -> bool:
+    """Is this key one of the words, or inside a group that is?"""
+    return any(key == word or key.startswith(f"{word}.") for word in words)
+
+
+def _differences(cfg: DictConfig, saved: DictConfig) -> dict[str, str]:
+    """Key -> e.g. "schedule.betamax: 0.02 there, 0.01 here"."""
     there, here = _flat(saved), _flat(cfg)
     for group in [key.removesuffix(".name") for key in here if key.endswith(".name")]:
         if there.get(f"{group}.name") != here[f"{group}.name"]:  # its keys are others, too
             for flat in (there, here):
                 for key in [k for k in flat if k.startswith(f"{group}.") and k != f"{group}.name"]:
                     del flat[key]
-    return [
-        f"{key}: {there.get(key)} there, {here.get(key)} here"
+    return {
+        key: f"{key}: {there.get(key)} there, {here.get(key)} here"
         for key in sorted(there.keys() | here.keys())
         if there.get(key) != here.get(key)
-    ]
+    }
 
 
 def _flat(cfg: DictConfig) -> dict[str, str]:

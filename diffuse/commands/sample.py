@@ -1,16 +1,19 @@
 """Draw images from a training run."""
 
 import hashlib
+import io
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from diffuse import assembly, config, hardware, noise_level, planning, plots, runs, schemas
+from diffuse import assembly, config, files, hardware, noise_level, planning, plots, runs, schemas
 from diffuse.assembly import Trained
 from diffuse.commands import twins
 from diffuse.commands.noise_level import find
@@ -73,10 +76,15 @@ def check(cfg: DictConfig) -> None:
 def restore(cfg: DictConfig) -> tuple[Trained, Plan]:
     """The run that `run=` names and how its images are drawn."""
     folder = runs.find(Path(cfg.outputs), cfg.run)
-    seer = find(Path(cfg.outputs), cfg.noise_level) if cfg.noise_level else None
     trained = assembly.restore(folder, cfg.checkpoint, cfg.weights, cfg)
     device = next(trained.denoiser.parameters()).device
-    batch = assembly.sampling_batch(cfg.batch, device)
+    return trained, planned(cfg, trained, assembly.sampling_batch(cfg.batch, device))
+
+
+def planned(cfg: DictConfig, trained: Trained, batch: int) -> Plan:
+    """How images are drawn from a run, with the network that sees levels where one is named."""
+    seer = find(Path(cfg.outputs), cfg.noise_level) if cfg.noise_level else None
+    device = next(trained.denoiser.parameters()).device
     mean, std = trained.state["moments"]
     plan = planning.plan(
         cfg, trained.schedule, trained.levels, trained.range, batch, (mean, std),
@@ -87,7 +95,7 @@ def restore(cfg: DictConfig) -> tuple[Trained, Plan]:
             plan.level_of.check(trained.spec, trained.range, plan.sigmas)
         except ValueError as error:
             raise ConfigError(f"noise_level: {error}") from error
-    return trained, plan
+    return plan
 
 
 def begin(verb: str, cfg: DictConfig, job: Job, trained: Trained) -> tuple[Path, runs.Run]:
@@ -111,21 +119,40 @@ def weights(cfg: DictConfig, trained: Trained) -> dict[str, object]:
     return {
         "run": str(trained.folder),
         "step": trained.state["step"],
-        "ema": cfg.weights == "ema",
+        "name": cfg.weights,
+        "ema": cfg.weights != "raw",
         "sha256": trained.sha256,
     }
 
 
-def how(cfg: DictConfig, job: Job, plan: Plan, result: "Result") -> dict[str, object]:
-    """How images were drawn, as it stands in a record."""
+def chosen(cfg: DictConfig, job: Job) -> dict[str, Any]:
+    """Which sampler, and which of its calls are made."""
     return {
         "choice": job.choices["sampler"],
         "name": cfg.sampler.name,
-        "same_as": (cfg.sampler.get("meta") or {}).get("same_as"),
+        "same_as": planning.meta(cfg).get("same_as"),
         "options": {k: v for k, v in cfg.sampler.items() if k not in ("name", "meta")},
+        "reuse": dict(cfg.reuse),
+    }
+
+
+def named(sampler: Mapping[str, Any]) -> str:
+    """E.g. "ddim(eta=1.0, noise=1.0), reuse skip(every=3, last=50)"."""
+    reuse = dict(sampler["reuse"])
+    name = reuse.pop("name")
+    calls = [(sampler["choice"], sampler["options"])]
+    calls += [(f"reuse {name}", reuse)] if name != "none" else []
+    options = [", ".join(f"{k}={v}" for k, v in keys.items()) for _, keys in calls]
+    return ", ".join(
+        f"{call}({said})" if said else call for (call, _), said in zip(calls, options, strict=True)
+    )
+
+
+def how(cfg: DictConfig, job: Job, plan: Plan, result: "Result") -> dict[str, object]:
+    """How images were drawn, as it stands in a record."""
+    return chosen(cfg, job) | {
         "grid": dict(cfg.grid) if plan.calls else None,
         "steps": len(plan.sigmas) - 1 if plan.calls else None,
-        "reuse": dict(cfg.reuse),
         "nfe": result.nfe,
         "start": plan.start,
         "clip": plan.clip,
@@ -155,7 +182,7 @@ def facts(cfg: DictConfig, job: Job, trained: Trained, plan: Plan) -> dict[str, 
     return {
         "run": f"{trained.folder}, step {trained.state['step']:,}, {cfg.weights} weights",
         "images": f"{cfg.n}, seed {plan.seed}" + (f", class {cfg.label}" if cfg.label else ""),
-        "sampler": f"{job.choices['sampler']}, {steps}, start {plan.start}",
+        "sampler": f"{named(chosen(cfg, job))}, {steps}, start {plan.start}",
         "levels": f"sigma from {plan.sigmas[0]:.3g} to {plan.sigmas[-2]:.3g}, then 0{seen}",
     }
 
@@ -211,12 +238,12 @@ def save(folder: Path, form: str, result: Result) -> Path:
         return target
     array = result.images.permute(0, 2, 3, 1).numpy()
     array = array[..., 0] if array.shape[-1] == 1 else array
-    target = folder / f"images.{form}"
+    content = io.BytesIO()
     if form == "npy":
-        np.save(target, array)
+        np.save(content, array)
     else:
-        np.savez_compressed(target, images=array, labels=result.labels.numpy())
-    return target
+        np.savez_compressed(content, images=array, labels=result.labels.numpy())
+    return files.replace(folder / f"images.{form}", content.getvalue())
 
 
 def summary(folder: Path) -> dict[str, str]:

@@ -2,52 +2,35 @@
 
 import copy
 import logging
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import assembly, checkpoints, config, hardware, planning, runs, schemas
+from diffuse import assembly, config, files, hardware, planning, runs, schemas
 from diffuse.checkups import Checkup
 from diffuse.commands import resuming
+from diffuse.commands.preparing import Work, prepare
 from diffuse.config import Job
 from diffuse.console import Meter, clock, print_json, print_table
-from diffuse.data import ImageSet, check_dataset, open_dataset
-from diffuse.data.images import moments
+from diffuse.data import check_dataset
+from diffuse.divergence import Diverged
 from diffuse.interrupts import Interrupts
-from diffuse.journal import Journal, Window
-from diffuse.noise_laws import Law
-from diffuse.sampling import Plan
+from diffuse.journal import Journal
 from diffuse.trackers import Quiet
-from diffuse.training import Recipe, Training, fit, seconds_per_step
+from diffuse.training import Step, fit
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Work:
-    """A training, ready to go."""
-
-    cfg: DictConfig  # resolved: its length is a number of steps
-    data: ImageSet
-    test: ImageSet
-    law: Law
-    plan: Plan
-    levels: tuple[float, float]
-    training: Training
-    recipe: Recipe
-    peaks: list[float]  # learning rates of the optimizer's groups
-    device: torch.device
-    window: tuple[float, int]  # the losses since the last line of the log: sum and count
 
 
 def main(cfg: DictConfig, job: Job) -> int:
     """Check the config, then the run to continue, then the data; then claim a folder and train."""
     _check(cfg)
     folder = resuming.folder(cfg)
-    work = _prepare(cfg, folder)
+    work = prepare(cfg, folder)
     if work.training.step >= work.recipe.steps:
         done, asked = work.training.step, work.recipe.steps
         print(f"{folder} has {done:,} steps, {asked:,} are asked for; train.steps= extends it")
@@ -61,8 +44,9 @@ def main(cfg: DictConfig, job: Job) -> int:
         run = runs.Run.start(folder, "train", text, job.overrides, **_facts(work))
     else:
         run = runs.Run.reopen(folder)
+        run.update(steps=work.recipe.steps)
         run.truncate_log(work.training.step)
-        (folder / "config.yaml").write_text(text)
+        files.replace(folder / "config.yaml", text, synced=True)
     with run.logged(), run.watched(), Interrupts() as interrupts:
         log.info("%s", folder)
         log.debug("data: %s", work.data.source)
@@ -85,68 +69,27 @@ def _check(cfg: DictConfig) -> None:
     check_dataset(cfg.dataset)
     config.build("tracker", cfg.tracker)
     planning.plan(cfg, schedule, schedule.range, (cfg.range[0], cfg.range[1]), 1, (0.0, 0.0))
+    resuming.check_allowed(cfg)
     hardware.device(cfg.device)
-
-
-def _prepare(cfg: DictConfig, folder: Path | None) -> Work:
-    """Data, network, optimizer; the state of the run if one is continued; the length in steps."""
-    if folder is not None:
-        cfg = resuming.continued(cfg, folder)
-    device = hardware.device(cfg.device)
-    cfg.precision, _ = hardware.precision(cfg.precision, device)
-    data = open_dataset(cfg.dataset, "train").to(device)
-    test = open_dataset(cfg.dataset, "test").to(device)
-    schedule, law = assembly.process(cfg)
-    pixels = (cfg.range[0], cfg.range[1])
-    mean, std = moments(data.images, pixels)
-    assembly.measure(cfg, std)
-    denoiser = assembly.denoiser(cfg, data.spec, device)
-    optimizer = assembly.optimizer(cfg, denoiser.net)
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    training, window = Training.new(denoiser, optimizer, cfg.train.ema), (0.0, 0)
-    if folder is not None and (checkpoint := checkpoints.newest(folder / "checkpoints")):
-        training.load(checkpoint)
-        total, count = checkpoints.load_state(checkpoint)["window"]
-        window = (total, count)
-    recipe = _recipe(cfg, training, data, law)
-    for unit in schemas.LENGTHS:
-        cfg.train[unit] = recipe.steps if unit == "steps" else None
-    batch = assembly.sampling_batch(None, device)
-    plan = planning.plan(cfg, schedule, schedule.range, pixels, batch, (mean, std))
-    return Work(cfg, data, test, law, plan, schedule.range, training, recipe, peaks, device, window)
-
-
-def _recipe(cfg: DictConfig, training: Training, data: ImageSet, law: Law) -> Recipe:
-    """The `train` section with its length as a number of steps."""
-    unit, amount = schemas.length(cfg.train)
-    words = {k: v for k, v in cfg.train.items() if k in Recipe.__dataclass_fields__}
-    words |= {"steps": 1, "range": (cfg.range[0], cfg.range[1]), "seed": cfg.seed}
-    recipe = Recipe(**words)
-    if unit == "steps":
-        steps = amount
-    elif unit == "images":
-        steps = amount / recipe.batch
-    elif unit == "epochs":
-        steps = amount * len(data) / recipe.batch
-    else:
-        seconds = seconds_per_step(training, data, law, recipe)
-        steps = amount * 60 / seconds
-        log.info("%.3g ms a step: %g minutes are %d steps", seconds * 1e3, amount, round(steps))
-    return Recipe(**{**asdict(recipe), "steps": max(1, round(steps))})
 
 
 def _print_plan(work: Work, job: Job) -> int:
     """What would happen, with a few steps run to say how long it takes."""
-    seconds = seconds_per_step(work.training, work.data, work.law, work.recipe)
+    seconds = work.seconds()
     left = work.recipe.steps - work.training.step
     c, h, w = work.data.spec.shape
+    images = f"{work.recipe.batch} images"
+    if work.recipe.micro_batch:
+        images += f" in parts of {work.recipe.micro_batch}"
     facts = _facts(work)
+    begun = facts.get("init_from")
     rows = {
         "data": f"{work.data.spec.name}: {len(work.data):,} images {c}x{h}x{w}, {work.data.source}",
         "model": f"{work.cfg.model.name}, {facts['parameters']:,} parameters, {facts['precision']}",
         "levels": "sigma from {:.3g} to {:.3g}".format(*work.levels),
-        "steps": f"{work.recipe.steps:,} of {work.recipe.batch} images, {left:,} to do",
+        "steps": f"{work.recipe.steps:,} of {images}, {left:,} to do",
         "grids": f"{work.cfg.n} images, {len(work.plan.sigmas) - 1} steps",
+        **({"begins with": f"{begun['run']}, step {begun['step']:,}"} if begun else {}),
         "device": facts["device"],
         "memory": f"about {hardware.peak_memory(work.device) / 2**20:,.0f} MiB",
         "time": f"about {clock(left * seconds)} ({work.recipe.batch / seconds:.0f} images/s)",
@@ -169,6 +112,7 @@ def _facts(work: Work) -> dict[str, Any]:
         "data": {"source": work.data.source, "sha256": work.data.sha256},
         "parameters": sum(p.numel() for p in work.training.denoiser.parameters()),
         "steps": work.recipe.steps,
+        **({"init_from": work.initial.facts} if work.initial else {}),
     }
 
 
@@ -185,14 +129,14 @@ def _train(work: Work, run: runs.Run, job: Job, interrupts: Interrupts) -> int:
         "moments": work.plan.moments,
         "device": work.device.type,
     }
-    window = Window(work.device, *work.window)
-    journal = Journal(run, tracker, training, recipe.batch, every.keep, about, window)
+    multiple = every.keep_every and every.save_every and every.keep_every * every.save_every
+    journal = Journal(run, tracker, training, recipe.batch, every.keep, multiple, about, work.seen)
     checkup = Checkup(training, work.test, work.law, work.plan)
     judge = assembly.judge(work.cfg, work.test, work.data) if every.eval_every else None
     meter = Meter("train", recipe.steps, training.step, recipe.batch)
     with meter:
-        for step in fit(training, work.data, work.law, recipe, work.peaks):
-            window.add(step.loss)
+        for step in _steps(work, journal):
+            journal.see(step)
             if meter.due() or step.last:
                 log.debug(meter.show(step.number, f"loss {step.loss.item():.4f}"))
             if step.every(every.log_every):
@@ -205,18 +149,32 @@ def _train(work: Work, run: runs.Run, job: Job, interrupts: Interrupts) -> int:
                 journal.save()
             if interrupts.caught:
                 break
-    tracker.finish()
     if interrupts.caught:
         run.finish("stopped", reason=f"signal {interrupts.caught}")
         log.warning("stopped at step %d; resume=%s continues", training.step, run.folder)
+        tracker.finish(seconds=5)  # whoever asked to stop does not wait long
         return interrupts.exit_code
     run.finish(
         "done",
         images_per_second=round(meter.rate(training.step), 1),
         memory=hardware.peak_memory(work.device),
     )
+    tracker.finish()
     _print_result(work, run, job)
     return 0
+
+
+def _steps(work: Work, journal: Journal) -> Iterator[Step]:
+    """fit(), begun again at the last checkpoint where `train.on_nan=rollback` says so."""
+    while True:
+        try:
+            yield from fit(work.training, work.data, work.law, work.recipe, work.peaks)
+            return
+        except Diverged as lost:
+            journal.diverged(lost)
+            if work.recipe.on_nan != "rollback":
+                raise
+            journal.roll_back(lost)
 
 
 def _print_result(work: Work, run: runs.Run, job: Job) -> None:

@@ -15,9 +15,9 @@ BLANK = 255
 
 
 def dataset(images: ImageSet, range: Sequence[float], n: int, seed: int, path: Path) -> list[Path]:
-    """About n images, a class a row where there are classes, and how often each class occurs."""
+    """About n images, a class a row if n is enough for that, and how often each class occurs."""
     order = torch.randperm(len(images), generator=generator(seed, "plot"))
-    classes = images.spec.classes
+    classes = images.spec.classes if n >= len(images.spec.classes) else ()
     columns = max(1, n // len(classes)) if classes else math.ceil(math.sqrt(min(n, len(images))))
     if classes:
         labels = images.labels.cpu()[order]

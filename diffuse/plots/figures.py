@@ -1,5 +1,6 @@
 """Figures in one style, each written as PNG and SVG: panels of curves, and sheets of images."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -18,6 +19,7 @@ INK, PALE = "#222222", "#e4e4e4"
 GAP = 1  # pixels of the images between two of them
 CELL = 1.5  # inches; an image is not drawn larger
 LINE = 0.155  # inches of a line of text
+CHARACTER = 0.075  # inches of a character
 EDGE = 0.12  # inches around everything
 
 # Okabe & Ito (2008), without yellow: told apart by the colour-blind; the dashes do it in gray
@@ -119,13 +121,16 @@ def sheet(
     mosaic, tops, lefts = _mosaic(images, groups or len(images))
     tall, wide = mosaic.shape[:2]
     h, w = images.shape[-2:]
-    left = EDGE + 0.075 * max(map(len, [*rows, *heading.split("\n")]), default=0) + 0.05
+    left = EDGE + CHARACTER * _longest([*rows, heading]) + 0.05
     right = EDGE + (1.7 if counts else 0)
     across = min(WIDTH - left - right, CELL * images.shape[1])
     down = across * tall / wide
     lines = len(columns[0].split("\n")) if columns else 0
     top = 2 * EDGE + LINE * (title.count("\n") + 1 + lines)
-    width, height = left + across + right, top + down + EDGE
+    wide_title = 2 * EDGE + CHARACTER * max(map(len, title.split("\n")))
+    width, height = max(left + across + right, wide_title), top + down + EDGE
+    every = math.ceil(CHARACTER * _longest(columns) / (across / images.shape[1])) or 1
+    columns = [label if k % every == 0 else "" for k, label in enumerate(columns)]
     with drawing(path, width, height) as figure:
         area = (left / width, EDGE / height, across / width, down / height)
         axes = figure.add_axes(area)
@@ -142,6 +147,11 @@ def sheet(
         if counts:
             _bars(figure.add_axes(_beside(area, width, right)), counts, axes)
     return files(path)
+
+
+def _longest(labels: Sequence[str]) -> int:
+    """Characters of the longest line."""
+    return max((len(line) for label in labels for line in label.split("\n")), default=0)
 
 
 def _beside(

@@ -1,5 +1,6 @@
 """Images side by side, pixel by pixel: PNG and GIF."""
 
+import io
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
+
+from diffuse import files
 
 GRID_PIXELS = 512  # small images are enlarged until a grid is about this wide or high
 EMPTY = 32  # the gray level where there is no image
@@ -38,10 +41,9 @@ def picture(image: Tensor) -> Image.Image:
 def save(picture: Image.Image, path: Path) -> Path:
     """Write a PNG in one go, so that a viewer never sees half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    picture.save(temporary, format="PNG")
-    temporary.replace(path)
-    return path
+    content = io.BytesIO()
+    picture.save(content, format="PNG")
+    return files.replace(path, content.getvalue())
 
 
 def by_class(images: Tensor, labels: Tensor) -> Image.Image:
@@ -62,16 +64,15 @@ def animation(frames: Iterable[Image.Image], n: int, path: Path) -> Path:
     The bar makes every frame another one: PIL leaves out a frame that repeats the one before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
+    content = io.BytesIO()
     marked = (_with_bar(frame, (k + 1) / n) for k, frame in enumerate(frames))
     first = next(marked)
     each = max(FASTEST, round(1000 * SECONDS / n))
     first.save(
-        temporary, format="GIF", save_all=True, append_images=marked, loop=0, optimize=False,
+        content, format="GIF", save_all=True, append_images=marked, loop=0, optimize=False,
         duration=[each] * (n - 1) + [LAST],
     )  # fmt: skip
-    temporary.replace(path)
-    return path
+    return files.replace(path, content.getvalue())
 
 
 def _with_bar(frame: Image.Image, share: float, height: int = 4) -> Image.Image:

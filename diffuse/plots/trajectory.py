@@ -104,7 +104,7 @@ def draw(trajectory: Trajectory, title: str, labels: Sequence[str], folder: Path
         title,
         [kind for label in labels for kind in (f"{label}: x" if label else "x", "denoised")],
         [f"{step}\n{short(sigma)}" for step, sigma in zip(shown, sigmas, strict=True)],
-        "step\nsigma",
+        "after step\nat sigma",
         groups=2,
     )
     moving = min(n, MOVING)

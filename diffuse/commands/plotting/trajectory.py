@@ -30,8 +30,7 @@ def trajectory(cfg: DictConfig, job: Job) -> Picture:
     config.bind("grid", cfg.grid, "steps", "schedule")
     trained, run = restored(cfg)
     n = cfg.n or IMAGES
-    mean, std = trained.state["moments"]
-    plan = planning.plan(cfg, trained.schedule, trained.levels, trained.range, n, (mean, std))
+    plan = sample.planned(cfg, trained, n)
     one = sample.class_number(cfg, trained)
     classes = trained.spec.classes if trained.conditional else ()
     labels = torch.arange(n) % max(1, len(trained.spec.classes))

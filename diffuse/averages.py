@@ -1,0 +1,32 @@
+"""Averaged weights, of one half-life or of several."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+class Ema:
+    """Averaged weights in float32. Early on it forgets faster: decay min(d, (1 + n) / (10 + n))."""
+
+    def __init__(self, net: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights = {k: w.detach().clone() for k, w in net.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, net: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        now = list(net.state_dict().values())
+        torch._foreach_lerp_(list(self.weights.values()), now, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def file_name(decay: float) -> str:
+    """The file of an average that is not the first one: 0.999 -> ema_0.9990."""
+    short = f"{decay:.4f}"
+    return f"ema_{short if float(short) == decay else repr(decay)}"
+
+
+def files(decays: Sequence[float]) -> dict[str, str]:
+    """What can be asked for, the first as plain "ema" too -> its file in a checkpoint."""
+    first, *others = map(file_name, decays)
+    return {"ema": "ema", first: "ema", **{name: name for name in others}}

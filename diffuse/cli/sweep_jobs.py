@@ -1,0 +1,148 @@
+"""One job of a sweep, as a launcher calls it: in this process, in another, on another machine."""
+
+import json
+import logging
+import os
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, flag_override
+
+from diffuse import checkpoints, cli, runs, secrets
+from diffuse.cli import composing, sweep_records
+from diffuse.cli.arguments import Arguments
+
+log = logging.getLogger("diffuse")
+STOPPED = (130, 141, 143)  # by a signal: the jobs after it do not run either
+# what a sweeper that searches makes smaller: the first of these that a job has
+SCORES = (
+    ("record.json", ("fid", "value")),
+    ("run.json", ("best", "fid")),
+    ("run.json", ("test_loss",)),
+    ("run.json", ("loss",)),
+)
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """All that a job has to know; Hydra tells it its number. Launchers pickle it."""
+
+    verb: str
+    parsed: Arguments
+    folder: Path | None  # of the sweep; None if a dry run has none to continue
+    told: Path  # where the job leaves job.json: how it ended
+    labels: list[str]  # of each job; none if the sweeper decides as it goes
+    longer: bool  # another length than before: done jobs may have to go on
+    own_resume: bool  # the sweep is over runs to resume
+    pid: int  # of the command
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        number, words = composing.job_number(), composing.job_words()
+        label = self.labels[number] if self.labels else self._found(words)
+        own = self.folder / str(number) if self.folder else None
+        away = os.getpid() != self.pid
+        if away:
+            os.environ["TERM"] = "dumb"  # bars of several processes would overwrite each other
+            cli.log_to_stderr()
+        if own and is_finished(own) and not self.longer:
+            code, what = 0, ""
+        else:
+            log.info("job %d: %s", number, label)
+            code, what = self._run(cfg, words, number, own)
+        told = self.told / str(number)
+        told.mkdir(parents=True, exist_ok=True)
+        runs.write_json(
+            told / "job.json", {"job": label, "code": code, "error": secrets.redacted(what)}
+        )
+        if code in STOPPED and not away:
+            raise SystemExit(code)
+        return score(own) if own and not code else None
+
+    def _found(self, words: list[str]) -> str:
+        """What sets a job apart whose words a sweeper has chosen."""
+        return " ".join(word for word in words if word not in self.parsed.overrides)
+
+    def _run(
+        self, cfg: DictConfig, words: list[str], number: int, own: Path | None
+    ) -> tuple[int, str]:
+        """The exit code, and what went wrong."""
+        try:
+            with ExitStack() as stack:
+                if own is not None and not cfg.dry_run:
+                    own.mkdir(parents=True, exist_ok=True)
+                    lock = own.with_name(f".lock-{number}")
+                    stack.enter_context(sweep_records.locked(lock, own))
+                    if not _whole(own):
+                        _set_aside(own)
+                    stack.enter_context(_traceback_in(own / "log.txt"))
+                return self._command(cfg, words, own)
+        except (KeyboardInterrupt, SystemExit) as leaving:
+            code = leaving.code if isinstance(leaving, SystemExit) else 130
+            if code not in STOPPED:
+                raise  # not ours: submitit leaves a job like this that it has queued again
+            return int(code), "stopped"
+        except Exception as error:
+            return cli.report(error), cli.one_line(error)
+
+    def _command(self, cfg: DictConfig, words: list[str], own: Path | None) -> tuple[int, str]:
+        """Its checkpoint goes on wherever it has one: only this job can have written it."""
+        if "resume" in cfg and not self.own_resume:
+            with flag_override(cfg, ["struct", "readonly"], [False, False]):
+                cfg.resume = str(own) if own and _whole(own) else "none"
+        code = cli.run_command(self.verb, self.parsed, cfg, words, None if cfg.dry_run else own)
+        return code, f"exit code {code}" if code else ""
+
+
+def is_finished(own: Path) -> bool:
+    """Is there nothing left to do for this job?"""
+    return runs.is_done(own)
+
+
+def _whole(own: Path) -> bool:
+    return (own / "run.json").exists() and checkpoints.newest(own / "checkpoints") is not None
+
+
+def _set_aside(own: Path) -> None:
+    """What an attempt left that cannot be continued: kept, but out of the way of the next one."""
+    left = [path for path in own.iterdir() if not path.name.startswith("attempt-")]
+    if not left:
+        return
+    number = 1 + len(list(own.glob("attempt-*")))
+    (own / f"attempt-{number}").mkdir()
+    for path in left:
+        path.rename(own / f"attempt-{number}" / path.name)
+
+
+@contextmanager
+def _traceback_in(path: Path) -> Iterator[None]:
+    """Of a failure, unless the run has written it there itself: many fail before they are one."""
+    since = path.stat().st_size if path.exists() else 0
+    try:
+        yield
+    except Exception as error:
+        said = path.read_bytes()[since:].decode(errors="replace") if path.exists() else ""
+        if "".join(traceback.format_exception_only(error)).strip() not in said:
+            with open(path, "a") as file:
+                file.write(secrets.redacted("".join(traceback.format_exception(error))))
+        raise
+
+
+def outcome(told: Path) -> dict[str, Any] | None:
+    """How a job ended; None if it never said."""
+    path = told / "job.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def score(own: Path) -> float | None:
+    """How good a finished job is, for a sweeper that searches."""
+    for name, keys in SCORES:
+        value = json.loads((own / name).read_text()) if (own / name).exists() else None
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, int | float):
+            return float(value)
+    return None

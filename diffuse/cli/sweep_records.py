@@ -1,0 +1,120 @@
+"""sweep.json: which jobs a sweep has, so that the same words again do only what is missing."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from diffuse import owners, runs
+from diffuse.cli.arguments import KEY, LENGTHS
+from diffuse.errors import ConfigError, nearest
+
+SCHEMA = 1
+# what these say is not which jobs there are: it may be said otherwise the next time
+FREE = ("name", "outputs", "hypothesis", "resume", "resume_allow", "trust", "dry_run")
+
+Jobs = list[list[str]]  # the overrides of each
+
+
+def write(folder: Path, verb: str, jobs: Jobs) -> None:
+    """In one go; a sweeper that chooses its jobs as it goes has none yet."""
+    runs.write_json(folder / "sweep.json", {"schema": SCHEMA, "command": verb, "jobs": jobs})
+
+
+def read(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "sweep.json").read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"resume: {folder} is no sweep, it has no sweep.json") from None
+    except json.JSONDecodeError as e:
+        raise ConfigError(f"resume: {folder / 'sweep.json'} is damaged: {e}") from None
+
+
+def to_continue(
+    root: Path, name: str, typed: bool, resume: str, jobs: Jobs, allowed: Sequence[str] = ()
+) -> Path | None:
+    """The sweep that `resume=` means, in root = outputs/<verb>; None = a new one.
+
+    "auto" and "must" are the newest of this name with the same jobs. If it has none, "must" and a
+    name that was `typed` are refused with what differs: nobody wants two kinds of jobs under one.
+    """
+    if resume == "none":
+        return None
+    if resume in ("auto", "must"):
+        found = [path.parent for path in (root / name).glob("v*/sweep.json")]
+        found.sort(key=lambda folder: (len(folder.name), folder.name), reverse=True)
+        for folder in found:
+            if not difference(read(folder)["jobs"], jobs, allowed):
+                return folder
+        if resume == "auto" and not (found and typed):
+            return None
+        if not found:
+            raise ConfigError(f"resume=must: there is no sweep {name!r} in {root} to continue")
+    else:
+        found = [_named(root, resume)]
+    if other := difference(read(found[0])["jobs"], jobs, allowed):
+        raise ConfigError(
+            f"resume: {found[0]} has other jobs ({other}); say the same, or resume=none and "
+            "another name for a new sweep"
+        )
+    return found[0]
+
+
+def _named(root: Path, ref: str) -> Path:
+    """A sweep by its path, name/v003, or name: the newest one then."""
+    for folder in (Path(ref), root / ref):
+        if (folder / "sweep.json").exists():
+            return folder
+        versions = sorted(folder.glob("v*/sweep.json"), key=lambda p: (len(str(p)), str(p)))
+        if versions:
+            return versions[-1].parent
+    known = [str(path.parent.relative_to(root)) for path in root.glob("*/v*/sweep.json")]
+    raise ConfigError(f"resume: no sweep {ref!r} in {root}; {nearest(ref, known)}")
+
+
+def difference(there: Jobs, here: Jobs, allowed: Sequence[str] = ()) -> str:
+    """What sets two lists of jobs apart, e.g. "only there: seed=3"; nothing if they are the same.
+
+    One length for all jobs may be another: more steps are an extension. So may `resume_allow`.
+    """
+    a, b = _identity(there, allowed), _identity(here, allowed)
+    if a == b:
+        return ""
+    words_a, words_b = {w for job in a for w in job}, {w for job in b for w in job}
+    parts = [
+        f"only {where}: {' '.join(sorted(words))}"
+        for where, words in (("there", words_a - words_b), ("here", words_b - words_a))
+        if words
+    ]
+    return "; ".join(parts) or "the same words, but in another order"
+
+
+def same_lengths(there: Jobs, here: Jobs) -> bool:
+    """Is as much asked for as the last time?"""
+    return [_lengths(job) for job in there] == [_lengths(job) for job in here]
+
+
+def _identity(jobs: Jobs, allowed: Sequence[str]) -> list[list[str]]:
+    shared = {word for word in (jobs or [[]])[0] if all(word in job for job in jobs)}
+    free = {*FREE, *allowed, *(key_of(word) for word in shared if key_of(word) in LENGTHS)}
+    return [sorted(word for word in job if key_of(word) not in free) for job in jobs]
+
+
+def _lengths(job: list[str]) -> list[str]:
+    return sorted(word for word in job if key_of(word) in LENGTHS)
+
+
+def key_of(word: str) -> str:
+    match = KEY.fullmatch(word)
+    return match[1] if match else word
+
+
+@contextmanager
+def locked(path: Path, what: Path) -> Iterator[None]:
+    """One process at a time; a lock ends with the process that holds it, however it ends."""
+    lock = owners.lock(path)
+    if lock is None:
+        raise ConfigError(f"resume: {what} is being run by another process")
+    with lock:
+        yield

@@ -1,0 +1,64 @@
+"""`init_from=`: the run whose weights a new run begins with."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from diffuse import assembly, checkpoints, runs
+from diffuse.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Weights of another run, in a checkpoint that was verified."""
+
+    checkpoint: Path
+    file: str
+    facts: dict[str, Any]  # which they are, to the byte, for run.json
+
+    def give(self, net: nn.Module) -> None:
+        """The weights to a network that has to be the same."""
+        try:
+            net.load_state_dict(checkpoints.load_tensors(self.checkpoint, self.file))
+        except RuntimeError as error:  # other channels or classes
+            reason = " ".join(str(error).split())[:200]
+            raise ConfigError(
+                f"init_from: the weights of {self.facts['run']} do not fit these images: {reason}"
+            ) from None
+
+
+def find(cfg: DictConfig) -> Beginning | None:
+    """What `init_from=` names: a run, or run@step, or run@best."""
+    if cfg.init_from is None:
+        return None
+    ref, which = cfg.init_from, None
+    if step := re.fullmatch(r"(.+)@(\d+|best)", ref):
+        ref, which = step[1], step[2] if step[2] == "best" else int(step[2])
+    folder = runs.find(Path(cfg.outputs), ref)
+    saved = assembly.saved_config(folder)
+    _same_model(cfg, saved, folder)
+    checkpoint = assembly.chosen(folder, which)
+    file = assembly.weights_file(saved, cfg.init_weights, folder)
+    facts = {
+        "run": str(folder),
+        "step": checkpoints.load_state(checkpoint)["step"],
+        "weights": cfg.init_weights,
+        "sha256": checkpoints.sha256(checkpoint, file),
+    }
+    return Beginning(checkpoint, file, facts)
+
+
+def _same_model(cfg: DictConfig, saved: DictConfig, folder: Path) -> None:
+    here, there = OmegaConf.to_container(cfg.model), OmegaConf.to_container(saved.model)
+    assert isinstance(here, dict)
+    assert isinstance(there, dict)
+    for key in [*here, *(key for key in there if key not in here)]:
+        if key != "meta" and here.get(key) != there.get(key):
+            raise ConfigError(
+                f"init_from: model.{key} is {there.get(key)} in {folder}, {here.get(key)} here; "
+                "the model must be the same"
+            )

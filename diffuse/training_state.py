@@ -1,0 +1,100 @@
+"""What changes while training: all that a checkpoint has to hold, and what is seen of a step."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffuse import checkpoints
+from diffuse.averages import Ema, file_name
+from diffuse.denoiser import Denoiser
+
+COUNTS = ("step", "skipped", "in_a_row", "rollbacks")
+
+
+@dataclass
+class Training:
+    """Weights, their averages, the optimizer, and how far it has come."""
+
+    denoiser: Denoiser
+    ema: Ema  # what is looked at and sampled from
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler  # for fp16; idle otherwise
+    others: Sequence[Ema] = ()  # of other half-lives
+    step: int = 0
+    skipped: int = 0  # steps left out because a number was not finite,
+    in_a_row: int = 0  # and how many of them came last
+    rollbacks: int = 0  # each draws the steps that follow anew
+
+    @classmethod
+    def new(
+        cls, denoiser: Denoiser, optimizer: torch.optim.Optimizer, ema: float | Sequence[float]
+    ) -> "Training":
+        device = next(denoiser.parameters()).device
+        fp16 = denoiser.precision is torch.float16
+        scaler = torch.amp.GradScaler(device.type, enabled=fp16)
+        decays = [ema] if isinstance(ema, float | int) else ema
+        first, *others = [Ema(denoiser.net, decay) for decay in decays]
+        return cls(denoiser, first, optimizer, scaler, others)
+
+    @property
+    def averages(self) -> dict[str, Ema]:
+        """The averaged weights by the name of their file."""
+        return {"ema": self.ema, **{file_name(ema.decay): ema for ema in self.others}}
+
+    def tensors(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """The files of tensors of a checkpoint, and what of the state is not a tensor."""
+        moments: dict[str, Tensor] = {}
+        packed = checkpoints.pack(self.optimizer.state_dict(), moments)
+        files = {
+            "model": self.denoiser.net.state_dict(),
+            **{name: ema.weights for name, ema in self.averages.items()},
+            "optimizer": moments,
+        }
+        counts = {name: getattr(self, name) for name in COUNTS}
+        return files, counts | {"optimizer": packed, "scaler": self.scaler.state_dict()}
+
+    def load(self, path: Path, own: Iterable[str] = ()) -> None:
+        """Go back to a checkpoint that was verified.
+
+        `own` names the optimizer's settings that are not taken from there, e.g. weight_decay.
+        """
+        state = checkpoints.load_state(path)
+        self.denoiser.net.load_state_dict(checkpoints.load_tensors(path, "model"))
+        for file, ema in self.averages.items():
+            averaged = checkpoints.load_tensors(path, file)
+            for name, weight in ema.weights.items():
+                weight.copy_(averaged[name])
+        moments = checkpoints.load_tensors(path, "optimizer")
+        mine = [{k: group[k] for k in own if k in group} for group in _groups(self.optimizer)]
+        self.optimizer.load_state_dict(checkpoints.unpack(state["optimizer"], moments))
+        for group, settings in zip(_groups(self.optimizer), mine, strict=True):
+            group.update(settings)
+        self.scaler.load_state_dict(state["scaler"])
+        for name in COUNTS:
+            setattr(self, name, state.get(name, 0))
+
+
+def _groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Those of an optimizer, and of the ones inside it, as in Muon."""
+    inside = [o for o in vars(optimizer).values() if isinstance(o, torch.optim.Optimizer)]
+    return [group for one in (optimizer, *inside) for group in one.param_groups]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the caller of fit() sees. `loss` stays on the device until somebody asks."""
+
+    number: int
+    loss: Tensor
+    lr: float
+    grad_norm: Tensor
+    last: bool
+    skipped: bool = False  # a number was not finite, so no weight was changed
+
+    def every(self, n: int | None) -> bool:
+        """Is it time for something that happens every n steps, and at the end?"""
+        return bool(n) and (self.number % n == 0 or self.last)

@@ -1,0 +1,248 @@
+"""`diffuse train` when a loss is not finite, jumps, or when there is no memory."""
+
+import json
+import math
+import os
+import signal
+
+import pytest
+import torch
+
+from diffuse import checkpoints, runs
+from diffuse import training as room
+from diffuse.commands import train as command
+from diffuse.denoiser import Denoiser
+from diffuse.divergence import Losses
+from diffuse.training import batch_indices
+
+LINE = "train.steps=8 train.save_every=2 train.sample_every=4 model.dropout=0.1"
+
+
+@pytest.fixture
+def run(tmp_path):
+    return tmp_path / "outputs/train/tiny/v001"
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """Let the levels of some steps be no numbers; poison(steps, times) spoils rollbacks, too."""
+    real = room.draw
+
+    def poison(steps, times=1):
+        def draw(images, law, recipe, number, rollbacks=0):
+            x0, label, sigma, eps = real(images, law, recipe, number, rollbacks)
+            bad = number in steps and rollbacks < times
+            return x0, label, sigma * (math.nan if bad else 1), eps
+
+        monkeypatch.setattr(room, "draw", draw)
+
+    return poison
+
+
+def rows(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def left(run):
+    """The last checkpoint and the rows, to the byte."""
+    last = checkpoints.newest(run / "checkpoints")
+    return {p.name: p.read_bytes() for p in (*last.iterdir(), run / "metrics.jsonl")}
+
+
+def test_stop_is_exit_4_with_a_diagnosis_and_the_last_good_checkpoint(diffuse, run, poison):
+    poison({5})
+    assert diffuse.train(LINE) == 4
+    assert diffuse.err.splitlines()[-1].startswith("error: step 5: loss nan")
+    assert (runs.read(run)["status"], runs.read(run)["step"]) == ("diverged", 4)
+    checkpoints.verify(checkpoints.at(run / "checkpoints", 4))
+    assert checkpoints.steps(run / "checkpoints") == [2, 4]
+    facts = json.loads((run / "diverged.json").read_text())
+    assert (facts["step"], facts["loss"], facts["grad_norm"]) == (5, "nan", "nan")
+    assert facts["images"] == batch_indices(5, 64, _recipe()).tolist()
+    assert 0 < facts["lr"] < 1
+    assert facts["weight_norms"].keys() == facts["grad_norms"].keys()
+
+
+def _recipe():
+    return room.Recipe(
+        steps=8, batch=16, lr_schedule="cosine", warmup=2, clip_grad=1.0, ema=0.5,
+        label_dropout=0.1, shuffle=True, range=(-1.0, 1.0), seed=0,
+    )  # fmt: skip
+
+
+def test_skip_is_one_line_for_each_step_and_a_number_in_the_record(diffuse, run, poison):
+    poison({3, 6})
+    assert diffuse.train(f"{LINE} train.on_nan=skip") == 0
+    assert [line for line in diffuse.err.splitlines() if "left out" in line] == [
+        line for line in diffuse.err.splitlines() if line.startswith("warning: step ")
+    ]
+    assert diffuse.err.count("left out, no weight was changed") == 2
+    facts = runs.read(run)
+    assert (facts["status"], facts["skipped"], facts["step"]) == ("done", 2, 8)
+    lines = {row["step"]: row for row in rows(run) if "lr" in row}
+    assert sorted(lines) == list(range(1, 9))
+    assert [step for step in lines if "loss" not in lines[step]] == [3, 6]
+    assert not (run / "diverged.json").exists()
+
+
+def test_skip_gives_up_if_nothing_else_happens_any_more(diffuse, run, poison):
+    poison(set(range(3, 99)))
+    assert diffuse.train(f"{LINE} train.steps=20 train.on_nan=skip") == 4
+    assert "10 steps in a row; the weights are those of step 2" in diffuse.err
+    assert json.loads((run / "diverged.json").read_text())["step"] == 12
+
+
+def test_rollback_goes_on_from_the_last_checkpoint_with_other_draws(diffuse, run, poison):
+    assert diffuse.train(LINE) == 0
+    plain, run = run, run.with_name("v002")
+    poison({6})
+    assert diffuse.train(f"{LINE} train.on_nan=rollback") == 0
+    assert "back to step 4, rollback 1 of 3" in diffuse.err
+    facts = runs.read(run)
+    assert (facts["status"], facts["rollbacks"], facts["step"]) == ("done", 1, 8)
+    losses, others = ([row["loss"] for row in rows(r) if "loss" in row] for r in (plain, run))
+    assert len(losses) == len(others) == 8
+    assert losses[:4] == others[:4]
+    assert not set(losses[4:]) & set(others[4:])
+    assert diffuse.train(f"{LINE} train.on_nan=rollback") == 0
+    assert left(run.with_name("v003")) == left(run) != left(plain)
+
+
+@pytest.mark.parametrize("step", [5, 6, 7])
+def test_a_training_that_rolled_back_and_was_stopped_ends_with_the_same_bytes(
+    step, diffuse, run, poison, monkeypatch
+):
+    poison({6})
+    line = f"{LINE} train.on_nan=rollback"
+    assert diffuse.train(line) == 0
+    run, real, seen = run.with_name("v002"), command.fit, []
+
+    def fit(training, *rest):
+        for each in real(training, *rest):
+            if each.number == step and training.rollbacks:
+                seen.append(os.kill(os.getpid(), signal.SIGTERM))
+            yield each
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "fit", fit)
+        assert diffuse.train(line) == 143
+    assert len(seen) == 1
+    assert diffuse.train(f"{line} resume=must") == 0
+    assert left(run) == left(run.with_name("v001"))
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [({6}, r"(3 rollbacks)"), ({1}, r"(no checkpoint to go back to)")],
+)
+def test_rollback_ends_too(steps, words, diffuse, run, poison):
+    poison(steps, times=99)
+    assert diffuse.train(f"{LINE} train.on_nan=rollback") == 4
+    assert diffuse.err.splitlines()[-1].startswith("error: step ")
+    assert diffuse.err.splitlines()[-1].endswith(words)
+    assert runs.read(run)["status"] == "diverged"
+    assert (run / "diverged.json").exists()
+
+
+@pytest.fixture
+def jump(monkeypatch):
+    """Let the loss of step 25 be fifty times what it is."""
+    real = Denoiser.loss
+    calls = {"n": 0}
+
+    def loss(self, *batch):
+        calls["n"] += self.training
+        return real(self, *batch) * (50 if self.training and calls["n"] == 25 else 1)
+
+    monkeypatch.setattr(Denoiser, "loss", loss)
+    return calls
+
+
+LONG = "train.steps=30 train.sample_every=null train.save_every=10 train.log_every=7"
+
+
+def test_a_spike_is_one_line_and_one_row_and_changes_nothing(diffuse, run, jump, monkeypatch):
+    assert diffuse.train(LONG) == 0
+    assert diffuse.err.count("warning: step 25: the loss jumped to ") == 1
+    [row] = [row for row in rows(run) if "spike" in row]
+    assert (row["step"], row["spike_step"]) == (28, 25)
+    assert row["spike"] > 10 * row["spike_median"] > 0
+    jump["n"] = 0
+    monkeypatch.setattr(Losses, "TIMES", math.inf)
+    assert diffuse.train(LONG) == 0
+    blind, seen = left(run.with_name("v002")), left(run)
+    for file in ("model", "ema", "optimizer"):
+        assert blind[f"{file}.safetensors"] == seen[f"{file}.safetensors"]
+    assert not [row for row in rows(run.with_name("v002")) if "spike" in row]
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("step", [24, 26, 29])
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_spike_is_in_the_same_rows_if_the_training_was_stopped_around_it(
+    step, kill, diffuse, run, jump, monkeypatch
+):
+    line = f"{LONG} train.save_every=13"  # a kill costs the steps since 13 or 26
+    assert diffuse.train(line) == 0
+    assert sum("spike" in row for row in rows(run)) == 1
+    real, jump["n"] = command.fit, 0
+
+    def fit(*args):
+        for each in real(*args):
+            if each.number == step and kill:
+                jump["n"] = (step - 1) // 13 * 13  # the step of the last checkpoint
+                raise Killed
+            if each.number == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield each
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "fit", fit)
+        assert diffuse.train(line) == (1 if kill else 143)
+    assert diffuse.train(f"{line} resume=must") == 0
+    assert left(run.with_name("v002")) == left(run)
+
+
+def test_without_memory_the_line_that_is_named_trains(tiny, diffuse, run, monkeypatch):
+    real = Denoiser.loss
+
+    def loss(self, x0, *rest):
+        if len(x0) > 5:
+            torch.empty(2**50)
+        return real(self, x0, *rest)
+
+    monkeypatch.setattr(Denoiser, "loss", loss)
+    line = "train.steps=2 train.sample_every=null"
+    message = diffuse.error(f"train {tiny} {line}", code=1)
+    assert "out of memory with 16 images at once" in message
+    assert "train.micro_batch=4 fits" in message
+    assert runs.read(run)["status"] == "failed"
+    assert diffuse.train(f"{line} train.micro_batch=4") == 0
+
+
+def test_the_record_has_the_peak_of_memory_from_the_first_checkpoint_on(diffuse, run, poison):
+    poison({5})
+    assert diffuse.train(LINE) == 4
+    assert 2**20 < runs.read(run)["memory"] < 2**40
+    assert "peak memory" in (run / "log.txt").read_text()
+
+
+def test_a_batch_in_parts_is_continued_to_the_same_bytes(diffuse, run, monkeypatch):
+    line = f"{LINE} train.micro_batch=4"
+    assert diffuse.train(line) == 0
+    real = command.fit
+
+    def fit(*args):
+        for each in real(*args):
+            if each.number == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield each
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "fit", fit)
+        assert diffuse.train(line) == 143
+    assert diffuse.train(f"{line} resume=must") == 0
+    assert left(run.with_name("v002")) == left(run)

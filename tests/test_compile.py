@@ -1,0 +1,201 @@
+"""`compile=`: the same names, the same training where it cannot be done, and one warning then."""
+
+import copy
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from diffuse import assembly, checkpoints, compiling
+from diffuse.training import fit
+
+ROOT = Path(__file__).parent.parent
+SHAPE = (8, 1, 8, 8)
+CPU = torch.device("cpu")
+HAS_COMPILER = shutil.which(os.environ.get("CXX", "g++")) is not None
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    """Stands in for torch.compile: remembers what it compiled and how often that was called."""
+    seen = []
+
+    def fake(function, dynamic):
+        assert dynamic is False
+        seen.append(0)
+
+        def fast(*args):
+            seen[-1] += 1
+            return function(*args)
+
+        return fast
+
+    monkeypatch.setattr(torch, "compile", fake)
+    return seen
+
+
+def test_a_compiled_network_keeps_its_names_and_its_class(make_training, compiler):
+    training = make_training()
+    names = [list(keys) for keys in training.tensors()[0].values()]
+    kind = type(training.denoiser.net)
+    assert compiling.prepare(training.denoiser, SHAPE, CPU)
+    assert compiler == [1]
+    assert [list(keys) for keys in training.tensors()[0].values()] == names
+    assert type(training.denoiser.net) is kind
+
+
+def test_only_steps_of_training_are_compiled(make_training, compiler):
+    training = make_training()
+    denoiser = training.denoiser
+    compiling.prepare(denoiser, SHAPE, CPU)
+    x, sigma = torch.zeros(SHAPE), torch.ones(8)
+    with torch.no_grad():
+        denoiser.train()(x, sigma)
+    denoiser.eval()(x, sigma)
+    copy.deepcopy(denoiser).train()(x, sigma)
+    assert compiler == [1]
+    denoiser.train()(x, sigma)
+    assert compiler == [2]
+
+
+def test_trying_the_compiler_changes_nothing_that_training_sees(
+    make_training, images, law, make_recipe, compiler
+):
+    ends = []
+    for compiled in (False, True):
+        training = make_training(dropout=0.1)
+        torch.manual_seed(5)
+        if compiled:
+            training.denoiser.eval()
+            assert compiling.prepare(training.denoiser, SHAPE, CPU)
+            assert not training.denoiser.training
+        assert all(weight.grad is None for weight in training.denoiser.parameters())
+        number = torch.rand(1)
+        losses = [s.loss for s in fit(training, images, law, make_recipe(), [1e-2])]
+        ends.append([number, *losses, *training.denoiser.state_dict().values()])
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+    assert compiler == [1 + make_recipe().steps]
+
+
+@pytest.mark.parametrize("broken", ["at once", "when called", "on the way back"])
+def test_a_compiler_that_fails_is_one_warning_and_a_network_as_it_was(
+    broken, make_training, images, law, make_recipe, monkeypatch, caplog
+):
+    class Back(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            raise RuntimeError("no compiler\nand much more")
+
+    def fake(function, dynamic):
+        def fast(*args):
+            if broken == "when called":
+                raise RuntimeError("no compiler\nand much more")
+            return Back.apply(function(*args))
+
+        if broken == "at once":
+            raise RuntimeError("no compiler\nand much more")
+        return fast
+
+    plain, training = make_training(), make_training()
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "diffuse"):
+        patch.setattr(torch, "compile", fake)
+        assert not compiling.prepare(training.denoiser, SHAPE, CPU)
+    [record] = caplog.records
+    assert record.getMessage() == (
+        "compile: not possible here, going on without: RuntimeError: no compiler"
+    )
+    for each in (plain, training):
+        for _ in fit(each, images, law, make_recipe(), [1e-2]):
+            pass
+    states = [list(each.denoiser.state_dict().values()) for each in (plain, training)]
+    assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("word", "device", "smoke", "tried"),
+    [
+        ("auto", "cpu", False, False),
+        ("auto", "cuda", False, True),
+        ("auto", "cuda", True, False),
+        (True, "cpu", False, True),
+        (False, "cuda", False, False),
+    ],
+)
+@pytest.mark.parametrize("works", [True, False])
+def test_the_config_says_afterwards_whether_it_was_done(
+    word, device, smoke, tried, works, make_training, images, monkeypatch
+):
+    calls = []
+    monkeypatch.setattr(compiling, "prepare", lambda _, shape, on: calls.append(shape) or works)
+    text = {"compile": word, "smoke": smoke, "train": {"batch": 12, "micro_batch": 4}}
+    cfg = OmegaConf.create(text)
+    assembly.compiled(cfg, make_training().denoiser, images.spec, torch.device(device))
+    assert calls == [(4, 1, 8, 8)] * tried
+    assert cfg.compile is (tried and works)
+
+
+def test_a_word_that_is_none_of_the_three_is_refused(diffuse):
+    message = diffuse.error("train compile=yes")
+    assert message == "compile: unknown choice 'yes'; choices: auto, false, true"
+
+
+def start(words, folder, **environment):
+    """`diffuse train` in a process of its own, which has nothing compiled yet."""
+    return subprocess.run(
+        [sys.executable, "-m", "diffuse", "train", *words.split()],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"),
+            **environment,
+        },
+    )
+
+
+@pytest.mark.slow
+def test_a_machine_without_a_compiler_trains_to_the_same_bytes(tiny, tmp_path, diffuse):
+    answer = start(f"{tiny} train.steps=4 compile=true", tmp_path, CXX="/nowhere/g++", CC="/no")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stderr.count("warning: ") == 1
+    assert "warning: compile: not possible here, going on without" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert diffuse.train("train.steps=4 compile=false") == 0
+    runs = [tmp_path / f"outputs/train/tiny/v00{k}" for k in (1, 2)]
+    folders = [checkpoints.newest(run / "checkpoints") for run in runs]
+    for name in ("model", "ema", "optimizer"):
+        one, two = (folder / f"{name}.safetensors" for folder in folders)
+        assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_COMPILER, reason="needs a C++ compiler")
+def test_a_compiled_training_is_the_same_within_rounding_and_is_sampled_from(
+    tiny, tmp_path, diffuse
+):
+    answer = start(f"{tiny} train.steps=4 compile=true", tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert "compiled in" in answer.stderr
+    assert diffuse.train("train.steps=4 compile=false") == 0
+    runs = [tmp_path / f"outputs/train/tiny/v00{k}" for k in (1, 2)]
+    assert [OmegaConf.load(run / "config.yaml").compile for run in runs] == [True, False]
+    folders = [checkpoints.newest(run / "checkpoints") for run in runs]
+    for name in ("model", "ema"):
+        one, two = (checkpoints.load_tensors(folder, name) for folder in folders)
+        assert one.keys() == two.keys()
+        for key in one:
+            torch.testing.assert_close(one[key], two[key], rtol=1e-3, atol=1e-3)
+    assert diffuse("sample run=tiny/v001 n=4 steps=2") == 0

@@ -1,0 +1,91 @@
+"""A flipped bit or a missing end in any file of a checkpoint: found, named, passed over."""
+
+import json
+import random
+
+import pytest
+import torch
+
+from diffuse import checkpoints, runs
+from diffuse.errors import DataError
+
+
+def flip(path, bit):
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(bytes(content))
+
+
+def make(folder):
+    tensors = {"w": torch.arange(8.0)}
+    return checkpoints.save(folder, 1, {"model": tensors}, {"step": 1})
+
+
+@pytest.mark.parametrize("name", ["MANIFEST.json", "state.json", "model.safetensors"])
+def test_a_flipped_bit_in_any_byte_is_found(name, tmp_path):
+    path = make(tmp_path)
+    for byte in range((path / name).stat().st_size):
+        bit = 8 * byte + byte % 8
+        flip(path / name, bit)
+        with pytest.raises(DataError):
+            checkpoints.verify(path)
+        flip(path / name, bit)
+    checkpoints.verify(path)
+
+
+def test_safetensors_alone_would_load_a_flipped_bit(tmp_path):
+    """The control: the format has no checksum."""
+    path = make(tmp_path)
+    size = (path / "model.safetensors").stat().st_size
+    flip(path / "model.safetensors", 8 * size - 2)
+    loaded = checkpoints.load_tensors(path, "model")["w"]
+    assert not torch.equal(loaded, torch.arange(8.0))
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "null", "7", '{"state.json": 3}', "\xff", ""])
+def test_a_manifest_that_says_nothing_is_none(text, tmp_path):
+    path = make(tmp_path)
+    (path / "MANIFEST.json").write_bytes(text.encode("latin1"))
+    with pytest.raises(DataError, match=r"no readable MANIFEST\.json"):
+        checkpoints.verify(path)
+
+
+def damaged(path, how):
+    """Flip one bit somewhere, or keep only the first part."""
+    content = path.read_bytes()
+    if how == "flip":
+        flip(path, random.Random(path.name).randrange(8 * len(content)))
+    else:
+        path.write_bytes(content[: int(how * len(content))])
+
+
+ALL = ["model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"]
+
+
+@pytest.mark.parametrize("how", ["flip", 0, 0.01, 0.5, 0.999])
+@pytest.mark.parametrize("name", [*ALL, "MANIFEST.json"])
+def test_auto_falls_back_and_names_the_file_and_an_explicit_checkpoint_is_exit_3(
+    name, how, tiny, trained, diffuse
+):
+    newest = trained / "checkpoints/step_00000004"
+    damaged(newest / name, how)
+    message = diffuse.error("sample run=tiny checkpoint=4 n=1 steps=1 device=cpu", 3)
+    assert str(newest.relative_to(trained.parents[3])) in message
+    assert name in message
+    if how in ("flip", 0.5):
+        assert diffuse.train("train.steps=5 resume=auto") == 0
+        assert f"{newest.name}" in diffuse.err
+        assert "looking for an older checkpoint" in diffuse.err
+        steps = [json.loads(line)["step"] for line in (trained / "metrics.jsonl").open()]
+        assert set(steps) >= {1, 2, 3, 4, 5}
+        assert runs.read(trained)["step"] == 5
+
+
+def test_a_damaged_row_or_run_json_stops_nobody(trained, diffuse):
+    path = trained / "metrics.jsonl"
+    path.write_bytes(path.read_bytes() + b'\xff{"st')
+    other = trained.parent / "v002"
+    other.mkdir()
+    (other / "run.json").write_bytes(b'\xff{"schema": 1}')
+    assert diffuse.train("train.steps=5 resume=tiny/v001") == 0
+    assert [json.loads(line) for line in path.open()][-1]["step"] == 5

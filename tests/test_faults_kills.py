@@ -1,0 +1,176 @@
+"""SIGKILL, for real, at every call that a save or a start makes to the system."""
+
+import contextlib
+import os
+import shutil
+import signal
+
+import pytest
+import torch
+from injected import every_kill, killed_at
+
+from diffuse import checkpoints, cli, files, runs
+from diffuse.errors import DataError
+
+
+def save(folder, step):
+    tensors = {"w": torch.full((50,), float(step))}
+    return checkpoints.save(folder, step, {"model": tensors}, {"step": step})
+
+
+def save_and_purge(folder):
+    save(folder, 2)
+    checkpoints.purge(folder, keep=1)
+
+
+def in_place(folder):
+    """A control: no temporary folder."""
+    path = save(folder.parent / "other", 2)
+    (folder / path.name).mkdir()
+    for file in sorted(path.iterdir(), reverse=True):  # the manifest not at the end
+        with open(folder / path.name / file.name, "wb") as copy:
+            copy.write(file.read_bytes())
+
+
+def purge_and_save(folder):
+    """A control: room is made before it is needed."""
+    shutil.rmtree(checkpoints.at(folder, 1))
+    save(folder, 2)
+
+
+def bad_states(act, tmp_path):
+    """The kills of a save after step 1 that leave less than they should; and how many there are."""
+    bad = []
+
+    def prepare(call):
+        save(tmp_path / str(call), 1)
+        return tmp_path / str(call)
+
+    def look(folder):
+        try:
+            newest = checkpoints.newest(folder)
+            step = checkpoints.load_state(newest)["step"]
+            assert step in (1, 2)
+            assert checkpoints.load_tensors(newest, "model")["w"][0] == step
+            checkpoints.verify((folder / "latest").resolve())
+            save(folder, 3)  # the next start goes on
+            checkpoints.purge(folder, keep=1)
+            assert checkpoints.steps(folder) == [3]
+            assert not list(folder.glob(".tmp-*"))
+        except (AssertionError, DataError, TypeError) as error:
+            bad.append((folder.name, str(error)))
+
+    return bad, every_kill(act, prepare, look)
+
+
+def test_a_save_killed_at_any_call_leaves_a_whole_checkpoint_and_the_next_start_tidies_up(tmp_path):
+    bad, calls = bad_states(save_and_purge, tmp_path)
+    assert bad == []
+    assert calls > 15
+
+
+def test_to_purge_before_saving_would_fail_that_proof(tmp_path):
+    bad, _ = bad_states(purge_and_save, tmp_path)
+    assert bad
+
+
+def test_a_save_in_place_would_leave_a_newest_folder_that_is_none(tmp_path):
+    broken = []
+
+    def look(folder):
+        for step in checkpoints.steps(folder):
+            try:
+                checkpoints.verify(checkpoints.at(folder, step))
+            except DataError:
+                broken.append(folder)
+
+    def prepare(call):
+        save(tmp_path / str(call) / "checkpoints", 1)
+        return tmp_path / str(call) / "checkpoints"
+
+    every_kill(in_place, prepare, look)
+    assert broken
+
+
+def old_or_new(act, tmp_path):
+    """What a file says after `act`, which replaces "old" by "new", was killed at any call."""
+    seen = set()
+
+    def prepare(call):
+        path = tmp_path / str(call)
+        path.write_text("old")
+        return path
+
+    every_kill(act, prepare, lambda path: seen.add(path.read_text()))
+    return seen
+
+
+def test_a_small_file_killed_while_it_is_replaced_is_the_old_or_the_new_one(tmp_path):
+    assert old_or_new(lambda path: files.replace(path, "new"), tmp_path) == {"old", "new"}
+
+    def rewrite(path):
+        with open(path, "w") as file:
+            os.fsync(file.fileno())  # a moment at which it is empty
+            open(os.devnull).close()
+            file.write("new")
+
+    (tmp_path / "control").mkdir()
+    assert "" in old_or_new(rewrite, tmp_path / "control")
+
+
+def test_a_link_left_by_a_killed_process_of_our_number_is_in_nobodys_way(tmp_path):
+    (tmp_path / "a").mkdir()
+    files._beside(tmp_path / "latest").symlink_to("nowhere")
+    files.point(tmp_path / "latest", "a")
+    assert (tmp_path / "latest").resolve(strict=True) == tmp_path / "a"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+LINE = "train.steps=4 train.save_every=1 train.keep=1 train.sample_every=3 model.dropout=0.1"
+
+
+def what_is_left(folder):
+    run = runs.latest(folder / "outputs", "train", "tiny")
+    last = checkpoints.newest(run / "checkpoints")
+    return {p.name: p.read_bytes() for p in [*last.iterdir(), run / "metrics.jsonl"]}
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory):
+    """What a training without a break leaves behind."""
+    folder = tmp_path_factory.mktemp("whole")
+    with contextlib.chdir(folder):
+        assert cli.main(f"train {tiny} {LINE}".split()) == 0
+    return what_is_left(folder)
+
+
+def kill_and_resume(call, tiny, diffuse, tmp_path):
+    """Kill a training at a call that names its run folder, then let `resume=auto` finish it."""
+    words = f"train {tiny} {LINE} resume=auto".split()
+    code = killed_at(call, lambda: cli.main(words), "outputs")
+    assert code in (0, -signal.SIGKILL)
+    assert diffuse(" ".join(words)) == 0, diffuse.err
+    run = runs.latest(tmp_path / "outputs", "train", "tiny")
+    assert not list(run.rglob(".tmp-*"))
+    return code
+
+
+@pytest.mark.parametrize("call", [6, 25, 41, 60])
+def test_a_training_killed_anywhere_is_finished_to_the_same_bytes(
+    call, tiny, whole, diffuse, tmp_path
+):
+    kill_and_resume(call, tiny, diffuse, tmp_path)
+    assert what_is_left(tmp_path) == whole
+
+
+@pytest.mark.slow
+def test_a_training_killed_at_every_call_is_finished_to_the_same_bytes(
+    tiny, whole, diffuse, tmp_path
+):
+    for call in range(1, 400):
+        shutil.rmtree(tmp_path / "outputs", ignore_errors=True)
+        code = kill_and_resume(call, tiny, diffuse, tmp_path)
+        assert what_is_left(tmp_path) == whole, call
+        if code == 0:
+            break
+    assert call > 60

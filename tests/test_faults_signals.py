@@ -1,0 +1,145 @@
+"""SIGINT, SIGTERM and Slurm's SIGUSR1 wherever a command may be: a checkpoint of this step."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from diffuse import checkpoints, checkups, cli, runs, training
+from diffuse.commands import sample
+
+ROOT = Path(__file__).parents[1]
+FULL = (
+    "train.steps=6 train.save_every=4 train.sample_every=3 train.log_every=2 train.eval_every=3 "
+    "train.eval_n=16 model.dropout=0.1"
+)
+
+
+def what_is_left(run):
+    last = checkpoints.newest(run / "checkpoints")
+    files = [*last.iterdir(), run / "metrics.jsonl", run / "samples/latest.png"]
+    return {path.name: path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory):
+    """What a training without a signal leaves behind."""
+    folder = tmp_path_factory.mktemp("whole")
+    with contextlib.chdir(folder):
+        assert cli.main(f"train {tiny} {FULL}".split()) == 0
+    return what_is_left(folder / "outputs/train/tiny/v001")
+
+
+def told_during(real, number, call=1):
+    """A function during whose call-th call the process is told to stop."""
+    count = [0]
+
+    def wrapped(*args, **kwargs):
+        count[0] += 1
+        if count[0] == call:
+            os.kill(os.getpid(), number)
+        return real(*args, **kwargs)
+
+    return wrapped
+
+
+MOMENTS = {  # where, what is called there, the step that is saved
+    "on the first batch": (training, "draw", 1, 1),
+    "in a step": (training, "draw", 2, 2),
+    "in a grid": (checkups.Checkup, "grid", 1, 3),
+    "in an evaluation": (checkups.Checkup, "score", 1, 3),
+    "in the held-out loss": (checkups.Checkup, "loss", 1, 3),
+    "in a save": (os, "rename", 1, 3),
+}
+
+
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        *((moment, signal.SIGTERM) for moment in MOMENTS),
+        *((moment, signal.SIGINT) for moment in ("in a grid", "in a save")),
+        *((moment, signal.SIGUSR1) for moment in ("in a grid", "in a save")),
+    ],
+)
+def test_a_signal_anywhere_is_a_checkpoint_of_this_step_and_the_rest_comes_out_the_same(
+    moment, number, whole, diffuse, tmp_path, monkeypatch
+):
+    where, name, call, step = MOMENTS[moment]
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, told_during(getattr(where, name), number, call))
+        code = diffuse.train(FULL)
+    assert code == (130 if number == signal.SIGINT else 143)
+    run = tmp_path / "outputs/train/tiny/v001"
+    assert (runs.read(run)["status"], runs.read(run)["step"]) == ("stopped", step)
+    checkpoints.verify(checkpoints.at(run / "checkpoints", step))
+    assert (run / "checkpoints/latest").resolve().name == f"step_{step:08d}"
+    assert "Traceback" not in diffuse.err
+    assert diffuse.train(f"{FULL} resume=auto") == 0
+    assert what_is_left(run) == whole
+
+
+@pytest.mark.parametrize("line", ["sample n=8", "eval n=16 encoder=pixels"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_images_are_drawn_ends_the_command_and_is_written_down(
+    line, number, trained, diffuse, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sample, "images", told_during(sample.images, number))
+    assert diffuse(f"{line} steps=2 device=cpu") == (130 if number == signal.SIGINT else 143)
+    assert diffuse.err.splitlines()[-1] == "stopped"
+    [facts] = [runs.read(p.parent) for p in tmp_path.glob(f"outputs/{line.split()[0]}/*/*/run.json")
+               if p.parent.name == "v001"]  # fmt: skip
+    assert facts["status"] == "stopped"
+    assert not list(tmp_path.glob("outputs/eval/*/*/record.json"))
+
+
+SLOW_GRID = """
+import sys, time
+from diffuse import checkups, cli
+def grid(self, n):
+    print("looking", flush=True)
+    time.sleep(60)
+checkups.Checkup.grid = grid
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_two_signals_in_a_grid_leave_within_a_second_and_the_run_goes_on(tiny, diffuse, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_GRID, "train", *tiny.split(), "train.steps=2",
+         "train.save_every=1"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert process.stdout.readline() == "looking\n"
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 143
+    assert time.monotonic() - started < 1
+    process.stdout.close()
+    assert diffuse.train("train.steps=3 resume=auto") == 0
+    assert runs.read(tmp_path / "outputs/train/tiny/v001")["step"] == 3
+
+
+def test_a_job_that_slurm_starts_again_goes_on_in_its_folder(tiny, diffuse, tmp_path, monkeypatch):
+    """The same command line each time, as `sbatch --requeue` has it; only the process is new."""
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    line = f"{FULL} resume=auto"
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "draw", told_during(training.draw, signal.SIGUSR1, 2))
+        assert diffuse.train(line) == 143
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    run = tmp_path / "outputs/train/tiny/v001"
+    # a node that died wrote nothing: our number now belongs to somebody else
+    runs.write_json(run / "run.json", {**runs.read(run), "status": "running"} | {
+        "pid": os.getppid(), "process": f"{os.getppid()}@another boot/1"})  # fmt: skip
+    assert diffuse.train(line) == 0
+    assert runs.read(run)["status"] == "done"
+    assert [p.name for p in run.parent.iterdir()].count("v002") == 0

@@ -1,0 +1,97 @@
+"""A tracker that hangs, fails, dies or is slow: the same training, one warning, no waiting."""
+
+import time
+
+import pytest
+
+from diffuse import checkpoints, trackers
+
+HANGING = """
+import random, time
+import numpy as np
+
+class fine:
+    def __init__(self, verb="", seconds=0.0): self.verb, self.seconds = verb, seconds
+    def _do(self, verb):
+        random.seed(0)
+        np.random.seed(0)
+        if verb == self.verb: time.sleep(self.seconds)
+    def start(self, folder, name, config): config.clear(); self._do("start")
+    def log(self, step, values): values.clear(); self._do("log")
+    def image(self, step, name, path): self._do("image")
+    def finish(self): self._do("finish")
+
+class dying(fine):
+    def _do(self, verb):
+        if verb == self.verb: raise SystemExit(1)
+"""
+
+
+def what_is_left(run):
+    last = checkpoints.newest(run / "checkpoints")
+    return {p.name: p.read_bytes() for p in [*last.iterdir(), run / "metrics.jsonl"]}
+
+
+KINDS = {
+    "hangs at the start": "fine +tracker.verb=start +tracker.seconds=30",
+    "hangs in the middle": "fine +tracker.verb=log +tracker.seconds=30",
+    "hangs at the end": "fine +tracker.verb=finish +tracker.seconds=30",
+    "dies": "dying +tracker.verb=log",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tracker_that_breaks_changes_no_byte_and_costs_one_warning_and_a_bounded_wait(
+    kind, trained, diffuse, tmp_path, monkeypatch
+):
+    (tmp_path / "my_trackers.py").write_text(HANGING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(trackers.Quiet.__init__, "__defaults__", (0.5, 10_000))
+    line = "train.steps=4 train.eval_every=2 train.eval_n=16 trust=my_trackers"
+    started = time.monotonic()
+    assert diffuse.train(f"{line} tracker.name=my_trackers:{KINDS[kind]}") == 0
+    assert time.monotonic() - started < 10
+    assert diffuse.err.count("going on without it") == 1
+    assert what_is_left(trained) == what_is_left(trained.parent / "v002")
+
+
+class Slow:
+    """Takes its time for everything, and remembers what it heard."""
+
+    def __init__(self):
+        self.heard = []
+
+    def start(self, folder, name, config):
+        self.log(0, {})
+
+    def log(self, step, values):
+        time.sleep(0.05)
+        self.heard.append(step)
+
+    def image(self, step, name, path):
+        self.log(step, {})
+
+    def finish(self):
+        self.log(-1, {})
+
+
+def test_a_slow_tracker_hears_everything_and_holds_nobody_up(tmp_path):
+    slow = Slow()
+    quiet = trackers.Quiet(slow)
+    started = time.monotonic()
+    quiet.start(tmp_path, "a", {})
+    for step in range(1, 11):
+        quiet.log(step, {})
+    assert time.monotonic() - started < 0.3  # one after the other it would be 0.55 s
+    quiet.finish()
+    assert slow.heard == [*range(11), -1]
+
+
+def test_a_tracker_that_falls_too_far_behind_is_left(tmp_path, caplog):
+    quiet = trackers.Quiet(Slow(), seconds=0.01, most=5)
+    quiet.start(tmp_path, "a", {})
+    for step in range(100):
+        quiet.log(step, {})
+    quiet.finish()
+    [record] = caplog.records
+    assert "5 messages wait for it" in record.getMessage()

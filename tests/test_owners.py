@@ -1,0 +1,66 @@
+"""Which process a run folder belongs to: one that is there, and only one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from diffuse import runs
+
+ROOT = Path(__file__).parents[1]
+
+
+def begun(outputs):
+    folder = runs.claim(outputs, "train", "a")
+    return runs.Run.start(folder, "train", "", [], name="a")
+
+
+def test_a_process_that_has_only_the_number_is_another_one(tmp_path):
+    """In containers numbers are small and the same every time."""
+    run = begun(tmp_path)
+    assert runs.is_alive(run.folder)
+    run.update(process=f"{os.getpid()}@another boot/1")
+    assert not runs.is_alive(run.folder)
+    run.update(process="")  # written where the kernel has no /proc
+    assert runs.is_alive(run.folder)
+
+
+CONTINUE = """
+import sys
+from pathlib import Path
+from diffuse import runs
+from diffuse.errors import ConfigError
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    run = runs.Run.reopen(Path(sys.argv[1]))
+except ConfigError as error:
+    print("refused" if "by another process" in str(error) else error, flush=True)
+else:
+    print("mine", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_of_four_that_continue_a_run_at_once_one_does_and_a_dead_one_holds_nothing(tmp_path):
+    folder = begun(tmp_path).folder
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", CONTINUE, str(folder)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    for process in started:
+        assert process.stdout.readline() == "ready\n"
+    for process in started:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = [process.stdout.readline().strip() for process in started]
+    assert sorted(said) == ["mine", "refused", "refused", "refused"]
+    for process in started:
+        process.kill()
+        process.communicate()
+    with runs.Run.reopen(folder).watched():
+        pass
+    runs.Run.reopen(folder)
