@@ -47,6 +47,7 @@ def test_a_new_run_begins_with_the_weights_that_are_named(words, step, name, tra
     assert not same(tensors(second.with_name("v002"), 1, "model"), given)
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_would_be_begun_with_and_in_which_parts(trained, diffuse):
     line = "train.steps=1 name=second init_from=tiny@2 train.micro_batch=4 dry_run=true"
     assert diffuse.train(line) == 0

@@ -97,6 +97,7 @@ def test_commas_in_a_key_count_once_for_a_schedule_without_it(diffuse):
     assert labels == ["linear betamax=0.02", "linear betamax=0.01", "cosine"]
 
 
+@pytest.mark.slow
 def test_what_was_laid_over_each_other_stands_in_the_config(diffuse):
     line = "plot grid grid=karras,logsnr grid.rho=3 name=grid"
     assert diffuse(line) == 0
@@ -107,6 +108,7 @@ def test_what_was_laid_over_each_other_stands_in_the_config(diffuse):
     assert diffuse.out.rstrip() == saved.rstrip()
 
 
+@pytest.mark.slow
 def test_a_sweep_over_schedules_is_a_picture_each(diffuse):
     assert diffuse("plot grid --multirun grid=karras,logsnr steps=3") == 0
     assert len(list(Path("outputs/plot").glob("*/v001/[01]/grid.svg"))) == 2
@@ -187,5 +189,10 @@ def test_what_cannot_be_drawn_is_one_line_and_leaves_nothing(line, expected, dif
 
 
 def test_tab_offers_the_pictures():
-    assert completion.words("diffuse plot no") == ["noise", "noise_law", "noise_law="]
+    assert completion.words("diffuse plot no") == [
+        "noise",
+        "noise_law",
+        "noise_law=",
+        "noise_level=",
+    ]
     assert "trajectory" not in completion.words("diffuse train ")

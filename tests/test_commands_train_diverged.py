@@ -108,6 +108,7 @@ def test_rollback_goes_on_from_the_last_checkpoint_with_other_draws(diffuse, run
     assert left(run.with_name("v003")) == left(run) != left(plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [5, 6, 7])
 def test_a_training_that_rolled_back_and_was_stopped_ends_with_the_same_bytes(
     step, diffuse, run, poison, monkeypatch
@@ -180,6 +181,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [24, 26, 29])
 @pytest.mark.parametrize("kill", [False, True])
 def test_a_spike_is_in_the_same_rows_if_the_training_was_stopped_around_it(

@@ -44,12 +44,12 @@ KINDS = {
 def test_a_tracker_that_breaks_changes_no_byte_and_costs_one_warning_and_a_bounded_wait(
     kind, trained, diffuse, tmp_path, monkeypatch
 ):
-    (tmp_path / "my_trackers.py").write_text(HANGING)
+    (tmp_path / "breaking_trackers.py").write_text(HANGING)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(trackers.Quiet.__init__, "__defaults__", (0.5, 10_000))
-    line = "train.steps=4 train.eval_every=2 train.eval_n=16 trust=my_trackers"
+    line = "train.steps=4 train.eval_every=2 train.eval_n=16 trust=breaking_trackers"
     started = time.monotonic()
-    assert diffuse.train(f"{line} tracker.name=my_trackers:{KINDS[kind]}") == 0
+    assert diffuse.train(f"{line} tracker.name=breaking_trackers:{KINDS[kind]}") == 0
     assert time.monotonic() - started < 10
     assert diffuse.err.count("going on without it") == 1
     assert what_is_left(trained) == what_is_left(trained.parent / "v002")

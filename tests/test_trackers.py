@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 
 import pytest
 
@@ -101,6 +102,9 @@ def test_wandb_without_an_account_keeps_config_losses_and_grids_in_the_run_folde
 
     [stored] = (folder / "wandb").glob("offline-run-*")
     assert list(stored.glob("files/media/images/samples_2_*.png"))
-    [content] = [p.read_bytes() for p in stored.glob("*.wandb")]
-    for word in (b"loss", b"seed", b"a/v001", b"samples"):
-        assert word in content
+    [file] = stored.glob("*.wandb")
+    words = (b"loss", b"seed", b"a/v001", b"samples")
+    until = time.monotonic() + 60  # W&B's own process writes it when it comes to it
+    while not all(word in file.read_bytes() for word in words) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not [word for word in words if word not in file.read_bytes()]

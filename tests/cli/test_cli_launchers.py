@@ -20,6 +20,7 @@ def workers(monkeypatch):
     return "hydra/launcher=joblib hydra.launcher.n_jobs=2"
 
 
+@pytest.mark.slow
 def test_jobs_in_other_processes_find_their_folders_and_report_what_failed(
     trained, diffuse, workers
 ):
@@ -37,6 +38,7 @@ def test_jobs_in_other_processes_find_their_folders_and_report_what_failed(
     assert json.loads((sweep / "1/job.json").read_text())["code"] == 2
 
 
+@pytest.mark.slow
 def test_a_job_whose_process_was_killed_is_listed(tmp_path, diffuse, tiny, workers):
     """As the kernel does when memory is short; `trust` lets the job do it to itself."""
     (tmp_path / "suicidal.py").write_text(

@@ -42,6 +42,7 @@ FOLDER = Path("outputs/train/mine/v001")
 LINE = "train -m seed=1,2,3 name=mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", ["auto", "mine/v001", str(FOLDER)])
 def test_only_the_jobs_that_are_not_done_run_again(resume, jobs, capsys):
     jobs.broken = {2}
@@ -58,6 +59,7 @@ def test_only_the_jobs_that_are_not_done_run_again(resume, jobs, capsys):
     assert not FOLDER.with_name("v002").exists()
 
 
+@pytest.mark.slow
 def test_what_a_failed_attempt_left_is_kept_beside_the_next_one(jobs):
     jobs.broken = {2}
     for resume in ("none", "auto", "auto"):
@@ -66,6 +68,7 @@ def test_what_a_failed_attempt_left_is_kept_beside_the_next_one(jobs):
         assert "seed 2 is broken" in (FOLDER / "1" / log).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["sample", "eval", "plot"])
 def test_a_sweep_of_any_command_can_be_continued_but_a_single_run_cannot(verb, jobs, command):
     jobs.broken = {2}
@@ -84,6 +87,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "resume"),
     [
@@ -100,11 +104,13 @@ def test_another_set_of_jobs_is_refused_with_what_differs(line, resume, jobs, co
     assert not FOLDER.with_name("v002").exists()
 
 
+@pytest.mark.slow
 def test_words_that_do_not_say_what_a_job_is_may_be_others(jobs):
     assert jobs.of(LINE)[0] == 0
     assert jobs.of(f"{LINE} hypothesis=it-works resume=auto") == (0, [])
 
 
+@pytest.mark.slow
 def test_what_resume_allow_lets_through_may_be_other_too(jobs):
     jobs.broken = {2}
     assert jobs.of(f"{LINE} optimizer.lr=0.1") == (1, [1, 2, 3])
@@ -112,6 +118,7 @@ def test_what_resume_allow_lets_through_may_be_other_too(jobs):
     assert jobs.of(f"{LINE} optimizer.lr=0.2 resume=auto resume.allow=[optimizer.lr]") == (1, [2])
 
 
+@pytest.mark.slow
 def test_auto_takes_the_newest_sweep_that_has_these_jobs(jobs):
     jobs.broken = {1, 5}
     assert jobs.of("train -m seed=1,2") == (1, [1, 2])
@@ -121,6 +128,7 @@ def test_auto_takes_the_newest_sweep_that_has_these_jobs(jobs):
     assert not Path("outputs/train/fashion_mnist-sweep/v003").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("resume", "words"),
     [
@@ -133,11 +141,13 @@ def test_a_sweep_that_must_be_there_and_is_not_is_refused(resume, words, command
     assert command.left_behind() == []
 
 
+@pytest.mark.slow
 def test_auto_without_a_sweep_begins_one(jobs, capsys):
     assert jobs.of(f"{LINE} resume=auto") == (0, [1, 2, 3])
     assert "nothing to continue in outputs/train/mine: a new sweep" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_length_is_for_the_command_to_judge(jobs):
     assert jobs.of(f"{LINE} train.steps=4") == (0, [1, 2, 3])
     assert jobs.of(f"{LINE} train.steps=4 resume=auto") == (0, [])
@@ -145,6 +155,7 @@ def test_another_length_is_for_the_command_to_judge(jobs):
     assert jobs.of(f"{LINE} train.steps=9 resume=auto") == (0, [])
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_the_rest_writes_nothing(jobs, command):
     jobs.broken = {2}
     assert jobs.of(LINE)[0] == 1
@@ -154,6 +165,7 @@ def test_a_dry_run_of_the_rest_writes_nothing(jobs, command):
     assert command.left_behind() == before
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_running_is_left_alone(jobs, command, capsys):
     jobs.broken = {2}
     assert jobs.of(LINE)[0] == 1
@@ -176,6 +188,7 @@ def test_a_job_that_failed_before_it_was_a_run_has_its_traceback_in_its_log(jobs
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_job_that_failed_as_a_run_has_its_traceback_once(command):
     def answer(cfg, job):
         with runs.Run(job.folder).logged():
@@ -205,6 +218,7 @@ def left(sweep, number):
     return {path.name: path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_goes_on_from_its_checkpoints_to_the_same_bytes(
     diffuse, tmp_path, monkeypatch
 ):
@@ -224,6 +238,7 @@ def test_a_stopped_sweep_goes_on_from_its_checkpoints_to_the_same_bytes(
     assert [row.split()[:2] for row in rows] == [[f"{k}:", f"seed={k + 1}"] for k in range(3)]
 
 
+@pytest.mark.slow
 def test_sweep_json_says_which_jobs_there_are(jobs):
     assert jobs.of(LINE)[0] == 0
     record = json.loads((FOLDER / "sweep.json").read_text())
