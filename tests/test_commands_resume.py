@@ -238,3 +238,11 @@ def test_a_process_that_is_told_to_stop_saves_and_can_be_continued(
     line = f"train.steps={facts['step'] + 2} train.sample_every=null resume=must"
     assert diffuse.train(line) == 0
     assert runs.read(run)["step"] == facts["step"] + 2
+
+
+@pytest.mark.parametrize("resume", ["must", "tiny/v001"])
+def test_a_run_whose_checkpoints_are_all_damaged_is_exit_3(resume, trained, diffuse, tiny):
+    for manifest in trained.glob("checkpoints/step_*/MANIFEST.json"):
+        manifest.write_text("{}")
+    words = f"train {tiny} train.steps=6 resume={resume}"
+    assert "all of its checkpoints are damaged" in diffuse.error(words, code=3)

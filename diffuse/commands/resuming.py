@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from diffuse import assembly, checkpoints, runs, schemas
-from diffuse.errors import ConfigError, nearest
+from diffuse.errors import ConfigError, DataError, nearest
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,10 @@ def folder(cfg: DictConfig) -> Path | None:
         log.info("nothing to continue in %s: a new run", outputs / "train" / cfg.name)
         return None
     where = found or outputs / "train" / cfg.name
-    raise ConfigError(f"resume={cfg.resume}: {where} has no whole checkpoint to continue from")
+    message = f"resume={cfg.resume}: {where} has no whole checkpoint to continue from"
+    if checkpoints.steps(where / "checkpoints"):
+        raise DataError(f"{message}: all of its checkpoints are damaged")
+    raise ConfigError(message)
 
 
 def continued(cfg: DictConfig, folder: Path) -> DictConfig:
