@@ -172,3 +172,11 @@ def test_a_sweep_ends_with_a_row_for_each_of_its_jobs(trained, diffuse):
     assert second.split()[:3] == ["1:", "sampler=heun", f"{record['fid']['value']:.3f}"]
     assert diffuse("sample n=1 -m nfe=3,5 --json") == 0
     assert "sample outputs" not in diffuse.out  # JSON alone, one object a job
+
+
+def test_a_sweep_in_which_a_job_cannot_be_is_refused_before_the_first_one_runs(trained, diffuse):
+    before = sorted(trained.parents[2].rglob("*"))
+    line = diffuse.error("eval n=8 nfe=4 -m sampler=ddim,heun")
+    assert line.startswith("nfe=4: heun makes 3 with steps=2 and 5 with steps=3")
+    assert line.endswith("(in the job sampler=heun)")
+    assert sorted(trained.parents[2].rglob("*")) == before

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from diffuse import cli
+from diffuse import cli, config
 from diffuse.cli import composing, sweep_records
 from diffuse.cli.arguments import Arguments, quote
 from diffuse.cli.sweep_jobs import STOPPED, SweepJob, is_finished, outcome
@@ -76,9 +76,14 @@ def _label(job: list[str], jobs: Jobs) -> str:
 def _check_all(verb: str, parsed: Arguments, jobs: Jobs, labels: list[str]) -> DictConfig:
     """Compose and check each job; the first one's config, with Hydra's part."""
     own = [word for word in parsed.overrides if word.lstrip("+").startswith(("hydra.", "hydra/"))]
+    # what a command finds wrong without looking at a run or data
+    check = getattr(importlib.import_module(f"diffuse.commands.{verb}"), "check", None)
     for overrides, label in zip(jobs, labels, strict=True):
         try:
-            composing.finished(verb, composing.compose(verb, parsed, overrides))
+            cfg = composing.finished(verb, composing.compose(verb, parsed, overrides))
+            if check:
+                config.trust(cfg.trust if parsed.value("trust") else None)
+                check(cfg)
         except ConfigError as error:
             raise ConfigError(f"{error} (in the job {label})") from error
     first = composing.compose(verb, parsed, [*own, *(jobs or [_fixed(verb, parsed)])[0]])

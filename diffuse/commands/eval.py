@@ -24,8 +24,7 @@ log = logging.getLogger(__name__)
 
 def main(cfg: DictConfig, job: Job) -> int:
     """Check the config, restore the run, open its data, then claim a folder, draw and compare."""
-    sample.check(cfg)
-    config.bind("encoder", cfg.encoder, "spec")
+    check(cfg)
     trained, plan = sample.restore(cfg)
     label = sample.class_number(cfg, trained)
     if cfg.dry_run:
@@ -59,6 +58,12 @@ def main(cfg: DictConfig, job: Job) -> int:
         twins.warn(folder, Path(cfg.outputs))
         tracker.finish()
     return _show(cfg, job, folder, record)
+
+
+def check(cfg: DictConfig) -> None:
+    """Everything that can be wrong without looking at a run."""
+    sample.check(cfg)
+    config.bind("encoder", cfg.encoder, "spec")
 
 
 def _warn(judge: Judge, n: int) -> None:
