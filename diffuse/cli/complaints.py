@@ -44,7 +44,7 @@ def unknown_key(key: str, verb: str, siblings: Iterable[object] = ()) -> str:
     """`siblings` are the keys that stand where this one was looked for, inside a group."""
     group, _, name = key.partition(".")
     if group in usage.root(verb).groups and name:
-        own = [f"{group}.{sibling}" for sibling in siblings]
+        own = [f"{group}.{sibling}" for sibling in siblings if sibling not in ("name", "meta")]
         others = [choice for choice in usage.choices(group) if _mentions(group, choice, name)]
         if others:
             return f"unknown key {key!r}; this {group} has none, {' and '.join(others)} would"

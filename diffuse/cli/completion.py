@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import shlex
 from pathlib import Path
 
@@ -113,4 +114,5 @@ def _ask_hydra(verb: str, overrides: str) -> list[str]:
         os.environ.pop("COMP_LINE")
         if before is not None:
             os.environ["COMP_LINE"] = before
-    return sorted(set(answer.getvalue().split()))
+    offered = set(answer.getvalue().split())
+    return sorted(word for word in offered if not re.search(r"\.(name|meta)\b", word))

@@ -81,6 +81,7 @@ def test_every_example_on_a_page_composes(verb, monkeypatch, tmp_path):
         ("diffuse train schedule=cos", ["schedule=cosine", "schedule=cosine_table"]),
         ("diffuse train seed=1 schedule=li", ["schedule=linear"]),
         ("diffuse sample clip=d", ["clip=dynamic"]),
+        ("diffuse sample sampler.", ["sampler.eta=", "sampler.noise="]),
         ("diffuse train schedule=linear schedule.betama", ["schedule.betamax="]),
         ("diffuse train schedule=cosine schedule.betama", []),
         ("diffuse train train.epo", ["train.epochs="]),
