@@ -64,7 +64,7 @@ def asked(cfg: DictConfig) -> tuple[Objective, Weighting]:
 def measure(cfg: DictConfig, std: float) -> None:
     """Write the data's standard deviation where a group wants it measured."""
     for group in ("objective", "weighting"):
-        if cfg[group].get("sigma_data", std) is None:
+        if group in cfg and cfg[group].get("sigma_data", std) is None:
             cfg[group].sigma_data = round(std, 4)
 
 

@@ -28,7 +28,7 @@ class Denoiser(nn.Module):
         self.precision = precision
 
     def _network(self, x: Tensor, sigma: Tensor, c_in: Tensor, label: Tensor | None) -> Tensor:
-        scaled = (_like(x, c_in) * x).contiguous(memory_format=torch.channels_last)
+        scaled = (like(x, c_in) * x).contiguous(memory_format=torch.channels_last)
         c_noise = (sigma.log() / 4).to(x.device, x.dtype)
         with torch.autocast(
             x.device.type, self.precision, enabled=self.precision is not torch.float32
@@ -40,20 +40,20 @@ class Denoiser(nn.Module):
         sigma = sigma.double().expand(len(x))
         c_skip, c_out, c_in = self.objective.coefficients(sigma)
         predicted = self._network(x, sigma, c_in, label)
-        return _like(x, c_skip) * x + _like(x, c_out) * predicted
+        return like(x, c_skip) * x + like(x, c_out) * predicted
 
     def loss(self, x0: Tensor, sigma: Tensor, eps: Tensor, label: Tensor | None = None) -> Tensor:
         """mse(F, ((1 - c_skip) x0 - c_skip sigma eps) / c_out) of each image, weighted: [b]."""
         sigma = sigma.double()
         c_skip, c_out, c_in = self.objective.coefficients(sigma)
         signal, noise = (1 - c_skip) / c_out, -c_skip * sigma / c_out
-        predicted = self._network(x0 + _like(x0, sigma) * eps, sigma, c_in, label)
-        target = _like(x0, signal) * x0 + _like(x0, noise) * eps
+        predicted = self._network(x0 + like(x0, sigma) * eps, sigma, c_in, label)
+        target = like(x0, signal) * x0 + like(x0, noise) * eps
         mse = F.mse_loss(predicted, target, reduction="none").mean(dim=(1, 2, 3))
         return self.weighting(sigma, c_out).to(mse.device, mse.dtype) * mse
 
 
-def _like(x: Tensor, coefficient: Tensor) -> Tensor:
+def like(x: Tensor, coefficient: Tensor) -> Tensor:
     """A coefficient [b] where x [b c h w] is, in its dtype, and of a shape to multiply it."""
     return coefficient.to(x.device, x.dtype).view(-1, *[1] * (x.ndim - 1))
 
@@ -84,9 +84,9 @@ def reused(denoise: Denoise, made: Iterator[bool]) -> Denoise:
         nonlocal eps
         if next(made, True) or eps is None:
             denoised = denoise(x, sigma)
-            eps = (x - denoised) / _like(x, sigma)
+            eps = (x - denoised) / like(x, sigma)
             return denoised
-        return x - _like(x, sigma) * eps
+        return x - like(x, sigma) * eps
 
     return estimate
 
@@ -106,7 +106,7 @@ def thresholded(denoise: Denoise, low: float, high: float) -> Denoise:
     def estimate(x: Tensor, sigma: Tensor) -> Tensor:
         unit = (denoise(x, sigma) - centre) / half
         reach = unit.flatten(1).abs().quantile(DYNAMIC_QUANTILE, dim=1).clamp(min=1)
-        reach = _like(x, reach)
+        reach = like(x, reach)
         return centre + half * unit.clamp(-reach, reach) / reach
 
     return estimate

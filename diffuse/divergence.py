@@ -30,9 +30,7 @@ class Diverged(DivergedError):
         in_a_row: int,
     ) -> None:
         many = f"; {in_a_row} steps in a row" if in_a_row > 1 else ""
-        super().__init__(
-            f"{said(step)}{many}; the weights are those of step {step.number - in_a_row}"
-        )
+        super().__init__(f"{said(step)}{many}; the last good step was {step.number - in_a_row}")
         self.step = step
         self.facts: dict[str, Any] = {
             "step": step.number,

@@ -107,10 +107,9 @@ class Watch:
         if bad.any():
             k = int(bad.nonzero()[0])
             step = max(0, len(self.peaks) - LOOK_EVERY) + k + 1
-            level = self.levels[min(step, len(self.levels) - 1)]
-            raise DivergedError(
-                f"sampling: |x| is {peaks[k]:.3g} after step {step}, at sigma = {level:.3g}"
-            )
+            # an adaptive sampler takes steps that are not in the grid
+            at = f", at sigma = {self.levels[step]:.3g}" if step < len(self.levels) else ""
+            raise DivergedError(f"sampling: |x| is {peaks[k]:.3g} after step {step}{at}")
 
 
 def walk(

@@ -88,7 +88,7 @@ def test_skip_is_one_line_for_each_step_and_a_number_in_the_record(diffuse, run,
 def test_skip_gives_up_if_nothing_else_happens_any_more(diffuse, run, poison):
     poison(set(range(3, 99)))
     assert diffuse.train(f"{LINE} train.steps=20 train.on_nan=skip") == 4
-    assert "10 steps in a row; the weights are those of step 2" in diffuse.err
+    assert "10 steps in a row; the last good step was 2" in diffuse.err
     assert json.loads((run / "diverged.json").read_text())["step"] == 12
 
 

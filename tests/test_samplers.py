@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from closed_forms import Gaussian, Mixture, Points, nodes
+from closed_forms import Gaussian, Mixture, Points, column, nodes
 from scipy.integrate import solve_ivp
 
 from diffuse import config, sampling
@@ -224,6 +224,15 @@ def test_rk45_gives_up_on_an_estimate_that_jumps():
 
     with pytest.raises(DivergedError, match=r"rk45: no step is short enough at sigma = .*rtol"):
         last(rk45(jumps, torch.ones(2, 5, dtype=torch.float64), levels(2), no_noise, 1e-6, 1e-6))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_rk45_does_not_wait_for_an_estimate_that_is_no_number(bad):
+    def spoiled(x, sigma):
+        return GAUSS.denoise(x, sigma) + torch.where(column(sigma) < 1, bad, 0.0)
+
+    with pytest.raises(DivergedError, match="rk45: no step is short enough at sigma = "):
+        last(rk45(spoiled, torch.ones(2, 5).double(), levels(2), no_noise, 1e-3, 1e-3))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ FLAGS = (
     ("--multirun, -m", "run every combination of a=1,2 b=x,y, a folder for each"),
     ("... resume=auto", "do only what is missing of the sweep that had these jobs"),
     ("--config-dir DIR", "a folder with yamls of your own, beside ours"),
-    ("--json", "the result as one JSON object on stdout, logs on stderr"),
+    ("--json", "the result as one JSON object (of each job), logs on stderr"),
 )
 
 

@@ -7,7 +7,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from diffuse.denoiser import Denoise
+from diffuse.denoiser import Denoise, like
 from diffuse.samplers.ancestral import check_eta
 
 LevelOf = Callable[[Tensor], Tensor]  # x / sqrt(1 + sigma^2) [b ...] -> sigma [b], float64, CPU
@@ -41,9 +41,9 @@ def ddim_predicted(
             seen = seen.median().expand_as(seen)
         elif guard is not None:
             seen = guarded(seen, guard)
-        state = y * _per_image((1 + seen**2).sqrt(), y)
+        state = y * like(y, (1 + seen**2).sqrt())
         denoised = denoise(state, seen)
-        eps = (state - denoised) / _per_image(seen, y)
+        eps = (state - denoised) / like(y, seen)
         rest = 1 - (sigma_next / sigma).item() ** 2
         x = denoised + sigma_next.item() * sqrt(1 - eta**2 * rest) * eps
         if fresh := noise * eta * sigma_next.item() * sqrt(rest):
@@ -56,11 +56,6 @@ def guarded(sigma: Tensor, guard: float) -> Tensor:
     median = (1 / (1 + sigma**2)).median()
     low = (1 / (guard * median) - 1).clamp(min=0).sqrt()
     return sigma.clamp(low, (guard / median - 1).sqrt())
-
-
-def _per_image(values: Tensor, x: Tensor) -> Tensor:
-    """[b] in a shape to multiply x [b ...]."""
-    return values.to(x.device, x.dtype).view(-1, *[1] * (x.ndim - 1))
 
 
 def _check(guard: float | None, level: str) -> None:

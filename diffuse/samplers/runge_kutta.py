@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from diffuse.denoiser import Denoise
+from diffuse.denoiser import Denoise, like
 from diffuse.errors import DivergedError
 
 
@@ -79,9 +79,6 @@ def rk45(
     def slope(x: Tensor, u: Tensor) -> Tensor:
         return x - denoise(x, u.exp())
 
-    def per_image(values: Tensor) -> Tensor:
-        return values.to(x.device, x.dtype).view(-1, *[1] * (x.ndim - 1))
-
     u, end = sigmas[0].log().expand(len(x)).clone(), sigmas[-2].log()
     length = torch.full_like(u, 0.05)
     first = slope(x, u)
@@ -90,18 +87,18 @@ def rk45(
         stages, ahead = [first], x
         for node, weights in zip(NODES, STAGES, strict=True):
             push = sum(w * k for w, k in zip(weights, stages, strict=True))
-            ahead = x - per_image(length) * push
+            ahead = x - like(x, length) * push
             stages.append(slope(ahead, u - node * length))
-        error = per_image(length) * sum(w * k for w, k in zip(ERROR, stages, strict=True))
+        error = like(x, length) * sum(w * k for w, k in zip(ERROR, stages, strict=True))
         scale = atol + rtol * torch.maximum(x.abs(), ahead.abs())
         size = (error / scale).square().flatten(1).mean(1).sqrt().double().cpu()
         accepted = size <= 1
-        x = torch.where(per_image(accepted).bool(), ahead, x)
-        first = torch.where(per_image(accepted).bool(), stages[-1], first)
+        x = torch.where(like(x, accepted).bool(), ahead, x)
+        first = torch.where(like(x, accepted).bool(), stages[-1], first)
         u = torch.where(accepted, u - length, u)
         u = torch.where(u - end < 1e-12, end, u)
         grown = length * (0.9 * size.clamp(min=1e-10) ** -0.2).clamp(0.2, 5)
-        if bool((grown[~accepted] < SHORTEST).any()):
+        if not bool((grown[~accepted] >= SHORTEST).all()):  # nan is not, either
             raise DivergedError(
                 f"rk45: no step is short enough at sigma = {u[~accepted].max().exp():.3g}; "
                 "use a larger rtol and atol, or precision=fp32"

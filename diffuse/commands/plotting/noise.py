@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from diffuse import config
+from diffuse import assembly, config
 from diffuse.commands.plotting import Picture, Said
 from diffuse.config import Job
 from diffuse.data import open_dataset, to_range
@@ -22,8 +22,7 @@ def noise(cfg: DictConfig, job: Job) -> Picture:
     """A sheet of x and one of the objective's target, by t."""
     images = open_dataset(cfg.dataset, "train")
     pixels = (float(cfg.range[0]), float(cfg.range[1]))
-    if cfg.objective.get("sigma_data", 0) is None:
-        cfg.objective.sigma_data = round(moments(images.images, pixels)[1], 4)
+    assembly.measure(cfg, moments(images.images, pixels)[1])
     objective = config.build("objective", cfg.objective)
     schedule = config.build("schedule", cfg.schedule)
     t = torch.linspace(0, 1, cfg.columns, dtype=torch.float64)
