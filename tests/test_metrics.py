@@ -66,6 +66,16 @@ def by_torchmetrics(a, b):
     return float(metric.compute())
 
 
+def by_torch_fidelity(a, b):
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    statistics = (fid_features_to_statistics(table) for table in (a, b))
+    return fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+
+
+SLOW = pytest.mark.slow  # where an import takes seconds
+
+
 def test_gaussians_with_common_axes_have_the_distance_in_closed_form():
     turn = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64)).Q
     s, t = torch.tensor([[1.0, 4, 9, 0.25, 2], [4.0, 1, 9, 1, 3]], dtype=torch.float64)
@@ -76,7 +86,14 @@ def test_gaussians_with_common_axes_have_the_distance_in_closed_form():
 
 
 @pytest.mark.parametrize(
-    "oracle", [by_sqrtm, by_newton_schulz, by_singular_values, by_torchmetrics]
+    "oracle",
+    [
+        by_sqrtm,
+        by_newton_schulz,
+        by_singular_values,
+        by_torchmetrics,
+        pytest.param(by_torch_fidelity, marks=SLOW),
+    ],
 )
 def test_fid_is_what_others_compute(oracle):
     a, b = gaussian(0, 300, 12, spread=5), gaussian(1, 200, 12, spread=9, shift=0.1)
@@ -128,6 +145,13 @@ def test_moments_do_not_depend_on_the_batches_they_are_summed_in(batch):
     torch.testing.assert_close(total.mean, table.mean(0), rtol=1e-12, atol=0)
     torch.testing.assert_close(total.covariance, covariance, rtol=1e-9, atol=1e-12)
     assert frechet(total, Moments.of(table)) < 1e-10
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64, 999])
+def test_the_distance_does_not_depend_on_the_batches_it_is_summed_in(batch):
+    a, b = gaussian(0, 1000, 8, spread=50, shift=3), gaussian(1, 800, 8, spread=9)
+    first, *rest = (Moments.of(rows) for rows in a.split(batch))
+    assert frechet(sum(rest, start=first), Moments.of(b)) == pytest.approx(fid(a, b), rel=1e-12)
 
 
 def test_taking_rows_away_is_the_inverse_of_adding_them():

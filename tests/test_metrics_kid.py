@@ -50,6 +50,15 @@ def test_kid_of_whole_tables_is_torchmetrics():
     )
 
 
+@pytest.mark.slow  # its import takes seconds
+def test_kid_of_whole_tables_is_torch_fidelitys():
+    from torch_fidelity.metric_kid import kernel_mmd
+
+    x, y = table(0, 60, 12), table(1, 60, 12, shift=0.5)
+    theirs = kernel_mmd(x.numpy(), y.numpy(), kid_kernel="poly", verbose=False)
+    assert kid(x, y, subsets=2, size=60).value == pytest.approx(theirs, rel=1e-6)
+
+
 def test_kid_is_zero_on_average_when_both_tables_come_from_one_distribution():
     random = torch.Generator().manual_seed(0)
     values, biased = [], []

@@ -1,0 +1,118 @@
+"""How sure a number is: what else it might have been with other samples, or with other seeds."""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from scipy.special import stdtrit
+from torch import Tensor
+
+from diffuse.seeds import generator
+
+
+class Interval(NamedTuple):
+    low: float
+    high: float
+
+
+class Estimate(NamedTuple):
+    """A number and its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def record(self) -> dict:
+        """As it stands in record.json."""
+        return {"value": self.value, "ci95": [self.low, self.high]}
+
+
+class Seeds(NamedTuple):
+    """Several values of one number, and a 95% interval for their mean."""
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+def jackknife(
+    statistic: Callable[[Tensor], float],  # of the numbers of the rows that are kept
+    n: int,
+    blocks: int = 20,
+    seed: int = 0,
+) -> Estimate:
+    """Delete-a-block jackknife with Student's t: Kuensch (1989); blocks are random.
+
+    It covers E[statistic at n] over other samples of this size. It holds everything else fixed: the
+    reference, the checkpoint, and what else `statistic` closes over.
+    """
+    parts = blocks_of(n, blocks, seed)
+    draws = []
+    for part in parts:
+        kept = torch.ones(n, dtype=torch.bool)
+        kept[part] = False
+        draws.append(statistic(kept.nonzero().squeeze(1)))
+    return around(statistic(torch.arange(n)), draws)
+
+
+def over_seeds(values: Sequence[float]) -> Seeds:
+    """Student's t over the same number measured with several seeds (Student, 1908).
+
+    It covers the mean over all seeds of what the seeds change, and nothing else: sampling seeds
+    draw other images from one checkpoint, as a jackknife over images does from a single draw, so
+    with many images both intervals agree and neither contains what another training would give.
+    Values of several trainings cover that, too.
+    """
+    if len(values) < 2:
+        raise ValueError(f"an interval over seeds needs at least 2 values, got {len(values)}")
+    if bad := [value for value in values if not math.isfinite(value)]:
+        raise ValueError(f"values must be finite, got {bad[0]}")
+    mean, sd = statistics.fmean(values), statistics.stdev(values)
+    reach = _quantile(len(values) - 1) * sd / math.sqrt(len(values))
+    return Seeds(mean, sd, mean - reach, mean + reach)
+
+
+def wilson(share: float, n: float) -> Estimate:
+    """A share of n independent rows, with Wilson's (1927) interval: never empty, not even at 0.
+
+    A jackknife says that a share of 0 or 1 is certain, because every block agrees.
+    """
+    if not 0 <= share <= 1 or n <= 0:
+        raise ValueError(f"a share is in [0, 1] of n > 0 rows, got {share} of {n}")
+    z = 1.959963984540054
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    return Estimate(
+        share, max(0.0, min(share, centre - reach)), min(1.0, max(share, centre + reach))
+    )
+
+
+def around(
+    value: float,
+    draws: Sequence[float],  # with each block left out
+    least: float = -math.inf,
+    most: float = math.inf,
+) -> Estimate:
+    """The value with its jackknife interval, cut to what the number can be at all."""
+    reach = reach_of(draws)
+    return Estimate(value, max(least, value - reach), min(most, value + reach))
+
+
+def blocks_of(n: int, blocks: int, seed: int) -> tuple[Tensor, ...]:
+    """The rows of each block. The division is random: samples may come sorted by class."""
+    if not 2 <= blocks <= n // 2:
+        raise ValueError(f"blocks must be in [2, n / 2 = {n // 2}], got {blocks}")
+    return torch.randperm(n, generator=generator(seed, "jackknife")).tensor_split(blocks)
+
+
+def reach_of(draws: Sequence[float]) -> float:
+    """Half of a 95% interval, from the statistic with each block left out."""
+    blocks = len(draws)
+    return _quantile(blocks - 1) * math.sqrt((blocks - 1) * statistics.pvariance(draws))
+
+
+def _quantile(freedom: int) -> float:
+    return float(stdtrit(freedom, 0.975))

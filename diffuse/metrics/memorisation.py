@@ -1,0 +1,98 @@
+"""Whether a generator copies: its rows beside the rows it learned from, and rows it never saw."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffuse.metrics.gaussian import frechets
+from diffuse.metrics.intervals import Estimate, Interval, blocks_of, reach_of, wilson
+from diffuse.metrics.neighbours import Neighbours, nearest, nearest_others
+from diffuse.metrics.tables import Moments, as_pair, as_table
+from diffuse.seeds import generator
+
+
+class Closeness(NamedTuple):
+    """Distances to the nearest training row: of generated rows, beside those of test rows."""
+
+    share: Estimate  # of generated rows below the threshold; `quantile` if nothing is memorised
+    threshold: float  # the quantile of the test rows' distances
+    median: float  # of the generated rows' distances
+    median_test: float
+
+
+class Gap(NamedTuple):
+    """The FID against training and against test rows, as many of each, and the difference."""
+
+    train: float
+    test: float
+    value: float  # train - test: clearly below 0, the generator prefers what it has seen
+    interval: Interval
+    m: int  # rows of each reference
+
+
+def authenticity(
+    generated: Tensor,
+    train: Tensor,
+    known: Neighbours | None = None,  # nearest(generated, train), if it is at hand
+) -> Estimate:
+    """The share of rows that are no copies: authenticity of Alaa et al. (2022).
+
+    A row is one if the training row nearest to it is closer than that one's nearest other training
+    row. Fresh rows from the training distribution need not all pass (0.4 of them in 2 dimensions,
+    0.8 in 32), so what it says of a generator lies beside what `authenticity(test, train)` says.
+    """
+    found = known or nearest(generated, train)
+    source, back = found.numbers[:, 0].unique(return_inverse=True)
+    others = nearest_others(train, 1, source).distances[back, 0]
+    return wilson(float((found.distances[:, 0] >= others).double().mean()), len(others))
+
+
+def closeness(
+    generated: Tensor,
+    test: Tensor,
+    train: Tensor,
+    quantile: float = 0.05,
+    known: Neighbours | None = None,  # nearest(generated, train), if it is at hand
+) -> Closeness:
+    """The share of rows closer to a training row than all but `quantile` of the test rows are.
+
+    A test of two samples of distances to one training set, as in Meehan et al. (2020).
+    The interval covers the share over both samples, the generated and the test rows.
+    """
+    if not 0 < quantile < 1:
+        raise ValueError(f"quantile must be in (0, 1), got {quantile}")
+    found = (known or nearest(generated, train)).distances[:, 0]
+    unseen = nearest(test, train).distances[:, 0]
+    threshold = unseen.quantile(quantile)
+    share = float((found < threshold).double().mean())
+    # under the null hypothesis, the threshold's variance adds q(1 - q)/m to the share's q(1 - q)/n
+    estimate = wilson(share, len(found) * len(unseen) / (len(found) + len(unseen)))
+    return Closeness(estimate, float(threshold), float(found.median()), float(unseen.median()))
+
+
+def fid_gap(generated: Tensor, train: Tensor, test: Tensor, blocks: int = 20, seed: int = 0) -> Gap:
+    """FID(generated, train) - FID(generated, test), with references of equal size.
+
+    FID has a bias of about 1/m in the reference, too, so the larger of the two is cut down to the
+    size of the smaller. The interval is over samples of all three tables: delete-a-block jackknives
+    (Kuensch, 1989) of each, whose variances add up.
+    """
+    x = as_table(generated)
+    m = min(len(train), len(test))
+    references = [_cut(as_pair(x, as_table(rows))[1], m, seed) for rows in (train, test)]
+    whole = Moments.of(x)
+    moments = [Moments.of(rows) for rows in references]
+    left_out = [whole - Moments.of(x[rows]) for rows in blocks_of(len(x), blocks, seed)]
+    (of_train, *trains), (of_test, *tests) = (frechets([whole, *left_out], b) for b in moments)
+    reaches = [reach_of([a - b for a, b in zip(trains, tests, strict=True)])]
+    for rows, all_of_them in zip(references, moments, strict=True):
+        some = [all_of_them - Moments.of(rows[part]) for part in blocks_of(m, blocks, seed)]
+        reaches.append(reach_of(frechets(some, whole)))  # it is symmetric
+    gap, reach = of_train - of_test, math.hypot(*reaches)
+    return Gap(of_train, of_test, gap, Interval(gap - reach, gap + reach), m)
+
+
+def _cut(table: Tensor, m: int, seed: int) -> Tensor:
+    return table[torch.randperm(len(table), generator=generator(seed, "gap"))[:m]]
