@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from diffuse import cli
 from diffuse.classifier import (
@@ -111,6 +113,26 @@ def test_the_command_trains_one_that_evaluation_can_use(tmp_path, capsys):
     assert facts["status"] == "done"
     logits = encoder.head(encode(encoder, digits("test")[0]))
     assert float((logits.argmax(1) == digits("test")[1]).double().mean()) == facts["accuracy"]
+
+
+@pytest.mark.parametrize("word", ["dataset.subset=200", "dataset.classes=[0,1,2]"])
+def test_an_encoder_of_a_part_of_the_data_does_not_bear_its_name(tmp_path, capsys, word):
+    words = ["dataset=digits", "epochs=1", "width=8", "precision=fp32", word]
+    assert cli.main(["encoder", *words, f"outputs={tmp_path}", "--json"]) == 0
+    about = about_encoder(tmp_path / "encoder/digits/v001")
+    assert about["name"] == f"digits-{about['data']['train_sha256'][:8]}-classifier"
+
+
+def test_nor_does_one_of_a_folder_that_is_called_like_a_published_set(tmp_path, capsys):
+    for k in range(40):
+        image = Image.fromarray(np.full((32, 32, 3), 6 * k, np.uint8))
+        home = tmp_path / "cifar10" / ("cat", "dog")[k % 2]
+        home.mkdir(parents=True, exist_ok=True)
+        image.save(home / f"{k}.png")
+    words = ["dataset=folder", f"dataset.root={tmp_path}/cifar10", "epochs=1", "width=8", "name=x"]
+    assert cli.main(["encoder", *words, f"outputs={tmp_path}/out", "--json"]) == 0
+    about = about_encoder(tmp_path / "out/encoder/x/v001")
+    assert about["name"] == f"cifar10-{about['data']['train_sha256'][:8]}-classifier"
 
 
 @pytest.mark.parametrize(

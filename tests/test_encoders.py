@@ -1,6 +1,7 @@
 """Encoders take uint8 and nothing else, do what their file says, and are refused once altered."""
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from diffuse.data import ImageSpec, open_dataset, to_range
 from diffuse.data.sources import cache
 from diffuse.encoders import (
     ASSETS,
+    FILE,
     about_encoder,
     classifier,
     encode,
     load_encoder,
+    open_encoder,
     pixels,
     save_encoder,
 )
@@ -107,6 +110,36 @@ def test_a_feature_depends_on_its_image_alone_to_the_last_bit(shipped):
     torch.testing.assert_close(encode(shipped, images, batch=7), all_at_once)
 
 
+def test_a_net_that_takes_few_at_once_sees_few_whatever_it_is_given(shipped):
+    seen = []
+    hook = shipped.net.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    shipped.most, before = 16, shipped.most
+    features = encode(shipped, some_images(40))
+    shipped.most = before
+    hook.remove()
+    assert seen == [16, 16, 16]
+    assert torch.equal(features, encode(shipped, some_images(40), batch=16))
+
+
+def test_the_callers_autocast_does_not_reach_an_encoder(shipped):
+    with torch.autocast("cpu", torch.bfloat16):
+        features = encode(shipped, some_images(4))
+    assert torch.equal(features, encode(shipped, some_images(4)))
+
+
+def test_the_record_holds_all_that_a_feature_depends_on(shipped):
+    assert shipped.record() == {
+        "name": "fashion_mnist-classifier",
+        "sha256": SHIPPED,
+        "size": [28, 28],
+        "channels": 1,
+        "filter": "bilinear antialias",
+        "range": [-1, 1],
+        "layer": "last",
+        "features": 128,
+    }
+
+
 def test_encoding_leaves_no_graph_and_changes_no_running_statistics(shipped):
     before = {key: value.clone() for key, value in shipped.state_dict().items()}
     shipped.train()  # someone forgot it in this state, as lucidrains's FID did for months
@@ -151,7 +184,32 @@ def test_auto_takes_the_shipped_encoder_where_there_is_one_and_is_loud_where_not
     other = build("encoder", node, spec_of("cifar10", channels=3, side=32))
     assert (other.name, other.dim) == ("pixels", 192)
     assert "no encoder is shipped for cifar10" in caplog.text
+    assert "`diffuse encoder dataset=cifar10`" in caplog.text
     assert "PIXELS" in caplog.text
+
+
+def test_auto_takes_the_newest_encoder_that_was_trained_here_for_all_of_this_data(small, tmp_path):
+    node = yaml.safe_load((CONF / "encoder/auto.yaml").read_text())
+    spec = spec_of("cifar10", channels=3, side=32)
+    other = {"channels": 3, "height": 16, "width": 12, "classes": ["a", "b"], "test_accuracy": 0.5}
+    runs = [
+        ("v001", "cifar10-classifier", {}),
+        ("v002", "cifar10-classifier", {}),  # this one
+        ("v003", "cifar10-classifier", {"smoke": True}),
+        ("v004", "cifar10-classifier", {"status": "failed"}),
+        ("v005", "cifar10-0123abcd-classifier", {}),  # of a part of the data
+        ("v006", "photos-classifier", {}),
+    ]
+    for version, name, facts in runs:
+        folder = tmp_path / "outputs/encoder/any" / version
+        folder.mkdir(parents=True)
+        facts = {"status": "done", "smoke": False, "started": version} | facts
+        (folder / "run.json").write_text(json.dumps(facts))
+        save_encoder(folder / FILE, small[1], {"name": name, "note": version, **other})
+    encoder = open_encoder(node, spec, str(tmp_path / "outputs"))
+    assert encoder.sha256 == load_encoder(tmp_path / "outputs/encoder/any/v002").sha256
+    assert open_encoder(node, spec, str(tmp_path / "elsewhere")).name == "pixels"
+    assert open_encoder(node, spec_of(), str(tmp_path / "outputs")).sha256 == SHIPPED
 
 
 def test_the_shipped_file_is_small_good_and_the_one_that_the_yamls_pin():
@@ -242,7 +300,7 @@ def test_an_altered_shipped_file_is_refused_by_its_sha256(tmp_path, monkeypatch)
     name = content.index(b"T-shirt")
     content[name : name + 7] = b"Trouser"  # in the header, which the weights' own hash leaves out
     (tmp_path / "fashion_mnist.safetensors").write_bytes(content)
-    monkeypatch.setattr("diffuse.encoders.ASSETS", tmp_path)
+    monkeypatch.setattr("diffuse.encoders.trained.ASSETS", tmp_path)
     for name in ("auto", "fashion_mnist"):
         node = yaml.safe_load((CONF / f"encoder/{name}.yaml").read_text())
         with pytest.raises(

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import config, hardware, runs, schemas
+from diffuse import config, data, hardware, provenance, runs, yamls
 from diffuse.classifier import (
     Classifier,
     accuracy,
@@ -54,7 +54,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         return 0
     folder = job.folder or runs.claim(Path(cfg.outputs), job.command, cfg.name)
     facts = {"name": cfg.name, "hypothesis": cfg.hypothesis, "smoke": cfg.smoke, "seed": cfg.seed}
-    yaml = schemas.as_yaml(cfg)
+    yaml = yamls.as_yaml(cfg)
     run = runs.Run.start(folder, job.command, yaml, job.overrides, **facts)
     with Interrupts(at_once=True), run.watched():
         _train(cfg, run, net.to(device), train)
@@ -116,13 +116,25 @@ def _crop(images: ImageSet) -> int:
     return max(1, round(min(images.spec.height, images.spec.width) / 14))
 
 
+def _called(dataset: DictConfig, train: ImageSet) -> str:
+    """The data set's name, with a piece of its sha256 if that name alone would claim too much.
+
+    A part of a set is not the set, and a folder that is called cifar10 need not hold CIFAR-10.
+    (Other pixels in CIFAR-10's own layout have another name from the start.)
+    """
+    name = train.spec.name
+    part = any(dataset.get(key) is not None for key in ("classes", "subset"))
+    borrowed = name in data.__all__ and dataset.name != name
+    return f"{name}-{train.sha256[:8]}" if part or borrowed else name
+
+
 def _about(
     cfg: DictConfig, job: Job, train: ImageSet, test: ImageSet, share: float
 ) -> dict[str, Any]:
     """What the file says of itself: all that its weights depend on, and nothing of the moment."""
     spec = train.spec
     return {
-        "name": f"{spec.name}-classifier",
+        "name": f"{_called(cfg.dataset, train)}-classifier",
         "dataset": spec.name,
         "channels": spec.channels,
         "height": spec.height,
@@ -141,5 +153,5 @@ def _about(
             "precision": cfg.precision,
             "device": hardware.describe(hardware.device(cfg.device)),
         },
-        "versions": runs.versions(),
+        "versions": provenance.versions(),
     }

@@ -21,7 +21,13 @@ Read = Callable[[int], Path | bytes]  # image number -> a file, or the content o
 Where = Callable[[int], str]  # image number -> what to call it in a message
 
 
-def decode(count: int, read: Read, where: Where, size: int | None) -> Tensor:
+def decode(
+    count: int,
+    read: Read,
+    where: Where,
+    size: int | None,
+    advice: str = "set size to resize all of them",  # if they have several
+) -> Tensor:
     """Decode `count` images into uint8 [n c h w]: gray if all are gray, else RGB.
 
     With `size` every image is resized (bicubic, antialiased) until its shorter side has that many
@@ -36,9 +42,7 @@ def decode(count: int, read: Read, where: Where, size: int | None) -> Tensor:
         pixels = _opened(read(i), where(i), lambda image: _pixels(image, channels, size))
         if pixels.shape != first.shape:
             got, expected = (f"{p.shape[2]}x{p.shape[1]}" for p in (pixels, first))
-            raise DataError(
-                f"{where(i)} is {got} but {where(0)} is {expected}: set size to resize all of them"
-            )
+            raise DataError(f"{where(i)} is {got} but {where(0)} is {expected}: {advice}")
         result[i] = pixels
         if (i + 1) % 20_000 == 0:
             log.info("decoded %d of %d images", i + 1, count)

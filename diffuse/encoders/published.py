@@ -1,0 +1,44 @@
+"""Inception-v3 from a user's file: which edition it is, and that it is whole."""
+
+import hashlib
+import logging
+import re
+from pathlib import Path
+
+from diffuse.encoders.inception import Inception, with_weights
+from diffuse.errors import DataError
+from diffuse.foreign import read_tensors
+
+log = logging.getLogger("diffuse.encoders")
+FILES = "pt_inception-2015-12-05-6726825d.pth (pytorch-fid's, and torch-fidelity's weights-...)"
+EDITIONS = {"6726825d": "inception-2015-12-05"}  # how a sha256 begins -> which edition it is
+
+
+def load_inception(path: Path, sha256: str | None) -> tuple[Inception, str, str]:
+    """The network, what to call it, and the sha256 of its file.
+
+    Weights that are not a published file, say the same ones saved in another form, are welcome, but
+    not under that file's name: a piece of their sha256 is in it.
+    """
+    if not path.is_file():
+        raise DataError(f"no weights at {path}: encoder.path must be a file such as {FILES}")
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 is not None and digest != sha256.lower():
+        raise DataError(f"{path} is altered or another edition: sha256 {digest}, not {sha256}")
+    edition = EDITIONS.get(digest[:8])
+    claimed = re.search(r"-([0-9a-f]{8})\.", path.name)
+    if edition is None and claimed and claimed[1] in EDITIONS and sha256 is None:
+        raise DataError(f"{path} is altered: by its name sha256 is {claimed[1]}..., not {digest}")
+    try:
+        net = with_weights(read_tensors(path))
+    except ValueError as error:
+        raise DataError(
+            f"{path} is no Inception-v3 of the FID edition: {error}; it takes {FILES}"
+        ) from error
+    if edition is None and sha256 is None:
+        log.warning(
+            "%s is none of the published files: numbers compare with others only if it holds their "
+            "weights; encoder.sha256=%s says that you know it", path, digest,
+        )  # fmt: skip
+    return net, edition or f"inception-{digest[:8]}", digest

@@ -1,0 +1,111 @@
+"""The files that `diffuse encoder` writes, and those of them that are shipped."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from diffuse import files, runs
+from diffuse.classifier import Classifier
+from diffuse.encoders.encoder import Encoder
+from diffuse.errors import DataError
+
+ASSETS = Path(__file__).parent.parent / "assets"
+FILE = "encoder.safetensors"  # in a run folder of `diffuse encoder`
+SCHEMA = 1
+
+
+def save_encoder(path: Path, net: Classifier, about: Mapping[str, Any]) -> str:
+    """Write the weights and what is `about` them; returns the sha256 of the file.
+
+    `about` needs name, channels, height, width and classes. Matrices are stored as float16.
+    """
+    tensors = {
+        key: value.detach().cpu().to(torch.float16 if value.ndim > 1 else value.dtype).contiguous()
+        for key, value in net.state_dict().items()
+    }
+    facts = {"schema": SCHEMA, **about, "network": net.shape, "weights": digest_of(tensors)}
+    # one key, because safetensors writes several in an order that changes from run to run
+    content = save(tensors, {"diffuse": json.dumps(facts)})
+    files.replace(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def load_encoder(path: str | Path, sha256: str | None = None) -> Encoder:
+    """Read what `save_encoder` wrote; a missing, truncated or altered file is a DataError."""
+    file = _locate(path)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if sha256 is not None and digest != sha256:
+        raise DataError(f"{file} is altered or another edition: sha256 {digest}, not {sha256}")
+    tensors, about = _read(file)
+    if about.get("weights") != digest_of(tensors):
+        raise DataError(f"{file} is altered: its weights do not have the sha256 it gives for them")
+    try:
+        net = Classifier(**about["network"])
+        net.load_state_dict({key: value.float() for key, value in tensors.items()})
+        size = (about["channels"], about["height"], about["width"])
+        classes = tuple(about["classes"])
+        return Encoder(net, about["name"], digest, size, net.dim, net.head, classes)
+    except (KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{file} is no encoder of this version of diffuse: {reason}") from error
+
+
+def about_encoder(path: str | Path) -> dict[str, Any]:
+    """What an encoder's file says of itself: its data, its accuracy, how it was trained."""
+    return _read(_locate(path))[1]
+
+
+def find_trained(outputs: Path, data: str, channels: int) -> Path | None:
+    """The newest run of `diffuse encoder` on a data set of this name, or None."""
+    for folder in reversed(runs.every(outputs, "encoder")):
+        if not runs.is_done(folder) or runs.read(folder).get("smoke"):
+            continue
+        try:
+            about = about_encoder(folder)
+        except DataError:
+            continue
+        if (about["name"], about["channels"]) == (f"{data}-classifier", channels):
+            return folder
+    return None
+
+
+def _locate(path: str | Path) -> Path:
+    shipped = ASSETS / f"{path}.safetensors"
+    file = shipped if shipped.parent == ASSETS and shipped.is_file() else Path(path)
+    if file.is_dir():
+        file = file / FILE
+    if not file.is_file():
+        raise DataError(f"no encoder at {file}: give a .safetensors file or a run folder of one")
+    return file
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the facts of a file, neither of which can run code."""
+    try:
+        with safe_open(file, "pt") as content:
+            facts = json.loads((content.metadata() or {}).get("diffuse", "{}"))
+            tensors = {key: content.get_tensor(key) for key in sorted(content.keys())}
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise DataError(f"{file} is damaged: {' '.join(str(error).split())}") from error
+    if facts.get("schema") != SCHEMA:
+        raise DataError(
+            f"{file} is no encoder of this version of diffuse: train one with diffuse encoder"
+        )
+    return tensors, facts
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of the names, types, shapes and values of tensors."""
+    digest = hashlib.sha256()
+    for key, value in sorted(tensors.items()):
+        digest.update(f"{key} {value.dtype} {[*value.shape]}".encode())
+        # as bytes: numpy has no bfloat16
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,215 @@
+"""Modules of one's own as encoders: any that says what it wants, none that makes no features."""
+
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from diffuse import config
+from diffuse.data import ImageSpec, to_range
+from diffuse.encoders import check_encoder, encode, open_encoder
+from diffuse.errors import ConfigError
+
+torch.set_num_threads(1)
+AUTO = {"name": "auto", "shipped": {"fashion_mnist": "0" * 64}, "size": 8}  # as composed
+CODE = """
+    import torch
+    from torch import nn
+    from diffuse.encoders import Encoder
+
+    class Net(nn.Module):
+        range = (0, 1)
+
+        def forward(self, x):
+            assert x.dtype == torch.float32
+            return x.flatten(1)
+
+    class Wide(nn.Module):
+        range, channels, size = (-0.5, 0.5), 3, (10, 12)
+
+        def __init__(self, depth=1):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4 * depth, 3)
+
+        def forward(self, x):
+            assert x.shape[1:] == (3, 10, 12)
+            return self.conv(x).mean((2, 3))
+
+    class Levels(nn.Module):
+        range = "uint8"
+
+        def forward(self, x):
+            assert x.dtype == torch.uint8
+            return x.float().flatten(1)
+
+    class Silent(nn.Module):
+        def forward(self, x):
+            return x.flatten(1)
+
+    def made(spec, bias):
+        net = Net()
+        net.register_buffer("bias", torch.tensor(float(bias)))
+        return net
+
+    def whole(spec):
+        net = nn.Flatten()
+        return Encoder(net, "mine", "0" * 64, (spec.channels, 2, 2), 4 * spec.channels)
+
+    def flat():
+        return nn.Identity()
+
+    def number():
+        return 7
+
+    class Fails(nn.Module):
+        range = (0, 1)
+
+        def forward(self, x):
+            raise RuntimeError("of its own")
+
+    class Integers(Net):
+        def forward(self, x):
+            return x.flatten(1).long()
+
+    class Nan(Net):
+        def forward(self, x):
+            return x.flatten(1) / 0 * 0
+
+    class BadRange(Net):
+        range = (1, 0)
+
+    class BadSize(Net):
+        size = (0, 3)
+
+    class Two(Net):
+        channels = 2
+"""
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    (tmp_path / "my_encoders.py").write_text(textwrap.dedent(CODE))
+    monkeypatch.syspath_prepend(tmp_path)
+    config.trust("my_encoders")
+    yield tmp_path / "my_encoders.py"
+    config.trust(None)
+    sys.modules.pop("my_encoders", None)
+
+
+def spec_of(channels=1, side=8):
+    return ImageSpec("photos", channels, side, side, side, side, "none", ())
+
+
+def some_images(n=5, channels=1, side=8):
+    random = torch.Generator().manual_seed(0)
+    return torch.randint(256, (n, channels, side, side), generator=random, dtype=torch.uint8)
+
+
+def opened(name, channels=1, **keys):
+    return open_encoder({"name": f"my_encoders:{name}", **keys}, spec_of(channels))
+
+
+def test_a_module_gets_the_range_it_asks_for(package):
+    images = some_images()
+    encoder = opened("Net")
+    torch.testing.assert_close(encode(encoder, images), to_range(images, (0, 1)).flatten(1))
+    assert (encoder.name, encoder.dim) == ("my_encoders:Net", 64)
+    assert torch.equal(encode(opened("Levels"), images), images.float().flatten(1))
+
+
+def test_a_module_that_names_no_range_gets_ours_with_a_warning(package, caplog):
+    images = some_images()
+    encoder = opened("Silent")
+    torch.testing.assert_close(encode(encoder, images), to_range(images, (-1, 1)).flatten(1))
+    assert "my_encoders:Silent names no range: it gets images in [-1, 1]" in caplog.text
+
+
+def test_gray_is_repeated_and_resized_for_a_module_that_asks(package):
+    encoder = opened("Wide", depth=2)
+    images = some_images()
+    assert encode(encoder, images).shape == (5, 8)
+    record = encoder.record()
+    assert (record["size"], record["channels"]) == ([10, 12], "1, gray repeated to 3")
+    assert record["range"] == [-0.5, 0.5]
+    colour = opened("Wide", channels=3, depth=2)
+    torch.testing.assert_close(encode(colour, images.repeat(1, 3, 1, 1)), encode(encoder, images))
+
+
+def test_uint8_stays_uint8_where_the_size_is_another(package):
+    larger = encode(opened("Levels"), some_images(side=20))
+    assert torch.equal(larger, larger.round())
+
+
+def test_its_sha256_is_that_of_its_weights_and_its_code(package):
+    assert opened("made", bias=1).sha256 == opened("made", bias=1).sha256
+    assert opened("made", bias=1).sha256 != opened("made", bias=2).sha256
+    state = torch.get_rng_state()
+    one, two = opened("Wide"), opened("Wide")  # random weights are the same ones every time
+    assert torch.equal(torch.get_rng_state(), state)
+    assert one.sha256 == two.sha256 != opened("Wide", depth=2).sha256
+    package.write_text(package.read_text().replace("mean((2, 3))", "amax((2, 3))"))
+    assert opened("Wide").sha256 != one.sha256
+
+
+def test_a_function_may_return_an_encoder_of_its_own(package):
+    assert opened("whole").name == "mine"
+
+
+def test_a_name_alone_is_enough_over_the_default_choice(package):
+    node = {**AUTO, "name": "my_encoders:Net"}
+    check_encoder(node)
+    assert open_encoder(node, spec_of()).dim == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("flat", r"flat must map images \[b c h w\] to \[b d\]: \[2, 1, 8, 8\] gave \[2, 1, 8, 8"),
+        ("number", "number must be or return a torch.nn.Module, got int"),
+        ("Fails", r"Fails failed on images \[2, 1, 8, 8\] torch.float32: of its own"),
+        ("Integers", "must return a float tensor of features, got torch.int64"),
+        ("Nan", "features that are not finite"),
+        ("BadRange", r"range must be \(low, high\) or 'uint8', got \(1, 0\)"),
+        ("BadSize", r"size must be a side or \(height, width\), got \(0, 3\)"),
+        ("Two", "takes images of 2 channels, photos has 1"),
+        ("Absent", "my_encoders has no 'Absent'"),
+    ],
+)
+def test_what_makes_no_features_is_refused_in_one_line(package, name, message):
+    with pytest.raises(ConfigError, match=message) as refusal:
+        opened(name)
+    assert "\n" not in str(refusal.value)
+
+
+def test_keys_and_trust_are_checked_before_any_image_is_seen(package):
+    with pytest.raises(
+        ConfigError, match=r"Wide got an unexpected argument 'deep'; .*it takes depth"
+    ):
+        check_encoder({"name": "my_encoders:Wide", "deep": 2})
+    with pytest.raises(ConfigError, match="made: missing a required argument: 'bias'"):
+        check_encoder({"name": "my_encoders:made"})
+    with pytest.raises(ConfigError, match=r"encoder\.name=my_package.module:Net"):
+        check_encoder({"name": "own"})
+    config.trust(None)
+    with pytest.raises(ConfigError, match="add trust=my_encoders"):
+        check_encoder({"name": "my_encoders:Net"})
+
+
+def test_the_command_line_takes_one_by_its_name_and_says_so_in_the_record(
+    package, trained, diffuse
+):
+    line = "eval n=4 steps=2 kid_subset_size=2 kid_subsets=2 encoder.name=my_encoders:Net"
+    record = diffuse.json(f"{line} trust=my_encoders")
+    assert record["encoder"]["name"] == "my_encoders:Net"
+    assert "add trust=my_encoders" in diffuse.error(line)
+    assert "must map images" in diffuse.error(
+        "eval n=4 encoder=own encoder.name=my_encoders:flat trust=my_encoders"
+    )
+    assert "my_package.module:Net" in diffuse.error("eval n=4 encoder=own")
+
+
+def test_a_key_of_its_own_is_added_with_a_plus(package, trained, diffuse):
+    words = "encoder=own encoder.name=my_encoders:Wide +encoder.depth=2 trust=my_encoders"
+    record = diffuse.json(f"eval n=4 steps=2 kid_subset_size=2 kid_subsets=2 {words}")
+    assert record["encoder"]["features"] == 8

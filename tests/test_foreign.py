@@ -1,0 +1,265 @@
+"""What other tools wrote: read to the last pixel, or refused in one line that says why."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from diffuse.errors import DataError
+from diffuse.foreign import read_images, read_statistics, read_tensors
+from diffuse.metrics import Moments, fid, frechet
+
+torch.set_num_threads(1)
+
+
+def pixels(n=12, channels=3, side=8):
+    random = torch.Generator().manual_seed(0)
+    return torch.randint(256, (n, channels, side, side), generator=random, dtype=torch.uint8)
+
+
+def pictures(images):
+    arrays = images.permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(a[..., 0] if a.shape[-1] == 1 else a) for a in arrays]
+
+
+def refusal(path):
+    with pytest.raises(DataError) as error:
+        read_images(path)
+    assert "\n" not in str(error.value)
+    assert error.value.exit_code == 3
+    return str(error.value)
+
+
+class Evil:
+    """Leaves a folder behind as soon as it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+# --- images --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_folder_and_every_kind_of_array_give_the_same_images_and_sha256(tmp_path, channels):
+    images = pixels(channels=channels)
+    (tmp_path / "png").mkdir()
+    for k, picture in enumerate(pictures(images)):  # 10.png comes after 2.png
+        picture.save(tmp_path / f"png/img_{k}.png")
+    nhwc = images.permute(0, 2, 3, 1).numpy()
+    np.save(tmp_path / "last.npy", nhwc)
+    np.save(tmp_path / "first.npy", images.numpy())
+    np.savez(tmp_path / "adm.npz", nhwc, np.arange(12))  # arr_0, arr_1
+    np.savez_compressed(tmp_path / "ours.npz", images=nhwc, labels=np.arange(12))
+    save_file({"images": images}, tmp_path / "a.safetensors")
+    torch.save(images, tmp_path / "b.pt")
+    found = [read_images(path) for path in sorted(tmp_path.iterdir())]
+    assert len(found) == 7
+    assert all(torch.equal(one.images, images) for one in found)
+    assert len({one.sha256 for one in found}) == 1
+
+
+def test_gray_images_may_have_no_axis_of_channels(tmp_path):
+    np.save(tmp_path / "a.npy", pixels(channels=1)[:, 0].numpy())
+    assert torch.equal(read_images(tmp_path / "a.npy").images, pixels(channels=1))
+
+
+def test_the_sha256_depends_on_pixels_and_order(tmp_path):
+    seen = set()
+    for k, images in enumerate([pixels(), pixels().flip(0), pixels() ^ 1, pixels(11)]):
+        np.save(tmp_path / f"{k}.npy", images.numpy())
+        seen.add(read_images(tmp_path / f"{k}.npy").sha256)
+    assert len(seen) == 4
+
+
+def test_folders_in_folders_are_read_and_other_files_are_named(tmp_path, caplog):
+    images = pixels(4)
+    for k, picture in enumerate(pictures(images)):
+        (tmp_path / f"{k // 2:05d}").mkdir(exist_ok=True)
+        picture.save(tmp_path / f"{k // 2:05d}" / f"{k}.png")
+    (tmp_path / "log.txt").write_text("x")
+    (tmp_path / ".hidden.png").write_text("x")
+    assert torch.equal(read_images(tmp_path).images, images)
+    assert "1 files are no images and left out" in caplog.text
+    assert "log.txt" in caplog.text
+
+
+def test_jpegs_are_read_with_a_warning(tmp_path, caplog):
+    pictures(pixels(1))[0].save(tmp_path / "a.jpg")
+    assert read_images(tmp_path).images.shape == (1, 3, 8, 8)
+    assert "compressed with loss" in caplog.text
+
+
+def test_palettes_and_full_alpha_lose_nothing_and_are_read(tmp_path):
+    picture = pictures(pixels(1) // 64 * 64)[0]
+    picture.convert("RGBA").save(tmp_path / "0.png")
+    picture.quantize(256).save(tmp_path / "1.png")
+    one, other = read_images(tmp_path).images
+    assert torch.equal(one, other)
+
+
+def test_what_is_wrong_with_a_folder_is_named(tmp_path):
+    assert "holds no images" in refusal(tmp_path)
+    assert "no images at" in refusal(tmp_path / "nowhere")
+    small, large = pictures(pixels(1))[0], pictures(pixels(1, side=9))[0]
+    small.save(tmp_path / "0.png")
+    large.save(tmp_path / "1.png")
+    assert "1.png is 9x9 but" in refusal(tmp_path)
+    assert refusal(tmp_path).endswith("0.png is 8x8: all must have one size")
+    content = (tmp_path / "0.png").read_bytes()
+    (tmp_path / "1.png").write_bytes(content[: len(content) // 2])
+    assert "1.png is truncated or not an image" in refusal(tmp_path)
+    glass = small.convert("RGBA")
+    glass.putalpha(128)
+    glass.save(tmp_path / "1.png")
+    assert "1.png is transparent in places: put it on a background" in refusal(tmp_path)
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "1.png")
+    assert "1.png has pixels of kind I;16" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((2, 3, 8, 8)), "float64, and its range would be a guess: round it yourself"),
+        (np.full((2, 3, 8, 8), np.nan, np.float32), "some of its values are not finite"),
+        (np.zeros((2, 3, 8, 8), np.int64), "int64, images are uint8 in 0..255"),
+        (np.zeros((2, 3, 8, 3), np.uint8), "could be [n h w c] or [n c h w]"),
+        (np.zeros((2, 8, 8, 4), np.uint8), "has neither 1 nor 3 channels"),
+        (np.zeros((8, 8), np.uint8), "is [8, 8], images are"),
+        (np.zeros((0, 8, 8, 3), np.uint8), "is [0, 8, 8, 3], images are"),
+    ],
+)
+def test_an_array_that_could_only_be_guessed_at_is_refused(tmp_path, array, message):
+    np.save(tmp_path / "a.npy", array)
+    assert message in refusal(tmp_path / "a.npy")
+    torch.save(torch.from_numpy(array), tmp_path / "a.pt")
+    assert message in refusal(tmp_path / "a.pt")
+
+
+def test_bfloat16_is_a_float_like_any_other(tmp_path):
+    torch.save(torch.zeros(2, 3, 8, 8, dtype=torch.bfloat16), tmp_path / "a.pt")
+    assert "its range would be a guess" in refusal(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.pt", "a.safetensors"])
+@pytest.mark.parametrize("share", [0, 0.02, 0.6, 0.98])
+def test_a_file_cut_short_is_refused(tmp_path, name, share):
+    path, images = tmp_path / name, pixels()
+    write = {
+        "a.npy": lambda: np.save(path, images.numpy()),
+        "a.npz": lambda: np.savez_compressed(path, images.numpy()),
+        "a.pt": lambda: torch.save(images, path),
+        "a.safetensors": lambda: save_file({"images": images}, path),
+    }
+    write[name]()
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    assert f"{name} is damaged" in refusal(path)
+
+
+def test_an_archive_of_several_arrays_must_say_which(tmp_path):
+    np.savez(tmp_path / "a.npz", real=pixels().numpy(), fake=pixels().numpy())
+    assert "holds real, fake; images must be 'images'" in refusal(tmp_path / "a.npz")
+    (tmp_path / "a.gif").write_text("x")
+    assert "is no folder of images and no .npy" in refusal(tmp_path / "a.gif")
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_no_pickle_is_run(tmp_path, protocol):
+    mark = tmp_path / "it-ran"
+    torch.save({"images": Evil(mark)}, tmp_path / "a.pt", pickle_protocol=protocol)
+    old = {"_use_new_zipfile_serialization": False}
+    torch.save({"images": Evil(mark)}, tmp_path / "b.pt", pickle_protocol=protocol, **old)
+    np.save(tmp_path / "c.npy", np.array([Evil(mark)]), allow_pickle=True)
+    np.savez(tmp_path / "d.npz", images=np.array([Evil(mark)]))
+    for name in ("a.pt", "b.pt", "c.npy", "d.npz"):
+        assert f"{name} needs code to be run" in refusal(tmp_path / name)
+    assert not mark.exists()
+
+
+def test_a_program_and_a_whole_module_are_refused_for_what_they_are(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
+    with pytest.raises(
+        DataError, match=r"needs code to be run \(torch.nn.modules.linear.Linear of"
+    ):
+        read_tensors(tmp_path / "module.pt")
+    torch.save({"step": 3}, tmp_path / "state.pt")
+    with pytest.raises(DataError, match="holds no table of tensors"):
+        read_tensors(tmp_path / "state.pt")
+
+
+# --- statistics ----------------------------------------------------------------------------------
+
+
+def features(n=300, d=6, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(d, d, generator=random, dtype=torch.float64)
+    return torch.randn(n, d, generator=random, dtype=torch.float64) @ mixing + seed
+
+
+def statistics(table):
+    return {"mu": table.numpy().mean(0), "sigma": np.cov(table.numpy(), rowvar=False)}
+
+
+def test_the_distance_to_statistics_is_that_to_the_features_they_are_of(tmp_path):
+    ours, theirs = features(seed=1), features()
+    np.savez(tmp_path / "a.npz", **statistics(theirs))
+    reference = read_statistics(tmp_path / "a.npz", dim=6)
+    expected = fid(ours, theirs)
+    assert reference.n is None
+    assert frechet(Moments.of(ours), reference.moments) == pytest.approx(expected, rel=1e-12)
+    np.savez(tmp_path / "b.npz", **statistics(theirs), n=300)
+    counted = read_statistics(tmp_path / "b.npz")
+    assert (counted.n, counted.moments.n) == (300, 300)
+    assert frechet(Moments.of(ours), counted.moments) == pytest.approx(expected, rel=1e-12)
+
+
+def test_float32_statistics_and_other_entries_are_welcome(tmp_path):
+    found = {key: value.astype(np.float32) for key, value in statistics(features()).items()}
+    np.savez(tmp_path / "a.npz", **found, arr_0=pixels().numpy())  # ADM's come with images
+    assert read_statistics(tmp_path / "a.npz").moments.mean.dtype == torch.float64
+
+
+def skewed(sigma):
+    sigma = sigma.copy()
+    sigma[0, 1] += 0.1
+    return sigma
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("sigma"), "has no 'sigma': it holds mu"),
+        (lambda s: s.update(mu=s["mu"][None]), r"must be \[d\] and \[d d\], got \[1, 6\]"),
+        (lambda s: s.update(sigma=s["sigma"][:5]), r"got \[6\] and \[5, 6\]"),
+        (lambda s: s.update(mu=s["mu"] * np.nan), "some values of mu are not finite"),
+        (lambda s: s.update(sigma=skewed(s["sigma"])), "it is not symmetric"),
+        (lambda s: s.update(sigma=-s["sigma"]), "some correlation is beyond 1"),
+        (lambda s: s.update(sigma=s["sigma"] + 1j), "sigma must be floats, got complex128"),
+        (lambda s: s.update(mu=s["mu"].astype(object)), "needs code to be run"),
+        (lambda s: s.update(n=np.array([3, 4])), "n must be a number of images"),
+    ],
+)
+def test_statistics_that_cannot_be_are_refused(tmp_path, change, message):
+    found = statistics(features())
+    change(found)
+    np.savez(tmp_path / "a.npz", **found)
+    with pytest.raises(DataError, match=message):
+        read_statistics(tmp_path / "a.npz")
+
+
+def test_statistics_of_another_encoder_and_damaged_ones_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", **statistics(features()))
+    with pytest.raises(DataError, match="is about 6 features, the encoder makes 2048"):
+        read_statistics(tmp_path / "a.npz", dim=2048)
+    content = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match="is damaged"):
+        read_statistics(tmp_path / "a.npz")
+    with pytest.raises(DataError, match="no statistics at"):
+        read_statistics(tmp_path / "b.npz")
