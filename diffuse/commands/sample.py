@@ -1,27 +1,23 @@
 """Draw images from a training run."""
 
-import hashlib
-import io
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from omegaconf import DictConfig
-from torch import Tensor
 
-from diffuse import assembly, config, files, hardware, noise_level, planning, plots, runs, schemas
+from diffuse import assembly, config, hardware, noise_level, planning, runs, yamls
 from diffuse.assembly import Trained
-from diffuse.commands import twins
+from diffuse.commands import guiding, twins
+from diffuse.commands.drawing import draw
 from diffuse.commands.noise_level import find
+from diffuse.commands.saving import Result, save, save_grid
 from diffuse.config import Job
-from diffuse.console import Meter, clock, print_json, print_table
+from diffuse.console import clock, print_json, print_table
 from diffuse.errors import ConfigError, nearest
 from diffuse.interrupts import Interrupts
-from diffuse.sampling import Drawn, Plan, images
+from diffuse.sampling import Plan
 from diffuse.trackers import Quiet
 
 log = logging.getLogger(__name__)
@@ -40,20 +36,21 @@ def main(cfg: DictConfig, job: Job) -> int:
     tracker = Quiet(config.build("tracker", cfg.tracker))
     with run.logged(), run.watched(), Interrupts(at_once=True):
         tracker.start(folder, cfg.name, dict(run.facts))
-        result = draw(trained, plan, cfg.n, label)
+        result = draw(trained, plan, cfg.n, label, cfg)
         grid = save_grid(folder, trained, result)
         tracker.image(0, "samples", grid)
         rows = facts(cfg, job, trained, plan) | {
             "calls": f"{result.nfe:g} an image",
-            "speed": f"{cfg.n / result.seconds:.1f} images/s, {clock(result.seconds)}",
+            "speed": f"{result.speed:.1f} images/s, {clock(result.seconds)}",
+            "shards": f"{result.drawn} drawn, {result.known} known",
             "grid": str(grid),
         }
         if cfg.save:
             rows["saved"] = str(save(folder, cfg.save, result))
         run.finish(
-            "done", n=cfg.n, nfe=result.nfe, images_per_second=result.speed,
+            "done", n=cfg.n, nfe=result.nfe, images_per_second=round(result.speed, 2),
             sampler=how(cfg, job, plan, result), fingerprint=result.fingerprint,
-            grid=rows["grid"], saved=rows.get("saved"),
+            shards=result.shards, grid=rows["grid"], saved=rows.get("saved"),
         )  # fmt: skip
         twins.warn(folder, Path(cfg.outputs))
         tracker.finish()
@@ -70,7 +67,7 @@ def check(cfg: DictConfig) -> None:
     planning.made(cfg, 1)
     config.bind("grid", cfg.grid, "steps", "schedule")
     config.build("tracker", cfg.tracker)
-    hardware.device(cfg.device)
+    hardware.devices(cfg.devices, hardware.device(cfg.device))
 
 
 def restore(cfg: DictConfig) -> tuple[Trained, Plan]:
@@ -86,9 +83,11 @@ def planned(cfg: DictConfig, trained: Trained, batch: int) -> Plan:
     seer = find(Path(cfg.outputs), cfg.noise_level) if cfg.noise_level else None
     device = next(trained.denoiser.parameters()).device
     mean, std = trained.state["moments"]
+    guiding.complete(cfg, trained.cfg)
     plan = planning.plan(
         cfg, trained.schedule, trained.levels, trained.range, batch, (mean, std),
         None if seer is None else noise_level.load(seer, device),
+        guiding.guidance(cfg, trained),
     )  # fmt: skip
     if plan.level_of is not None:
         try:
@@ -106,7 +105,7 @@ def begin(verb: str, cfg: DictConfig, job: Job, trained: Trained) -> tuple[Path,
     folder.mkdir(parents=True, exist_ok=True)
     device = next(trained.denoiser.parameters()).device
     run = runs.Run.start(
-        folder, verb, schemas.as_yaml(cfg), job.overrides,
+        folder, verb, yamls.as_yaml(cfg), job.overrides,
         name=cfg.name, hypothesis=cfg.hypothesis, seed=cfg.seed, smoke=cfg.smoke,
         device=hardware.describe(device), weights=weights(cfg, trained),
     )  # fmt: skip
@@ -156,6 +155,7 @@ def how(cfg: DictConfig, job: Job, plan: Plan, result: "Result") -> dict[str, ob
         "nfe": result.nfe,
         "start": plan.start,
         "clip": plan.clip,
+        "guidance": plan.guidance.record() if plan.guidance else None,
         "batch": plan.batch,
         "label": cfg.label,
         "noise_level": plan.level_of.record() if plan.level_of else None,
@@ -185,65 +185,6 @@ def facts(cfg: DictConfig, job: Job, trained: Trained, plan: Plan) -> dict[str, 
         "sampler": f"{named(chosen(cfg, job))}, {steps}, start {plan.start}",
         "levels": f"sigma from {plan.sigmas[0]:.3g} to {plan.sigmas[-2]:.3g}, then 0{seen}",
     }
-
-
-@dataclass(frozen=True)
-class Result:
-    """What was drawn, and at what price."""
-
-    images: Tensor  # uint8 [n c h w]
-    labels: Tensor  # [n]
-    nfe: float  # calls of the network an image took; a mean where each takes its own
-    seconds: float
-    fingerprint: str  # of the first images before rounding: equal only if they were drawn alike
-
-    @property
-    def speed(self) -> float:
-        """Images a second."""
-        return round(len(self.images) / self.seconds, 2)
-
-
-def draw(trained: Trained, plan: Plan, n: int, label: int | None) -> Result:
-    """n images, with a line on the console now and then."""
-    batches: list[Drawn] = []
-    with Meter("sample", n) as meter:
-        for batch in images(trained.denoiser, trained.spec, plan, n, label):
-            batches.append(batch)
-            done = sum(len(b.images) for b in batches)
-            if meter.due() or done == n:
-                log.debug(meter.show(done))
-        seconds = meter.seconds
-    return Result(
-        torch.cat([b.images for b in batches]),
-        torch.cat([b.labels for b in batches]),
-        sum(b.calls * len(b.images) for b in batches) / n,
-        seconds,
-        hashlib.sha256(batches[0].state[:4].numpy().tobytes()).hexdigest(),
-    )
-
-
-def save_grid(folder: Path, trained: Trained, result: Result) -> Path:
-    """samples.png: up to 100 images, a class a row if the model knows classes."""
-    first, of_class = result.images[:100], result.labels[:100]
-    grid = plots.by_class(first, of_class) if trained.conditional else plots.grid(first)
-    return plots.save(grid, folder / "samples.png")
-
-
-def save(folder: Path, form: str, result: Result) -> Path:
-    """Every image: PNG files, or one uint8 array N x H x W [x C] (.npz with the labels)."""
-    if form == "png":
-        target = folder / "images"
-        for k, image in enumerate(result.images):
-            plots.save(plots.picture(image), target / f"{k:06d}.png")
-        return target
-    array = result.images.permute(0, 2, 3, 1).numpy()
-    array = array[..., 0] if array.shape[-1] == 1 else array
-    content = io.BytesIO()
-    if form == "npy":
-        np.save(content, array)
-    else:
-        np.savez_compressed(content, images=array, labels=result.labels.numpy())
-    return files.replace(folder / f"images.{form}", content.getvalue())
 
 
 def summary(folder: Path) -> dict[str, str]:

@@ -1,0 +1,104 @@
+"""The images of a plan, by shards: what was drawn before is read, and processes share the rest."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from diffuse.assembly import Trained
+from diffuse.commands import sharing
+from diffuse.commands.saving import Result
+from diffuse.console import Meter
+from diffuse.sampling import Plan
+from diffuse.shards import Shard, Store, count, describe, images
+
+log = logging.getLogger(__name__)
+
+
+def identity(trained: Trained, plan: Plan, label: int | None) -> dict[str, Any]:
+    """Everything that the images of a run and a plan depend on."""
+    groups = {key: trained.cfg[key] for key in ("model", "objective", "weighting")}
+    network = OmegaConf.to_container(OmegaConf.create(groups), resolve=True)
+    assert isinstance(network, dict)
+    plain = {str(key): value for key, value in network.items()}
+    return describe(trained.denoiser, trained.spec, plan, label, trained.sha256, plain)
+
+
+def kept(
+    cfg: DictConfig | None, trained: Trained, plan: Plan, label: int | None
+) -> AbstractContextManager[Store | None]:
+    """Where the shards of a plan are kept, if they are."""
+    if cfg is None:
+        return nullcontext()
+    try:
+        return Store(sharing.folder(cfg.outputs), identity(trained, plan, label))
+    except TypeError as error:
+        log.warning("images are not kept: %s", error)
+        return nullcontext()
+
+
+def draw(
+    trained: Trained, plan: Plan, n: int, label: int | None, cfg: DictConfig | None = None
+) -> Result:
+    """n images: those that were drawn before are read, if a config says where they are kept.
+
+    With its `devices=`, more processes draw. There is a line on the console now and then; what was
+    drawn stays when a signal ends it.
+    """
+    parts: dict[int, Shard] = {}
+    with kept(cfg, trained, plan, label) as store:
+        before = set(store.there()) if store else set()
+        before &= set(range(count(n, plan.batch)))
+        order = {"description": store.description, "label": label, "n": n} if store else {}
+        workers = sharing.Workers(cfg if store else None, trained, plan, order)
+        if first := min(n, len(before) * plan.batch):
+            log.info("%s of %s images were drawn before", f"{first:,}", f"{n:,}")
+        with workers, Meter("sample", n, done=first) as meter, _told(store, n, plan.batch):
+            for shard in images(trained.denoiser, trained.spec, plan, n, label, store):
+                parts[shard.number] = shard
+                new = [k for k in parts if k not in before or not parts[k].known]
+                done = min(n, first + len(new) * plan.batch)
+                workers.look()
+                if new and (meter.due() or len(parts) == count(n, plan.batch)):
+                    log.debug(meter.show(done))
+            seconds = meter.seconds
+        speed = store.speed() if store else None
+    return _result([parts[k] for k in sorted(parts)], n, seconds, before, speed)
+
+
+def _result(
+    parts: list[Shard], n: int, seconds: float, before: set[int], speed: float | None
+) -> Result:
+    """Exactly n images of some shards, in order."""
+    batch = len(parts[0].images)
+    sizes = [min(batch, n - part.number * batch) for part in parts]
+    new = [not part.known or part.number not in before for part in parts]
+    fresh = sum(size for size, is_new in zip(sizes, new, strict=True) if is_new)
+    return Result(
+        torch.cat([part.images for part in parts])[:n],
+        torch.cat([part.labels for part in parts])[:n],
+        sum(part.calls * size for part, size in zip(parts, sizes, strict=True)) / n,
+        seconds,
+        parts[0].fingerprint,
+        drawn=sum(new),
+        known=len(parts) - sum(new),
+        rate=fresh / seconds if fresh else speed,
+    )
+
+
+@contextmanager
+def _told(store: Store | None, n: int, batch: int) -> Iterator[None]:
+    """If a signal ends it: how many images there are for the next time."""
+    try:
+        yield
+    except SystemExit:
+        if store and store.writable:
+            there = sum(k < count(n, batch) for k in store.there())
+            log.info(
+                "%s of %s images are there: the same command goes on from them",
+                f"{min(n, there * batch):,}", f"{n:,}",
+            )  # fmt: skip
+        raise

@@ -1,0 +1,139 @@
+"""`devices=`: more processes of our own that draw shards of the same plan into the same folder.
+
+They need nobody: each restores the run by itself, checks that it would draw the very same images,
+and takes shards that are free. If one dies, the others find its shards free again.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from diffuse import hardware
+from diffuse.assembly import Trained
+from diffuse.sampling import Plan
+
+log = logging.getLogger(__name__)
+
+WORKER = "diffuse.commands.shard_worker"
+GRACE = 2.0  # seconds that a worker has to leave when all images are there
+
+
+def pinned(cfg: DictConfig, trained: Trained, plan: Plan, rank: int) -> str:
+    """The config of one more process: whatever was chosen or measured here is said outright."""
+    device = next(trained.denoiser.parameters()).device
+    words = {dtype: word for word, dtype in hardware.PRECISIONS.items()}
+    more = {
+        "run": str(trained.folder),
+        "checkpoint": trained.state["step"],
+        "precision": words[trained.denoiser.precision],
+        "batch": plan.batch,
+        "seed": plan.seed,
+        "noise_level": str(plan.level_of.folder) if plan.level_of else None,
+        "device": str(nth(device, rank)),
+    }
+    return OmegaConf.to_yaml(OmegaConf.merge(OmegaConf.create(OmegaConf.to_container(cfg)), more))
+
+
+def nth(device: torch.device, rank: int) -> torch.device:
+    """The device of a process: another GPU where there is one, else the same device."""
+    if device.type != "cuda":
+        return device
+    first = torch.cuda.current_device() if device.index is None else device.index
+    return torch.device("cuda", (first + rank) % torch.cuda.device_count())
+
+
+class Workers:
+    """While it is entered, `devices - 1` more processes draw; `look` says who is gone."""
+
+    def __init__(
+        self, cfg: DictConfig | None, trained: Trained, plan: Plan, asked: Mapping[str, Any]
+    ) -> None:
+        self.orders: list[str] = []
+        self.processes: dict[int, tuple[subprocess.Popen[str], IO[str]]] = {}
+        for rank in range(1, 1 if cfg is None else cfg.devices):
+            assert cfg is not None
+            order = {**asked, "cfg": pinned(cfg, trained, plan, rank), "rank": rank,
+                     "threads": torch.get_num_threads()}  # fmt: skip
+            self.orders.append(json.dumps(order))
+
+    def __enter__(self) -> Self:
+        found = os.pathsep.join(path for path in sys.path if path)  # what we import, they do
+        for rank, order in enumerate(self.orders, 1):
+            said = tempfile.TemporaryFile("w+")
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", WORKER],
+                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, text=True,
+                env={**os.environ, "PYTHONPATH": found},
+                start_new_session=True,  # Ctrl-C is for us; they leave when we do
+            )  # fmt: skip
+            self.processes[rank] = process, said
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(order + "\n")
+                process.stdin.flush()
+        return self
+
+    def look(self) -> None:
+        """One line for each worker that failed, once: the others finish its shards."""
+        for rank, (process, said) in list(self.processes.items()):
+            code = process.poll()
+            if code is None:
+                continue
+            if code:
+                log.warning(
+                    "worker %d of devices=%d %s: the others draw its images", rank,
+                    len(self.orders) + 1, _reason(code, said),
+                )  # fmt: skip
+            self._close(rank)
+
+    def _close(self, rank: int) -> None:
+        process, said = self.processes.pop(rank)
+        with contextlib.suppress(OSError):
+            assert process.stdin is not None
+            process.stdin.close()
+        said.close()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.look()
+        for process, _ in self.processes.values():
+            with contextlib.suppress(OSError):
+                assert process.stdin is not None
+                process.stdin.close()  # they read its end, and leave
+        for process, _ in self.processes.values():
+            try:
+                process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for rank in list(self.processes):
+            self._close(rank)
+
+
+def _reason(code: int, said: IO[str]) -> str:
+    """E.g. "ended by signal 9", or its own last words."""
+    if code < 0:
+        return f"was ended by signal {-code}"
+    said.seek(0)
+    lines = [line.strip() for line in said.read().splitlines() if line.strip()]
+    return f"failed ({lines[-1].removeprefix('error: ') if lines else f'exit code {code}'})"
+
+
+def folder(outputs: str) -> Path:
+    """Where shards are kept."""
+    return Path(outputs) / ".samples"

@@ -1,0 +1,80 @@
+"""What decides the last bits of a number besides what is computed: machine, versions, code."""
+
+import contextlib
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import diffuse
+from diffuse import hardware
+
+PACKAGE = Path(diffuse.__file__).parent
+
+
+def key(description: Mapping[str, Any]) -> str:
+    """sha256 of the canonical JSON; floats are written with all their digits."""
+    canonical = json.dumps(description, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """The device, how many threads compute, and torch with its switches."""
+    return {
+        "device": [device.type, hardware.describe(device)],
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
+        "tf32": [torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32],
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+@contextlib.contextmanager
+def repeatable() -> Iterator[None]:
+    """No choice of a convolution by trial: another process may find another one the fastest."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before
+
+
+def code(sources: Sequence[str], package: Path = PACKAGE) -> str:
+    """sha256 of some files of ours, and of all in some folders, with their names."""
+    digest = hashlib.sha256(diffuse.__version__.encode())
+    for name in sources:
+        path = package / name
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(f"{file.relative_to(package)} {file.stat().st_size}\n".encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def source(thing: Any) -> str | None:
+    """sha256 of the file that a class or function comes from; None for ours and torch's own."""
+    if (thing.__module__ or "").partition(".")[0] in ("diffuse", "torch", "builtins"):
+        return None
+    try:
+        return hashlib.sha256(Path(inspect.getfile(thing)).read_bytes()).hexdigest()
+    except (OSError, TypeError):  # typed into a session, or compiled
+        code = getattr(thing, "__code__", None)
+        return repr((code.co_code, code.co_consts, code.co_names)) if code else repr(thing)
+
+
+def weights(module: nn.Module) -> str:
+    """sha256 of all that a module has learned."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {[*value.shape]}\n".encode())
+        digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

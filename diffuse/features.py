@@ -1,0 +1,82 @@
+"""Features of real images: computed once for each data set and encoder, and kept in the cache."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffuse import conditions, sealed
+from diffuse.data import ImageSet, unfit
+from diffuse.data.sources import cache
+from diffuse.encoders import Encoder, encode
+from diffuse.errors import NoSpaceError
+
+log = logging.getLogger(__name__)
+
+BATCH = 256  # images the encoder sees at once; what is kept are whole batches
+MOST_BYTES = 2**30  # of all that is kept; what was longest of no use goes first
+SOURCES = ("classifier.py", "conditions.py", "data/images.py", "encoders", "features.py")
+
+
+def of(encoder: Encoder, images: ImageSet, order: Tensor, n: int) -> Tensor:
+    """Features [n dim] of the first n images of a set in an order, at the data's own size.
+
+    They are the same to the last bit whether they are computed or read, and do not depend on n.
+    An encoder that has learned nothing is as quick as a file: its features are not kept.
+    """
+    if next(encoder.parameters(), None) is None:
+        return _encoded(encoder, images, order[:n])
+    folder, stem = cache() / "features", _key(encoder, images, order)
+    known = (sealed.find(folder, stem) or {}).get("features", torch.empty(0, encoder.dim))
+    whole = min(len(order), -(-n // BATCH) * BATCH)
+    if len(known) >= n:
+        return known[:n]
+    start = len(known) // BATCH * BATCH
+    table = torch.cat([known[:start], _encoded(encoder, images, order[start:whole])])
+    _keep(folder, stem, table)
+    return table[:n]
+
+
+def _encoded(encoder: Encoder, images: ImageSet, rows: Tensor) -> Tensor:
+    return encode(encoder, unfit(images.batch(rows).cpu(), images.spec), BATCH)
+
+
+def _key(encoder: Encoder, images: ImageSet, order: Tensor) -> str:
+    """Everything that the features depend on, as a sha256."""
+    device = next(encoder.parameters()).device
+    spec = images.spec
+    return conditions.key({
+        "images": images.sha256,
+        "size": [*spec.shape, spec.native_height, spec.native_width, spec.fit],
+        "order": hashlib.sha256(order.numpy().tobytes()).hexdigest(),
+        "encoder": encoder.record(),
+        "weights": conditions.weights(encoder),
+        "own": [conditions.source(type(encoder)), conditions.source(type(encoder.net))],
+        "batch": BATCH,
+        "machine": conditions.machine(device),
+        "code": conditions.code(SOURCES),
+    })  # fmt: skip
+
+
+def _keep(folder: Path, stem: str, table: Tensor) -> None:
+    """A cache that cannot be written only costs time."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = sealed.write(folder, stem, {"features": table})
+        for old in folder.glob(f"{stem}-*.safetensors"):
+            if old != kept:  # of fewer images
+                old.unlink(missing_ok=True)
+        _purge(folder)
+    except (OSError, NoSpaceError) as error:
+        log.warning("features of real images are not kept: %s", error)
+
+
+def _purge(folder: Path) -> None:
+    tables = sorted(folder.glob("*.safetensors"), key=sealed.used, reverse=True)
+    total = 0
+    for path in tables:
+        total += path.stat().st_size
+        if total > MOST_BYTES:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,216 @@
+"""A folder of shards that many processes fill and read, and how large all of them may become.
+
+<root>/<key>/plan.json               what the images depend on; its sha256 is the key
+             shard-000003-<sha256>.safetensors    images [batch c h w], labels, calls, fingerprint
+             shard-000003.lock       while a process draws it; void when that process is gone
+             drawn.jsonl             a line for each shard that was drawn: by whom, how long
+             in_use                  held by all that work with the folder
+"""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from diffuse import files, owners, sealed
+from diffuse.conditions import key
+
+log = logging.getLogger(__name__)
+
+MOST_BYTES = 2 * 2**30  # of all plans but the one just drawn; what was longest of no use goes first
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Images [number * batch, (number + 1) * batch) of a plan."""
+
+    number: int
+    images: Tensor  # uint8 [batch c h w], at the data's own size
+    labels: Tensor  # [batch]
+    calls: int  # of the network, for each image
+    fingerprint: str  # of the first images before rounding
+    known: bool  # it was there already
+
+
+class Store:
+    """The shards of one plan, kept under root/<key>.
+
+    A folder that cannot be written to costs a second drawing and a warning, never a wrong image;
+    a full disk is a NoSpaceError.
+    """
+
+    def __init__(self, root: Path, description: Mapping[str, Any]) -> None:
+        self.root, self.description = root, description
+        self.folder = root / key(description)
+        self.writable = True
+        self.lock: IO[bytes] | None = None
+
+    def __enter__(self) -> "Store":
+        try:
+            with files.room_for(self.folder, 0):
+                self.lock = _shared(self.folder)
+                if not (plan := self.folder / "plan.json").exists():
+                    files.replace(plan, json.dumps(self.description, indent=1) + "\n")
+                os.utime(plan)  # of use again
+        except OSError as error:
+            self._refused(error)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.lock:
+            self.lock.close()
+            self.lock = None
+        purge(self.root, MOST_BYTES, spare=self.folder)
+
+    def _refused(self, error: OSError) -> None:
+        """Say once that images cannot be kept."""
+        if self.writable:
+            log.warning(
+                "images are not kept, %s: %s", error.filename or self.folder, error.strerror
+            )
+        self.writable = False
+
+    def there(self) -> dict[int, Path]:
+        """The shards that were drawn; whether they are whole is seen on reading."""
+        try:
+            names = sorted(os.listdir(self.folder))
+        except OSError:
+            return {}
+        return {
+            int(name[6:12]): self.folder / name
+            for name in names
+            if name.startswith("shard-") and name.endswith(".safetensors")
+        }
+
+    def read(self, number: int) -> Shard | None:
+        """A shard that is there and whole."""
+        path = self.there().get(number)
+        tensors = sealed.read(path) if path else None
+        if tensors is None:
+            return None
+        return Shard(
+            number, tensors["images"], tensors["labels"], int(tensors["calls"]),
+            bytes(tensors["fingerprint"].tolist()).hex(), known=True,
+        )  # fmt: skip
+
+    def keep(self, shard: Shard, seconds: float) -> None:
+        """Write a shard that was drawn."""
+        if not self.writable:
+            return
+        tensors = {
+            "images": shard.images,
+            "labels": shard.labels,
+            "calls": torch.tensor(shard.calls),
+            "fingerprint": torch.tensor([*bytes.fromhex(shard.fingerprint)], dtype=torch.uint8),
+        }
+        line = {"shard": shard.number, "images": len(shard.images), "seconds": round(seconds, 3),
+                **owners.facts()}  # fmt: skip
+        try:
+            for left in self.folder.glob(f".shard-{shard.number:06d}-*"):
+                left.unlink(missing_ok=True)  # of a process that was killed while it wrote
+            sealed.write(self.folder, f"shard-{shard.number:06d}", tensors)
+            files.append(self.folder / "drawn.jsonl", json.dumps(line))
+        except OSError as error:
+            self._refused(error)
+
+    @contextlib.contextmanager
+    def claimed(self, number: int) -> Iterator[bool]:
+        """Is this shard ours to draw? Until the end, or until this process is gone.
+
+        Where the file system knows no locks it is everybody's.
+        """
+        path, lock, ours = self.folder / f"shard-{number:06d}.lock", None, True
+        if self.writable:
+            try:
+                with files.room_for(path, 0):
+                    lock = _only(path)
+                ours = lock is not None
+            except OSError as error:
+                self._refused(error)
+        try:
+            yield ours
+        finally:
+            if lock:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                lock.close()
+
+    def speed(self) -> float | None:
+        """Images a second of a process that drew here, by what was written down; None = nothing."""
+        rows = []
+        with contextlib.suppress(OSError, ValueError):
+            text = (self.folder / "drawn.jsonl").read_text()
+            rows = [json.loads(line) for line in text.splitlines()]
+        seconds = sum(row["seconds"] for row in rows)
+        return sum(row["images"] for row in rows) / seconds if seconds else None
+
+
+def _only(path: Path) -> IO[bytes] | None:
+    """The lock of a file that is still there once it is held: its last owner deletes it."""
+    while True:
+        lock = owners.lock(path)
+        if lock is None or _is_still(lock, path):
+            return lock
+        lock.close()
+
+
+def _shared(folder: Path) -> IO[bytes]:
+    """Make a folder and hold it, together with others, against being purged."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = open(folder / "in_use", "ab")  # noqa: SIM115 (it is the caller's)
+        except FileNotFoundError:  # purged at this moment
+            continue
+        with contextlib.suppress(OSError):  # a file system that knows no locks
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        if _is_still(lock, folder / "in_use"):
+            return lock
+        lock.close()
+
+
+def _is_still(lock: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def purge(root: Path, most: int, spare: Path | None = None) -> None:
+    """Delete what was longest of no use until at most so many bytes are left.
+
+    Nothing that is spared or that a process works with; nothing at all where locks are unknown.
+    """
+    with contextlib.suppress(OSError):
+        for left in root.glob(".gone-*"):  # by a process that was killed while it deleted
+            shutil.rmtree(left, ignore_errors=True)
+        folders = [path for path in root.iterdir() if (path / "in_use").exists()]
+        sizes = {f: sum(entry.stat().st_size for entry in os.scandir(f)) for f in folders}
+        total = sum(sizes.values())
+        for folder in sorted(folders, key=lambda f: sealed.used(f / "plan.json")):
+            if total <= most:
+                return
+            if folder != spare and _deleted(folder):
+                total -= sizes[folder]
+
+
+def _deleted(folder: Path) -> bool:
+    with open(folder / "in_use", "ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        gone = folder.with_name(f".gone-{folder.name}-{os.getpid()}-{time.monotonic_ns()}")
+        folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+    return True
