@@ -1,34 +1,54 @@
 """What is looked at while training: the held-out loss, a grid from fixed noise, a quick FID."""
 
 import copy
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from diffuse import plots
+from diffuse import plots, scoring
 from diffuse.data import ImageSet, to_range
 from diffuse.denoiser import Denoiser
-from diffuse.evaluation import Judge, Scores
 from diffuse.noise_laws import Law
-from diffuse.sampling import Plan, images
+from diffuse.ranks import ALONE, Ranks
+from diffuse.sampling import Plan, batches, draw
+from diffuse.scoring import Judge, Settings
 from diffuse.seeds import generator
 from diffuse.training import Training
 
 HELD_OUT = 1024  # test images in a held-out loss
+QUICK = Settings(kid_subsets=20, kid_subset_size=100)
+
+
+@dataclass(frozen=True)
+class Quick:
+    """FID and KID of a few images: compare them at the same n and with the same encoder only."""
+
+    n: int
+    fid: float
+    kid: float
+    encoder: str  # sha256
 
 
 class Checkup:
     """Looks at a training without touching it: own copy, own noise, the averaged weights."""
 
-    def __init__(self, training: Training, test: ImageSet, law: Law, plan: Plan) -> None:
+    def __init__(
+        self, training: Training, test: ImageSet, law: Law, plan: Plan, ranks: Ranks = ALONE
+    ) -> None:
         self.training, self.test, self.law, self.plan = training, test, law, plan
+        self.ranks = ranks
         self.copy = copy.deepcopy(training.denoiser).eval()
         self.conditional = bool(getattr(training.denoiser.net, "classes", 0))
 
     def averaged(self) -> Denoiser:
         """The denoiser with the averaged weights of the moment."""
         self.copy.net.load_state_dict(self.training.ema.weights)
+        guidance = self.plan.guidance
+        if guidance is not None and guidance.weak is not None:
+            guidance.weak.net.load_state_dict(self.training.weights(guidance.weights))
         return self.copy
 
     def grid(self, n: int) -> Image.Image:
@@ -36,13 +56,26 @@ class Checkup:
         drawn, labels = self._draw(n)
         return plots.by_class(drawn, labels) if self.conditional else plots.grid(drawn)
 
-    def score(self, judge: Judge, n: int) -> Scores:
-        """A quick FID: only good for comparing with others of the same n."""
+    def score(self, judge: Judge | None, n: int) -> Quick | None:
+        """A quick FID, where there is a judge; the other processes help to draw."""
         drawn, _ = self._draw(n)
-        return judge.score(drawn, subsets=20, subset_size=min(n, 100))
+        if judge is None:
+            return None
+        rows = [scoring.rows_of(judge.encoder, drawn)]
+        fid, kid = (
+            scoring.measured(group, rows, judge.real, QUICK)[group]["value"]
+            for group in ("fid", "kid")
+        )
+        return Quick(n, fid, kid, judge.encoder.sha256)
 
     def _draw(self, n: int) -> tuple[Tensor, Tensor]:
-        parts = list(images(self.averaged(), self.test.spec, self.plan, n))
+        """The same images, whichever processes share the work."""
+        denoiser, spec = self.averaged(), self.test.spec
+        jobs = [
+            partial(draw, denoiser, spec, self.plan, indices, labels)
+            for indices, labels in batches(spec, self.plan.batch, n)
+        ]
+        parts = self.ranks.dealt(jobs)
         return torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts])
 
     @torch.no_grad()

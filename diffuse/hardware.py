@@ -38,6 +38,16 @@ def device(word: str) -> torch.device:
     return chosen
 
 
+def devices(count: int, device: torch.device) -> None:
+    """Are there so many to train on? On a CPU they are processes, which share its cores."""
+    if device.type == "cuda" and count > torch.cuda.device_count():
+        raise ConfigError(f"devices={count}, but torch finds {torch.cuda.device_count()} GPUs")
+    if device.type == "cuda" and device.index is not None and count > 1:
+        raise ConfigError(f"devices={count} with device={device}: use device=cuda")
+    if device.type == "mps" and count > 1:
+        raise ConfigError(f"devices={count}, but there is one MPS device")
+
+
 def precision(word: str, device: torch.device) -> tuple[str, torch.dtype]:
     """The number format of the network. `auto` is bf16 where it is the faster one."""
     if word == "auto":

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from diffuse import checkpoints, hardware, plots, runs
+from diffuse.checkups import Quick
 from diffuse.divergence import ROLLBACKS, Diverged, Losses, said
 from diffuse.errors import DivergedError
-from diffuse.evaluation import Scores
 from diffuse.runs import Run
 from diffuse.trackers import Quiet
 from diffuse.training import Step, Training
@@ -117,11 +117,20 @@ class Journal:
         plots.save(grid, folder / "latest.png")
         self.tracker.image(step.number, "samples", path)
 
-    def score(self, step: Step, scores: Scores) -> None:
+    def score(self, step: Step, quick: Quick | None) -> None:
         """A quick FID; the checkpoint with the lowest one is kept."""
-        self.log(step, fid=scores.fid, kid=scores.kid, eval_n=scores.n)
-        if self.best is None or scores.fid < self.best["fid"]:
-            self.best = {"step": step.number, "fid": scores.fid, "n": scores.n}
+        assert quick is not None
+        self.log(step, fid=quick.fid, kid=quick.kid, eval_n=quick.n)
+        about = {"n": quick.n, "encoder": quick.encoder}
+        best = self.best or {}
+        if different := [key for key in about if best.get(key, about[key]) != about[key]]:
+            log.warning(
+                "the best checkpoint begins anew: %s of the FID of step %d was another one",
+                " and ".join(different), best["step"],
+            )  # fmt: skip
+            best = {}
+        if not best or quick.fid < best["fid"]:
+            self.best = {"step": step.number, "fid": quick.fid, **about}
             self.save()
             self.run.update(best=self.best)
 
@@ -163,3 +172,36 @@ class Journal:
         log.warning(
             "%s; back to step %d, rollback %d of %d", said(lost.step), self.saved, count, ROLLBACKS
         )
+
+
+class Silent:
+    """The journal of a process that writes nothing: it only goes back where the first one does."""
+
+    def __init__(self, folder: Path, training: Training) -> None:
+        self.folder, self.training = folder, training
+
+    def see(self, step: Step) -> None:
+        pass
+
+    def steps(self, step: Step) -> None:
+        pass
+
+    def look(self, step: Step, test_loss: float, grid: Image.Image) -> None:
+        pass
+
+    def score(self, step: Step, quick: Quick | None) -> None:
+        pass
+
+    def save(self) -> None:
+        pass
+
+    def diverged(self, lost: Diverged) -> None:
+        pass
+
+    def roll_back(self, lost: Diverged) -> None:
+        """To the checkpoint that the first one goes back to: the newest is the one it saved."""
+        newest, count = checkpoints.newest(self.folder / "checkpoints"), self.training.rollbacks + 1
+        if newest is None or count > ROLLBACKS:
+            raise lost
+        self.training.load(newest)
+        self.training.rollbacks = count

@@ -10,6 +10,7 @@ from torch import Tensor
 from diffuse.data import ImageSpec, to_uint8, unfit
 from diffuse.denoiser import Denoise, Denoiser, clipped, counted, reused, thresholded
 from diffuse.errors import DivergedError
+from diffuse.guidance import Guidance
 from diffuse.noise_level import Predictor
 from diffuse.samplers import Sampler
 from diffuse.seeds import generator
@@ -33,6 +34,7 @@ class Plan:
     moments: tuple[float, float] = field(default=(0.0, 0.0))  # mean and std of the data, in range
     made: tuple[bool, ...] | None = None  # which calls of the network are made; None = all
     calls: int | None = None  # the calls an image takes; None = the sampler decides
+    guidance: Guidance | None = None
     level_of: Predictor | None = None  # for a sampler that is not to know the level
 
 
@@ -68,13 +70,23 @@ def first_state(plan: Plan, noise: Tensor) -> Tensor:
     return mean + math.sqrt(sigma**2 + std**2) * noise
 
 
-def calls(sampler: Sampler, steps: int) -> int:
-    """How often a sampler asks for an estimate in so many steps: it is watched on a zero."""
-    ask = counted(lambda x, sigma: x)
+def asked(sampler: Sampler, sigmas: Tensor) -> list[Tensor]:
+    """The levels at which a sampler asks for an estimate on a grid: it is watched on a zero."""
+    levels: list[Tensor] = []
+
+    def ask(x: Tensor, sigma: Tensor) -> Tensor:
+        levels.append(sigma)
+        return x
+
     zero = torch.zeros(1, 1, 1, 1)
-    for _ in sampler(ask, zero, torch.linspace(1, 0, steps + 1).double(), lambda: zero):
+    for _ in sampler(ask, zero, sigmas, lambda: zero):
         pass
-    return ask.calls
+    return levels
+
+
+def calls(sampler: Sampler, steps: int) -> int:
+    """How often a sampler asks for an estimate in so many steps."""
+    return len(asked(sampler, torch.linspace(1, 0, steps + 1).double()))
 
 
 def _held(denoise: Denoise, plan: Plan) -> Denoise:
@@ -121,17 +133,27 @@ def walk(
     """
     device = next(denoiser.parameters()).device
     noise = Noise(plan.seed, indices, spec.shape)
-    label = labels.to(device)
+    label, guidance = labels.to(device), plan.guidance
     network = counted(lambda x, sigma: denoiser(x, sigma, label))
-    estimate = reused(network, iter(plan.made)) if plan.made else network
+    weak = counted(_weak(denoiser, guidance, label)) if guidance else None
+    estimate = guidance.lead(network, weak) if guidance and weak else network
+    estimate = reused(estimate, iter(plan.made)) if plan.made else estimate
     watch = Watch(plan.sigmas)
     x = first_state(plan, noise()).to(device)
     randn = lambda: noise().to(device)  # noqa: E731
     more = {} if plan.level_of is None else {"level_of": plan.level_of}
     for state, denoised in plan.sampler(_held(estimate, plan), x, plan.sigmas, randn=randn, **more):
         watch.see(state)
-        yield state, denoised, network.calls
+        yield state, denoised, network.calls + (weak.calls if weak else 0)
     watch.look()
+
+
+def _weak(denoiser: Denoiser, guidance: Guidance, label: Tensor) -> Denoise:
+    """What guidance leads away from: other weights, or the same without a label."""
+    if guidance.weak is not None:
+        other = guidance.weak
+        return lambda x, sigma: other(x, sigma, label)
+    return lambda x, sigma: denoiser(x, sigma, None)
 
 
 def draw(
@@ -150,17 +172,23 @@ def draw(
     return Drawn(pixels, labels, made, state[:n].cpu())
 
 
-def images(
-    denoiser: Denoiser, spec: ImageSpec, plan: Plan, n: int, label: int | None = None
-) -> Iterator[Drawn]:
-    """Exactly n images, a batch at a time.
+def batches(
+    spec: ImageSpec, size: int, n: int, label: int | None = None
+) -> Iterator[tuple[range, Tensor]]:
+    """The numbers and classes of exactly n images, a batch at a time.
 
     Image k of a conditional model is of class k mod classes, or of the one class `label`.
     """
-    denoiser.eval()
-    for first in range(0, n, plan.batch):
-        indices = range(first, min(n, first + plan.batch))
+    for first in range(0, n, size):
+        indices = range(first, min(n, first + size))
         labels = torch.tensor(indices) % max(1, len(spec.classes))
-        if label is not None:
-            labels = torch.full_like(labels, label)
+        yield indices, labels if label is None else torch.full_like(labels, label)
+
+
+def images(
+    denoiser: Denoiser, spec: ImageSpec, plan: Plan, n: int, label: int | None = None
+) -> Iterator[Drawn]:
+    """Exactly n images, a batch at a time: see `batches`."""
+    denoiser.eval()
+    for indices, labels in batches(spec, plan.batch, n, label):
         yield draw(denoiser, spec, plan, indices, labels)

@@ -1,5 +1,6 @@
 """fit(): one generator that trains; its caller decides what happens when."""
 
+import contextlib
 import copy
 import math
 import time
@@ -14,6 +15,7 @@ from diffuse import compiling, memory
 from diffuse.data import ImageSet, to_range
 from diffuse.divergence import IN_A_ROW, Diverged
 from diffuse.noise_laws import Law
+from diffuse.ranks import ALONE, Losses, Ranks
 from diffuse.seeds import generator, seed_of
 from diffuse.training_state import Step, Training
 
@@ -34,7 +36,7 @@ class Recipe:
     shuffle: bool
     range: tuple[float, float]  # of the pixels the network sees
     seed: int
-    micro_batch: int | None = None  # images the network sees at once; None: the whole batch
+    micro_batch: int | None = None  # images a network sees at once; None: all of its batch
     on_nan: str = "stop"  # stop | skip | rollback (for who calls `fit`; to it this is stop)
 
 
@@ -76,24 +78,35 @@ def _epoch_order(seed: int, epoch: int, n: int) -> Tensor:
 
 
 def fit(
-    training: Training, images: ImageSet, law: Law, recipe: Recipe, peaks: Sequence[float]
+    training: Training,
+    images: ImageSet,
+    law: Law,
+    recipe: Recipe,
+    peaks: Sequence[float],  # learning rates of the optimizer's groups before the schedule's factor
+    ranks: Ranks = ALONE,
+    losses: Losses | None = None,  # of training.denoiser, where it is fitted again
 ) -> Iterator[Step]:
     """Train up to recipe.steps; what is random depends on (seed, step, rollbacks) alone.
 
-    `peaks` are the learning rates of the optimizer's groups before the schedule's factor. A step
-    whose loss or gradient is not finite changes no weight: it is left out, or raises Diverged.
+    Each of several processes computes its part of every batch. A step whose loss or gradient is not
+    finite changes no weight: it is left out, or raises Diverged.
     """
     denoiser, optimizer, scaler = training.denoiser, training.optimizer, training.scaler
     weights = [p for p in denoiser.parameters() if p.requires_grad]
-    size = recipe.micro_batch or recipe.batch
+    losses = losses or ranks.losses(denoiser)
+    size = recipe.micro_batch or recipe.batch // ranks.world
+    settled = ranks.world == 1
     for number in range(training.step + 1, recipe.steps + 1):
         factor = learning_rate(number, recipe)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * factor
-        batch = draw(images, law, recipe, number, training.rollbacks)
-        gradient = partial(_gradient, training, recipe, number, batch)
-        with memory.watched(recipe.batch, size, gradient):
-            loss = gradient(size)
+        batch = draw(images, law, recipe, number, training.rollbacks, ranks)
+        gradient = partial(_gradient, training, recipe, number, batch, losses, ranks.rank)
+        with memory.watched(len(batch[0]), size, partial(gradient, shared=False)):
+            if not settled:  # after its first one DDP settles in which order it adds up gradients,
+                gradient(size)  # so a resumed training needs one before it goes on, too
+                settled = True
+            loss = ranks.mean(gradient(size))
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(weights, recipe.clip_grad or math.inf)
             finite = loss.isfinite()
@@ -110,7 +123,8 @@ def fit(
         if left_out and (recipe.on_nan != "skip" or training.in_a_row >= IN_A_ROW):
             gradient(size)  # once more: the first one was clipped
             index = batch_indices(number, len(images), recipe)
-            raise Diverged(denoiser.net, step, index, batch[2], training.in_a_row)
+            sigma = draw(images, law, recipe, number, training.rollbacks)[2]
+            raise Diverged(denoiser.net, step, index, sigma, training.in_a_row)
         training.skipped += left_out
         training.step = number
         yield step
@@ -121,22 +135,28 @@ def _gradient(
     recipe: Recipe,
     number: int,  # of the step
     batch: tuple[Tensor, Tensor | None, Tensor, Tensor],
+    losses: Losses,
+    rank: int,
     size: int,  # images that the network sees at once
+    shared: bool = True,  # the gradient is the mean over all processes
 ) -> Tensor:
     """The mean loss of a batch [], and its gradient in the weights: part by part, added up."""
     x0, label, sigma, eps = batch
     training.denoiser.train()
     training.optimizer.zero_grad(set_to_none=True)
-    torch.manual_seed(seed_of(recipe.seed, "dropout", number, *_again(training.rollbacks)))
-    losses: list[Tensor] = []
+    again = _again(training.rollbacks)
+    torch.manual_seed(seed_of(recipe.seed, "dropout", number, *again, *_others(rank)))
+    found: list[Tensor] = []
     for start in range(0, len(x0), size):
         part = slice(start, start + size)
         labels = None if label is None else label[part]
-        losses_of = training.denoiser.loss(x0[part], sigma[part], eps[part], labels)
-        loss = losses_of.mean() * (len(losses_of) / len(x0))
-        training.scaler.scale(loss).backward()
-        losses.append(loss.detach())
-    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        last = start + size >= len(x0)
+        with contextlib.nullcontext() if shared and last else losses.unshared():
+            each = losses(x0[part], sigma[part], eps[part], labels)
+            loss = each.mean() * (len(each) / len(x0))
+            training.scaler.scale(loss).backward()
+        found.append(loss.detach())
+    return found[0] if len(found) == 1 else torch.stack(found).sum()
 
 
 def _again(rollbacks: int) -> tuple[int, ...]:
@@ -144,8 +164,18 @@ def _again(rollbacks: int) -> tuple[int, ...]:
     return (rollbacks,) if rollbacks else ()
 
 
+def _others(rank: int) -> tuple[str, ...]:
+    """What a process adds that is not the first one, for what each draws for itself."""
+    return (f"rank {rank}",) if rank else ()
+
+
 def seconds_per_step(
-    training: Training, images: ImageSet, law: Law, recipe: Recipe, seconds: float = 4.0
+    training: Training,
+    images: ImageSet,
+    law: Law,
+    recipe: Recipe,
+    ranks: Ranks = ALONE,
+    seconds: float = 4.0,
 ) -> float:
     """The time of the faster ones of the first steps, taken on a throw-away copy.
 
@@ -157,36 +187,43 @@ def seconds_per_step(
     copied = copy.deepcopy(training)
     compiling.alike(copied.denoiser.net, training.denoiser.net)
     started = last = time.perf_counter()
-    for step in fit(copied, images, law, trial, [0.0] * len(training.optimizer.param_groups)):
+    none = [0.0] * len(training.optimizer.param_groups)
+    for step in fit(copied, images, law, trial, none, ranks):
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         now = time.perf_counter()
         times.append(now - last)
         last = now
-        if step.number >= 8 and now - started > seconds:
+        if ranks.agree(step.number >= 8 and now - started > seconds):
             break
     times = sorted(times[3:])  # the first ones allocate and choose algorithms
-    return times[len(times) // 4]
+    return ranks.agree(times[len(times) // 4])
 
 
 def draw(
-    images: ImageSet, law: Law, recipe: Recipe, number: int, rollbacks: int = 0
+    images: ImageSet,
+    law: Law,
+    recipe: Recipe,
+    number: int,
+    rollbacks: int = 0,
+    ranks: Ranks = ALONE,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     """The batch of a step: x0 [b c h w], labels [b], sigma [b] (float64, CPU) and eps [b c h w].
 
-    Each rollback draws other levels, noise, flips and hidden labels for the same images.
+    Of several processes each gets its part of what one alone would draw. Each rollback draws other
+    levels, noise, flips and hidden labels for the same images.
     """
-    device = images.images.device
-    index = batch_indices(number, len(images), recipe).to(device)
+    device, part = images.images.device, ranks.part(recipe.batch)
+    index = batch_indices(number, len(images), recipe)[part].to(device)
     random = generator(recipe.seed, "batch", number, *_again(rollbacks))
     x0 = to_range(images.batch(index), recipe.range)
     if images.flip:
-        flipped = torch.rand(len(x0), generator=random) < 0.5
+        flipped = torch.rand(recipe.batch, generator=random)[part] < 0.5
         x0 = torch.where(flipped.to(device)[:, None, None, None], x0.flip(-1), x0)
     label = images.labels[index]
-    dropped = torch.rand(len(x0), generator=random) < recipe.label_dropout
+    dropped = torch.rand(recipe.batch, generator=random)[part] < recipe.label_dropout
     label = torch.where(dropped.to(device), len(images.spec.classes), label)
-    sigma = law(len(x0), random)
+    sigma = law(recipe.batch, random)[part]
     noise = generator(recipe.seed, "noise", number, *_again(rollbacks), device=device)
-    eps = torch.randn(x0.shape, generator=noise, device=device)
+    eps = torch.randn((recipe.batch, *x0.shape[1:]), generator=noise, device=device)[part]
     return x0, label, sigma, eps

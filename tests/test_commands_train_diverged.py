@@ -10,7 +10,7 @@ import torch
 
 from diffuse import checkpoints, runs
 from diffuse import training as room
-from diffuse.commands import train as command
+from diffuse.commands import loop as command
 from diffuse.denoiser import Denoiser
 from diffuse.divergence import Losses
 from diffuse.training import batch_indices
@@ -29,8 +29,8 @@ def poison(monkeypatch):
     real = room.draw
 
     def poison(steps, times=1):
-        def draw(images, law, recipe, number, rollbacks=0):
-            x0, label, sigma, eps = real(images, law, recipe, number, rollbacks)
+        def draw(images, law, recipe, number, rollbacks=0, *ranks):
+            x0, label, sigma, eps = real(images, law, recipe, number, rollbacks, *ranks)
             bad = number in steps and rollbacks < times
             return x0, label, sigma * (math.nan if bad else 1), eps
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from diffuse import checkpoints, checkups, cli, runs, training
-from diffuse.commands import sample
+from diffuse.commands import drawing
 
 ROOT = Path(__file__).parents[1]
 FULL = (
@@ -83,12 +83,28 @@ def test_a_signal_anywhere_is_a_checkpoint_of_this_step_and_the_rest_comes_out_t
     assert what_is_left(run) == whole
 
 
+def test_a_signal_in_a_grid_saves_before_the_grid_is_done(diffuse, tmp_path, monkeypatch):
+    """A kill may follow before a long look has ended."""
+    folder, seen, real = tmp_path / "outputs/train/tiny/v001/checkpoints", [], checkups.draw
+
+    def told(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        drawn = real(*args)
+        seen.append(checkpoints.newest(folder))
+        return drawn
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkups, "draw", told)
+        assert diffuse.train(f"{FULL} train.eval_every=null") == 143
+    assert [path.name for path in seen] == ["step_00000003"]
+
+
 @pytest.mark.parametrize("line", ["sample n=8", "eval n=16 encoder=pixels"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_images_are_drawn_ends_the_command_and_is_written_down(
     line, number, trained, diffuse, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(sample, "images", told_during(sample.images, number))
+    monkeypatch.setattr(drawing, "images", told_during(drawing.images, number))
     assert diffuse(f"{line} steps=2 device=cpu") == (130 if number == signal.SIGINT else 143)
     assert diffuse.err.splitlines()[-1] == "stopped"
     [facts] = [runs.read(p.parent) for p in tmp_path.glob(f"outputs/{line.split()[0]}/*/*/run.json")

@@ -52,8 +52,8 @@ def infinite_loss(training, patch, steps):
 def _patch_draw(patch, steps, spoil):
     real = room.draw
 
-    def draw(images, law, recipe, number, rollbacks=0):
-        batch = real(images, law, recipe, number, rollbacks)
+    def draw(images, law, recipe, number, rollbacks=0, *ranks):
+        batch = real(images, law, recipe, number, rollbacks, *ranks)
         return spoil(*batch) if number in steps and not rollbacks else batch
 
     patch.setattr(room, "draw", draw)

@@ -64,13 +64,13 @@ def _hydra_verb(verb: str, rest: list[str]) -> int:
     from diffuse.cli import arguments
 
     parsed = arguments.parse(verb, rest)
-    from diffuse import schemas
+    from diffuse import yamls
     from diffuse.cli import composing, overlays  # Hydra: a tenth of a second
 
     parsed, choices = overlays.taken_apart(verb, parsed)
     if parsed.flags.get("--cfg") == "job" and "--package" not in parsed.flags:
         cfg = overlays.laid(composing.compose(verb, parsed), choices, parsed.value("what"))
-        print(schemas.as_yaml(cfg, resolve="--resolve" in parsed.flags))
+        print(yamls.as_yaml(cfg, resolve="--resolve" in parsed.flags))
         return 0
     log_to_stderr()
     if parsed.multirun:
@@ -95,16 +95,17 @@ def run_command(
     folder: Path | None = None,  # in a sweep, that of this job
 ) -> int:
     """Make the config final and hand it to commands/<verb>.py."""
-    from diffuse import config, schemas
-    from diffuse.cli import composing
+    from diffuse import config, schemas, yamls
+    from diffuse.cli import composing, overlays
 
-    cfg = composing.finished(verb, cfg)
-    if cfg.trust and parsed.value("trust") is None:
+    cfg = overlays.with_samplers(composing.finished(verb, cfg), parsed)
+    if cfg.get("trust") and parsed.value("trust") is None:
         raise ConfigError(f"trust={cfg.trust} counts on the command line only")
-    config.trust(cfg.trust)
+    config.trust(cfg.get("trust"))
     chosen = composing.choices()
-    cfg.name = schemas.run_name(cfg, chosen)
-    if secrets.redacted(text := schemas.as_yaml(cfg)) != text:
+    if "name" in cfg:
+        cfg.name = schemas.run_name(cfg, chosen)
+    if secrets.redacted(text := yamls.as_yaml(cfg)) != text:
         raise ConfigError("the config holds the value of a secret environment variable")
     job = config.Job(verb, overrides, "--json" in parsed.flags, folder, chosen)
     return importlib.import_module(f"diffuse.commands.{verb}").main(cfg, job) or 0
@@ -156,7 +157,7 @@ def _with_prefix(record: logging.LogRecord) -> bool:
     return True
 
 
-def log_to_stderr() -> None:
+def log_to_stderr(least: str = "info") -> None:
     """The `diffuse` logger as plain lines; called again, it changes nothing."""
     logging.raiseExceptions = False  # a closed pipe is not worth a traceback
     logger = logging.getLogger("diffuse")
@@ -165,7 +166,7 @@ def log_to_stderr() -> None:
         return
     handler = logging.StreamHandler(_Stderr())
     handler.set_name("stderr")
-    handler.setLevel(logging.INFO)
+    handler.setLevel(least.upper())
     handler.addFilter(_with_prefix)
     handler.setFormatter(logging.Formatter("%(prefix)s%(message)s"))
     logger.addHandler(handler)

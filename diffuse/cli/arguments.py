@@ -37,7 +37,7 @@ SECRET_VARIABLE = re.compile(rf"oc\.env:[^}}]*(?:{SECRET.pattern})", re.IGNORECA
 URL_LOGIN = re.compile(r"://[^/\s@]+@")
 
 ALWAYS_TEXT = ("hypothesis", "name", "outputs")  # a sweep over these makes no sense
-TEXT = ("run", "resume", "init_from", "noise_level", "trust")
+TEXT = ("run", "resume", "init_from", "noise_level", "trust", "images", "reference")
 TEXT_ENDINGS = ("root", "path", "file", "folder")  # of a dotted key, e.g. dataset.root
 OF_A_SWEEP = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper")
 SHORT = {"resume.allow": "resume_allow"}  # what may be typed for a key
@@ -66,16 +66,24 @@ class Arguments:
 def parse(verb: str, argv: list[str]) -> Arguments:
     """Take the words after the verb apart; refuse what can be seen to be wrong without a config."""
     arguments = Arguments()
-    words = list(argv)
+    words, compared = list(argv), []
     while words:
         word = words.pop(0)
         if word.startswith("-") and word != "-":
             _take_flag(word, words, arguments.flags, verb)
         elif verb == "plot" and "=" not in word and arguments.value("what") is None:
             arguments.typed.append(f"what={word}")
+        elif verb == "compare" and "=" not in word:
+            compared.append(quote(word))
         else:
             arguments.typed.append(word)
+    if compared:
+        arguments.typed.append(f"runs=[{','.join(compared)}]")
     _refuse_flags_together(arguments.flags)
+    if verb == "compare" and arguments.multirun:
+        raise ConfigError("--multirun: a comparison is one; name all that are compared")
+    if verb == "plan" and arguments.multirun:
+        raise ConfigError("--multirun: a plan is one; it writes nothing that could be swept over")
     for word in arguments.typed:
         _refuse_secret(word)
         _refuse_other_words(word, verb)

@@ -11,6 +11,7 @@ from typing import Any
 import hydra
 import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -45,9 +46,21 @@ def compose(verb: str, parsed: Arguments, overrides: Sequence[str] | None = None
     words = [*_searchpath(parsed), *(parsed.overrides if overrides is None else overrides)]
     with (
         explained(verb),
+        _beside_a_running_one(),
         hydra.initialize_config_dir(str(conf_folder()), job_name=verb, version_base="1.3"),
     ):
         return hydra.compose(verb, words, return_hydra_config=True)
+
+
+@contextmanager
+def _beside_a_running_one() -> Iterator[None]:
+    """A command may compose another one's config: Hydra itself allows one at a time."""
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def run(

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, flag_override
 
 from diffuse.cli import composing
-from diffuse.cli.arguments import KEY, Arguments
+from diffuse.cli.arguments import KEY, Arguments, quote
 from diffuse.cli.complaints import unknown_key
 from diffuse.errors import ConfigError
 
@@ -72,4 +72,24 @@ def laid(cfg: DictConfig, nodes: dict[str, Any], group: str | None) -> DictConfi
     if nodes and group:
         with flag_override(cfg, ["struct", "readonly"], [False, False]):
             cfg[group] = nodes
+    return cfg
+
+
+def with_samplers(cfg: DictConfig, parsed: Arguments) -> DictConfig:
+    """In place of the names in `samplers=` what each of them is, with the grid it was made for.
+
+    `diffuse sample` is what composes them: a choice means the same in both.
+    """
+    if "samplers" not in cfg or cfg.get("what", "samplers") != "samplers":
+        return cfg
+    nodes: dict[str, Any] = {}
+    for name in [cfg.samplers] if isinstance(cfg.samplers, str) else cfg.samplers:
+        words = [f"sampler={quote(str(name))}"]
+        try:
+            composed = composing.finished("sample", composing.compose("sample", parsed, words))
+        except ConfigError as error:
+            raise ConfigError(f"samplers: {str(error).removeprefix('sampler: ')}") from error
+        nodes[str(name)] = {"sampler": composed.sampler, "grid": composed.grid}
+    with flag_override(cfg, ["struct", "readonly"], [False, False]):
+        cfg.samplers = nodes
     return cfg

@@ -1,5 +1,6 @@
 """From the config of a training to all that it needs: data, network, optimizer, and its state."""
 
+import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +11,18 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from diffuse import assembly, checkpoints, hardware, planning, schemas
-from diffuse.commands import beginning, resuming
+from diffuse import assembly, checkpoints, config, hardware, planning, ranges, schemas
+from diffuse.commands import beginning, guiding, resuming
 from diffuse.commands.beginning import Beginning
 from diffuse.data import ImageSet, open_dataset
 from diffuse.data.images import moments
+from diffuse.denoiser import Denoiser
 from diffuse.errors import ConfigError
+from diffuse.guidance import LABELS, Guidance
 from diffuse.journal import Seen
+from diffuse.launching import Meet
 from diffuse.noise_laws import Law
+from diffuse.ranks import ALONE, Ranks
 from diffuse.sampling import Plan
 from diffuse.training import Recipe, Training, seconds_per_step
 
@@ -40,21 +45,63 @@ class Work:
     device: torch.device
     seen: Seen  # the losses since the last line of the log, and those before
     initial: Beginning | None  # the run whose weights it began with
+    ranks: Ranks
 
     def seconds(self) -> float:
         """Of a step, by doing some."""
-        return seconds_per_step(self.training, self.data, self.law, self.recipe)
+        return seconds_per_step(self.training, self.data, self.law, self.recipe, self.ranks)
+
+    def begin(self, folder: Path) -> None:
+        """Let the others train, too, in the run of this folder."""
+        self.ranks.agree(folder)
+
+    def leave(self) -> int:
+        """There is nothing to train, for the others neither."""
+        self.ranks.agree(None)
+        return 0
 
 
-def prepare(cfg: DictConfig, folder: Path | None) -> Work:
-    """Data, network, optimizer; the state of the run if one is continued; the length in steps."""
+def prepare(cfg: DictConfig, folder: Path | None, meet: Meet = lambda: ALONE) -> Work:
+    """Data, network, optimizer; the state of the run if one is continued; the length in steps.
+
+    The other processes of the training follow when the data is there.
+    """
     if folder is not None:
         cfg = resuming.continued(cfg, folder)
-    initial = beginning.find(cfg) if folder is None else None
     device = hardware.device(cfg.device)
     cfg.precision, _ = hardware.precision(cfg.precision, device)
-    data = open_dataset(cfg.dataset, "train").to(device)
-    test = open_dataset(cfg.dataset, "test").to(device)
+    initial = beginning.find(cfg) if folder is None else None
+    data, test = open_dataset(cfg.dataset, "train"), open_dataset(cfg.dataset, "test")
+    ranks = meet()
+    ranks.agree((cfg, folder))
+    return _built(cfg, folder, initial, data, test, ranks)
+
+
+def follow(meet: Meet) -> tuple[Work, Path | None]:
+    """The same in another process; with the run's folder, once the first one has begun there."""
+    ranks = meet()
+    cfg, folder = ranks.agree(None)
+    config.trust(cfg.trust)
+    hardware.device(cfg.device)
+    initial = beginning.find(cfg) if folder is None else None
+    data, test = open_dataset(cfg.dataset, "train"), open_dataset(cfg.dataset, "test")
+    work = _built(cfg, folder, initial, data, test, ranks)
+    if cfg.dry_run:
+        work.seconds()
+    return work, ranks.agree(None)
+
+
+def _built(
+    cfg: DictConfig,
+    folder: Path | None,
+    initial: Beginning | None,
+    data: ImageSet,
+    test: ImageSet,
+    ranks: Ranks,
+) -> Work:
+    ranges.check_shares(cfg.train.batch, ranks.world)
+    device = ranks.device(hardware.device(cfg.device))
+    data, test = data.to(device), test.to(device)
     schedule, law = assembly.process(cfg)
     pixels = (cfg.range[0], cfg.range[1])
     mean, std = moments(data.images, pixels)
@@ -62,7 +109,6 @@ def prepare(cfg: DictConfig, folder: Path | None) -> Work:
     denoiser = assembly.denoiser(cfg, data.spec, device)
     if initial is not None:
         initial.give(denoiser.net)
-    assembly.compiled(cfg, denoiser, data.spec, device)
     optimizer = assembly.optimizer(cfg, denoiser.net)
     peaks = [group["lr"] for group in optimizer.param_groups]
     training = Training.new(denoiser, optimizer, schemas.decays(cfg.train))
@@ -71,14 +117,28 @@ def prepare(cfg: DictConfig, folder: Path | None) -> Work:
         with _fitting(folder):
             training.load(checkpoint, own=resuming.own_settings(cfg))
         seen = Seen.of(checkpoint, device)
-    recipe = _recipe(cfg, training, data, law)
+    if schemas.length(cfg.train) != ("steps", training.step):  # else there is nothing to train
+        assembly.compiled(cfg, denoiser, data.spec, device)
+    recipe = _recipe(cfg, training, data, law, ranks)
     for unit in schemas.LENGTHS:
         cfg.train[unit] = recipe.steps if unit == "steps" else None
     batch = assembly.sampling_batch(None, device)
-    plan = planning.plan(cfg, schedule, schedule.range, pixels, batch, (mean, std))
-    return Work(
-        cfg, data, test, law, plan, schedule.range, training, recipe, peaks, device, seen, initial
+    guidance = _guidance(cfg, denoiser)
+    plan = planning.plan(
+        cfg, schedule, schedule.range, pixels, batch, (mean, std), guidance=guidance
     )
+    return Work(
+        cfg, data, test, law, plan, schedule.range, training, recipe, peaks, device, seen, initial,
+        ranks,
+    )  # fmt: skip
+
+
+def _guidance(cfg: DictConfig, denoiser: Denoiser) -> Guidance | None:
+    """Of the images that are looked at: a checkup gives the weak network its weights."""
+    if not planning.led(cfg) or guiding.is_checkpoint(cfg.guide):  # which is not there yet
+        return None
+    weak = None if cfg.guide == LABELS else copy.deepcopy(denoiser).eval()
+    return planning.guidance(cfg, weak)
 
 
 @contextmanager
@@ -93,7 +153,7 @@ def _fitting(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _recipe(cfg: DictConfig, training: Training, data: ImageSet, law: Law) -> Recipe:
+def _recipe(cfg: DictConfig, training: Training, data: ImageSet, law: Law, ranks: Ranks) -> Recipe:
     """The `train` section with its length as a number of steps."""
     unit, amount = schemas.length(cfg.train)
     words: dict[str, Any] = {k: v for k, v in cfg.train.items() if k in Recipe.__dataclass_fields__}
@@ -107,7 +167,7 @@ def _recipe(cfg: DictConfig, training: Training, data: ImageSet, law: Law) -> Re
     elif unit == "epochs":
         steps = amount * len(data) / recipe.batch
     else:
-        seconds = seconds_per_step(training, data, law, recipe)
+        seconds = seconds_per_step(training, data, law, recipe, ranks)
         steps = amount * 60 / seconds
         log.info("%.3g ms a step: %g minutes are %d steps", seconds * 1e3, amount, round(steps))
     return replace(recipe, steps=max(1, round(steps)))

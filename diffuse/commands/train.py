@@ -2,7 +2,6 @@
 
 import copy
 import logging
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,18 +9,18 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import assembly, config, files, hardware, planning, runs, schemas
-from diffuse.checkups import Checkup
-from diffuse.commands import resuming
+from diffuse import assembly, config, files, hardware, planning, runs, schemas, yamls
+from diffuse.commands import following, guiding, resuming
+from diffuse.commands.loop import loop
 from diffuse.commands.preparing import Work, prepare
 from diffuse.config import Job
 from diffuse.console import Meter, clock, print_json, print_table
 from diffuse.data import check_dataset
-from diffuse.divergence import Diverged
+from diffuse.encoders import check_encoder
 from diffuse.interrupts import Interrupts
 from diffuse.journal import Journal
+from diffuse.launching import crew, leads
 from diffuse.trackers import Quiet
-from diffuse.training import Step, fit
 
 log = logging.getLogger(__name__)
 
@@ -29,28 +28,38 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig, job: Job) -> int:
     """Check the config, then the run to continue, then the data; then claim a folder and train."""
     _check(cfg)
-    folder = resuming.folder(cfg)
-    work = prepare(cfg, folder)
-    if work.training.step >= work.recipe.steps:
-        done, asked = work.training.step, work.recipe.steps
-        print(f"{folder} has {done:,} steps, {asked:,} are asked for; train.steps= extends it")
-        return 0
-    if cfg.dry_run:
-        return _print_plan(work, job)
-    text = schemas.as_yaml(work.cfg)
+    with crew(cfg.devices) as meet:
+        if not leads(cfg.devices):
+            return following.main(meet)
+        folder = resuming.folder(cfg)
+        work = prepare(cfg, folder, meet)
+        if work.training.step >= work.recipe.steps:
+            done, asked = work.training.step, work.recipe.steps
+            print(f"{folder} has {done:,} steps, {asked:,} are asked for; train.steps= extends it")
+            return work.leave()
+        if cfg.dry_run:
+            _print_plan(work, job)
+            return work.leave()
+        return _begin(work, folder, job)
+
+
+def _begin(work: Work, folder: Path | None, job: Job) -> int:
+    cfg = work.cfg
+    text = yamls.as_yaml(cfg)
     if folder is None:
         folder = job.folder or runs.claim(Path(cfg.outputs), "train", cfg.name)
         folder.mkdir(parents=True, exist_ok=True)
         run = runs.Run.start(folder, "train", text, job.overrides, **_facts(work))
     else:
         run = runs.Run.reopen(folder)
-        run.update(steps=work.recipe.steps)
+        run.update(steps=work.recipe.steps, devices=work.ranks.world)
         run.truncate_log(work.training.step)
         files.replace(folder / "config.yaml", text, synced=True)
     with run.logged(), run.watched(), Interrupts() as interrupts:
         log.info("%s", folder)
         log.debug("data: %s", work.data.source)
-        log.info("on %s, %s", hardware.describe(work.device), work.cfg.precision)
+        each = f", {work.ranks.world} processes" * (work.ranks.world > 1)
+        log.info("on %s, %s%s", hardware.describe(work.device), cfg.precision, each)
         return _train(work, run, job, interrupts)
 
 
@@ -65,15 +74,17 @@ def _check(cfg: DictConfig) -> None:
     side = 64 * int(cfg.model.get("patch", 1))  # fits; the real one comes with the data
     with torch.device("meta"):
         config.build("model", cfg.model, channels=1, size=(side, side), classes=10)
-    config.bind("encoder", cfg.encoder, "spec")
+    check_encoder(cfg.encoder)
     check_dataset(cfg.dataset)
     config.build("tracker", cfg.tracker)
     planning.plan(cfg, schedule, schedule.range, (cfg.range[0], cfg.range[1]), 1, (0.0, 0.0))
+    conditional = bool(cfg.model.get("conditional"))
+    guiding.check(cfg, conditional, schemas.decays(cfg.train), "this training")
     resuming.check_allowed(cfg)
-    hardware.device(cfg.device)
+    hardware.devices(cfg.devices, hardware.device(cfg.device))
 
 
-def _print_plan(work: Work, job: Job) -> int:
+def _print_plan(work: Work, job: Job) -> None:
     """What would happen, with a few steps run to say how long it takes."""
     seconds = work.seconds()
     left = work.recipe.steps - work.training.step
@@ -98,7 +109,6 @@ def _print_plan(work: Work, job: Job) -> int:
         print_json(facts | {"plan": rows, "config": OmegaConf.to_container(work.cfg)})
     else:
         print_table("Plan (nothing is written)", rows)
-    return 0
 
 
 def _facts(work: Work) -> dict[str, Any]:
@@ -108,6 +118,7 @@ def _facts(work: Work) -> dict[str, Any]:
         "seed": work.cfg.seed,
         "smoke": work.cfg.smoke,
         "device": hardware.describe(work.device),
+        "devices": work.ranks.world,
         "precision": work.cfg.precision,
         "data": {"source": work.data.source, "sha256": work.data.sha256},
         "parameters": sum(p.numel() for p in work.training.denoiser.parameters()),
@@ -131,26 +142,12 @@ def _train(work: Work, run: runs.Run, job: Job, interrupts: Interrupts) -> int:
     }
     multiple = every.keep_every and every.save_every and every.keep_every * every.save_every
     journal = Journal(run, tracker, training, recipe.batch, every.keep, multiple, about, work.seen)
-    checkup = Checkup(training, work.test, work.law, work.plan)
     judge = assembly.judge(work.cfg, work.test, work.data) if every.eval_every else None
-    meter = Meter("train", recipe.steps, training.step, recipe.batch)
-    with meter:
-        for step in _steps(work, journal):
-            journal.see(step)
-            if meter.due() or step.last:
-                log.debug(meter.show(step.number, f"loss {step.loss.item():.4f}"))
-            if step.every(every.log_every):
-                journal.steps(step)
-            if step.every(every.sample_every):
-                journal.look(step, checkup.loss(), checkup.grid(work.cfg.n))
-            if judge is not None and step.every(every.eval_every):
-                journal.score(step, checkup.score(judge, every.eval_n))
-            if step.every(every.save_every) or interrupts.caught or step.last:
-                journal.save()
-            if interrupts.caught:
-                break
-    if interrupts.caught:
-        run.finish("stopped", reason=f"signal {interrupts.caught}")
+    work.begin(run.folder)
+    with Meter("train", recipe.steps, training.step, recipe.batch) as meter:
+        done = loop(work, journal, interrupts, meter, judge)
+    if not done:
+        run.finish("stopped", reason=f"signal {interrupts.caught or 'to another process'}")
         log.warning("stopped at step %d; resume=%s continues", training.step, run.folder)
         tracker.finish(seconds=5)  # whoever asked to stop does not wait long
         return interrupts.exit_code
@@ -162,19 +159,6 @@ def _train(work: Work, run: runs.Run, job: Job, interrupts: Interrupts) -> int:
     tracker.finish()
     _print_result(work, run, job)
     return 0
-
-
-def _steps(work: Work, journal: Journal) -> Iterator[Step]:
-    """fit(), begun again at the last checkpoint where `train.on_nan=rollback` says so."""
-    while True:
-        try:
-            yield from fit(work.training, work.data, work.law, work.recipe, work.peaks)
-            return
-        except Diverged as lost:
-            journal.diverged(lost)
-            if work.recipe.on_nan != "rollback":
-                raise
-            journal.roll_back(lost)
 
 
 def _print_result(work: Work, run: runs.Run, job: Job) -> None:

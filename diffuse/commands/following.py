@@ -1,0 +1,51 @@
+"""Another process of a training: it computes its part, and the first one writes."""
+
+import os
+import signal
+import sys
+import threading
+from functools import partial
+
+from diffuse import cli
+from diffuse.commands.loop import loop
+from diffuse.commands.preparing import follow
+from diffuse.interrupts import Interrupts
+from diffuse.journal import Silent
+from diffuse.launching import Lost, Meet, left_behind
+from diffuse.ranks import Ranks
+
+
+def main(meet: Meet) -> int:
+    """Do what the first process says, until the training is over."""
+    work, folder = follow(meet)
+    if folder is None:
+        return 0
+    with Interrupts() as interrupts:
+        loop(work, Silent(folder, work.training), interrupts)
+    return interrupts.exit_code if interrupts.caught else 0
+
+
+def child(where: str, world: int, rank: int) -> int:
+    """A process that the first one has started: whatever is orderly is exit 0."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first one says what next
+    threading.Thread(target=_end_with_the_first, daemon=True).start()
+    cli.log_to_stderr(least="warning")
+    try:
+        with left_behind(lambda: None):
+            main(partial(Ranks.joined, rank, world, rank, where))
+    except Lost:
+        return 1  # the first one says why
+    except Exception as error:
+        print(f"process {rank}: {cli.one_line(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _end_with_the_first() -> None:
+    """Its end of our stdin is closed when it is gone, however it went."""
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(child(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))

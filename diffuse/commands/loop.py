@@ -1,0 +1,61 @@
+"""The loop of a training: what happens when, the same in each of its processes."""
+
+import logging
+from collections.abc import Iterator
+
+from diffuse.checkups import Checkup
+from diffuse.commands.preparing import Work
+from diffuse.console import Meter
+from diffuse.divergence import Diverged
+from diffuse.interrupts import Interrupts
+from diffuse.journal import Journal, Silent
+from diffuse.scoring import Judge
+from diffuse.training import Step, fit
+
+log = logging.getLogger(__name__)
+
+
+def loop(
+    work: Work,
+    journal: Journal | Silent,
+    interrupts: Interrupts,
+    meter: Meter | None = None,
+    judge: Judge | None = None,
+) -> bool:
+    """Train to the end or until one of the processes is told to stop: False then."""
+    every, ranks = work.cfg.train, work.ranks
+    checkup = Checkup(work.training, work.test, work.law, work.plan, ranks)
+    # a look may last longer than we have until a kill: whoever is told to stop saves in it
+    checkup.copy.net.register_forward_pre_hook(lambda *_: interrupts.caught and journal.save())
+    for step in _steps(work, journal):
+        journal.see(step)
+        if meter and (meter.due() or step.last):
+            log.debug(meter.show(step.number, f"loss {step.loss.item():.4f}"))
+        if step.every(every.log_every):
+            journal.steps(step)
+        if step.every(every.sample_every):
+            journal.look(step, checkup.loss(), checkup.grid(work.cfg.n))
+        if step.every(every.eval_every):
+            journal.score(step, checkup.score(judge, every.eval_n))
+        stop = ranks.any(interrupts.caught is not None)
+        if step.every(every.save_every) or stop or step.last:
+            journal.save()
+        if stop:
+            return False
+    return True
+
+
+def _steps(work: Work, journal: Journal | Silent) -> Iterator[Step]:
+    """fit(), begun again at the last checkpoint where `train.on_nan=rollback` says so."""
+    losses = work.ranks.losses(work.training.denoiser)
+    while True:
+        try:
+            yield from fit(
+                work.training, work.data, work.law, work.recipe, work.peaks, work.ranks, losses
+            )
+            return
+        except Diverged as lost:
+            journal.diverged(lost)
+            if work.recipe.on_nan != "rollback":
+                raise
+            journal.roll_back(lost)

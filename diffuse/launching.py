@@ -1,0 +1,127 @@
+"""The processes of one training: started here for `devices=`, or before us by torchrun."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch.distributed as dist
+
+from diffuse.errors import ConfigError, DiffuseError
+from diffuse.ranks import ALONE, Ranks
+
+GRACE = 15.0  # seconds that the others have to end by themselves when one is gone
+Meet = Callable[[], Ranks]  # waits for the other processes
+
+
+class Lost(DiffuseError):
+    """A process of this training is gone, so the training is over."""
+
+
+def under_torchrun() -> bool:
+    """Were we started by torchrun, or something like it, beside others?"""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def leads(devices: int) -> bool:
+    """Is this the process that writes the run folder?"""
+    if under_torchrun() and devices > 1:
+        world = os.environ["WORLD_SIZE"]
+        raise ConfigError(f"devices={devices} under torchrun, which has started {world} processes")
+    return not under_torchrun() or os.environ["RANK"] == "0"
+
+
+@contextlib.contextmanager
+def crew(devices: int) -> Iterator[Meet]:
+    """Start the others, which import torch while we look for data; at the end nobody is left."""
+    if under_torchrun():
+        with left_behind(lambda: "another process of this training is gone; it said why"):
+            yield _torchrun
+    elif devices == 1:
+        yield lambda: ALONE
+    else:
+        with tempfile.TemporaryDirectory(prefix="diffuse-") as folder:
+            where = f"file://{folder}/meeting"
+            with _started(devices, where) as gone, left_behind(gone):
+                yield partial(Ranks.joined, 0, devices, 0, where)
+
+
+def _torchrun() -> Ranks:
+    rank, world, local = (int(os.environ[key]) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    return Ranks.joined(rank, world, local, "env://")
+
+
+@contextlib.contextmanager
+def left_behind(gone: Callable[[], str | None]) -> Iterator[None]:
+    """Torch says in many ways that nobody answers: Lost says who is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        if dist.is_initialized() and any(w in str(error) for w in ("gloo", "NCCL", "Connection")):
+            raise Lost(gone() or f"the processes lost each other: {_first_line(error)}") from error
+        raise
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _started(devices: int, where: str) -> Iterator[Callable[[], str | None]]:
+    """The others as children; what is called in here says which of them is gone, if one is."""
+    threads = max(1, (os.cpu_count() or 1) // devices)
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    command = [sys.executable, "-m", "diffuse.commands.following", where, str(devices)]
+    children = [
+        subprocess.Popen(
+            [*command, str(rank)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment
+        )
+        for rank in range(1, devices)
+    ]
+    over = threading.Event()
+    for rank, child in enumerate(children, 1):
+        threading.Thread(target=_watch, args=(rank, child, over), daemon=True).start()
+    try:
+        yield partial(_gone, children)
+    finally:
+        over.set()
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.close()  # whoever still waits for us learns that we are gone
+        for child in children:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(GRACE)
+            child.kill()
+            child.wait()
+
+
+def _watch(rank: int, child: "subprocess.Popen[bytes]", over: threading.Event) -> None:
+    """A child that is gone ends us, if we have not noticed by ourselves: we may wait for it."""
+    if child.wait() != 0 and not over.wait(GRACE):
+        print(f"error: {_ended(rank, child.returncode)}", file=sys.stderr)
+        os._exit(1)
+
+
+def _gone(children: "list[subprocess.Popen[bytes]]", seconds: float = 3.0) -> str | None:
+    """Which child is gone; one that lets a connection go may take a moment to end."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        for rank, child in enumerate(children, 1):
+            if child.poll():
+                return _ended(rank, child.returncode)
+        time.sleep(0.05)
+    return None
+
+
+def _ended(rank: int, code: int) -> str:
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"failed with exit {code}"
+    return f"process {rank} of this training {how}; resume=auto goes on at the last checkpoint"
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")

@@ -1,0 +1,119 @@
+"""Several processes that train one network: who they are, and what they tell each other."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from diffuse.denoiser import Denoiser
+
+TIMEOUT = timedelta(minutes=30)  # data may have to be fetched by the first one meanwhile
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of one training. Alone it is the first of one."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0  # its number on this machine
+
+    @classmethod
+    def joined(cls, rank: int, world: int, local: int, where: str) -> Self:
+        """Meet the others at `where`, as torch.distributed writes it; waits until all are there."""
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+            init_method=where, rank=rank, world_size=world, timeout=TIMEOUT,
+        )  # fmt: skip
+        return cls(rank, world, local)
+
+    @property
+    def first(self) -> bool:
+        """Is it the one that writes?"""
+        return self.rank == 0
+
+    def device(self, device: torch.device) -> torch.device:
+        """Its own, of as many GPUs as there are processes on a machine."""
+        if device.type != "cuda" or self.world == 1:
+            return device
+        torch.cuda.set_device(self.local)
+        return torch.device("cuda", self.local)
+
+    def part(self, n: int) -> slice:
+        """Its share of n things, where all shares are equal."""
+        share = n // self.world
+        return slice(self.rank * share, (self.rank + 1) * share)
+
+    def agree(self, value: Any) -> Any:
+        """The first one's value, for all."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def any(self, value: bool) -> bool:
+        """Is it so for at least one?"""
+        if self.world == 1:
+            return value
+        flag = torch.tensor(int(value))
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return bool(flag)
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over all, of a number that stays on its device."""
+        if self.world > 1:
+            dist.all_reduce(value)
+            value /= self.world
+        return value
+
+    def dealt(self, jobs: list[Callable[[], Any]]) -> list[Any]:
+        """What all of the jobs return, in order; each is done by one process, in turns."""
+        mine = [job() for job in jobs[self.rank :: self.world]]
+        if self.world == 1:
+            return mine
+        hands: list[list[Any]] = [[] for _ in range(self.world)]
+        dist.all_gather_object(hands, mine)
+        return [hands[k % self.world][k // self.world] for k in range(len(jobs))]
+
+    def losses(self, denoiser: Denoiser) -> "Losses":
+        """`denoiser.loss`, whose gradient is the mean over all."""
+        return Losses(denoiser, self.world)
+
+
+class Losses:
+    """The loss of each image [b]; backward, the gradients of all processes are averaged."""
+
+    def __init__(self, denoiser: Denoiser, world: int) -> None:
+        self.call: Callable[..., Tensor] = denoiser.loss
+        self.parallel: DistributedDataParallel | None = None
+        if world > 1:
+            self.parallel = DistributedDataParallel(_Loss(denoiser))
+            self.call = self.parallel
+
+    def __call__(self, x0: Tensor, sigma: Tensor, eps: Tensor, label: Tensor | None) -> Tensor:
+        return self.call(x0, sigma, eps, label)
+
+    def unshared(self) -> contextlib.AbstractContextManager[None]:
+        """In here gradients are only added up: nobody waits for anybody."""
+        return self.parallel.no_sync() if self.parallel else contextlib.nullcontext()
+
+
+class _Loss(nn.Module):
+    """What DistributedDataParallel takes is called by `forward`."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, x0: Tensor, sigma: Tensor, eps: Tensor, label: Tensor | None) -> Tensor:
+        return self.denoiser.loss(x0, sigma, eps, label)
+
+
+ALONE = Ranks()

@@ -1,0 +1,178 @@
+"""Two processes that share every batch train what one trains, and end together."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from diffuse import checkpoints, runs
+
+FULL = "train.steps=8 train.log_every=3 train.sample_every=4 train.save_every=5 model.dropout=0.1"
+RUN = "outputs/train/tiny/v001"
+DDP = [sys.executable, "-m", "diffuse", "train"]
+
+
+def rows(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(run):
+    return checkpoints.load_tensors(checkpoints.newest(run / "checkpoints"), "ema")
+
+
+def what_is_left(run):
+    """The last checkpoint, the rows and the last grid, to the byte."""
+    last = checkpoints.newest(run / "checkpoints")
+    files = [*last.iterdir(), run / "metrics.jsonl", run / "samples/latest.png"]
+    return {path.name: path.read_bytes() for path in files}
+
+
+def started(tiny, line, folder, command=DDP):
+    """A training in a process group of its own."""
+    return subprocess.Popen(
+        [*command, *tiny.split(), *line.split()], cwd=folder, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(word) for word in file.read().split()]
+
+
+def until(true, seconds=60):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def is_gone(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_two_processes_have_the_losses_and_weights_of_one(diffuse, tmp_path):
+    line = "train.steps=4 train.eval_every=4 train.eval_n=8 encoder=pixels model.conditional=true"
+    assert diffuse.train(line) == 0
+    assert diffuse.train(f"{line} devices=2 train.micro_batch=4") == 0, diffuse.err
+    one, two = (tmp_path / f"outputs/train/tiny/v00{k}" for k in (1, 2))
+    assert len(rows(one)) == len(rows(two)) == 7
+    for a, b in zip(rows(one), rows(two), strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+    theirs = weights(two)
+    for name, weight in weights(one).items():
+        assert weight.allclose(theirs[name], atol=1e-5), name
+    assert (runs.read(one)["devices"], runs.read(two)["devices"]) == (1, 2)
+
+
+@pytest.mark.slow
+def test_processes_that_share_a_grid_draw_the_images_of_one(diffuse, tmp_path):
+    """The weights stay as they are, so that nothing but the sharing differs: four batches."""
+    line = "train.steps=1 optimizer.lr=0 optimizer.weight_decay=0 n=200 sampler=ddpm"
+    assert diffuse.train(line) == 0
+    assert diffuse.train(f"{line} devices=2") == 0, diffuse.err
+    one, two = (tmp_path / f"outputs/train/tiny/v00{k}/samples/latest.png" for k in (1, 2))
+    assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "how"), [(2, signal.SIGKILL), (4, signal.SIGTERM)])
+def test_processes_that_were_stopped_go_on_to_the_same_bytes(count, how, tiny, diffuse, tmp_path):
+    line = f"{FULL} devices={count}"
+    assert diffuse.train(line) == 0, diffuse.err
+    whole = what_is_left(tmp_path / RUN)
+    other = tmp_path / "other"
+    other.mkdir()
+    process = started(tiny, line, other)
+    until(lambda: (other / RUN / "checkpoints/step_00000005").exists())
+    os.killpg(process.pid, how)
+    process.wait(30)
+    assert process.returncode in (-9, 143, 0)  # 0: it had just finished
+    again = started(tiny, f"{line} resume=auto", other)
+    assert again.wait(120) == 0, again.stderr.read()
+    assert what_is_left(other / RUN) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["first", "second"])
+def test_one_process_that_is_killed_ends_all(victim, tiny, tmp_path):
+    process = started(tiny, "train.steps=100000 train.sample_every=null devices=2", tmp_path)
+    until(lambda: (tmp_path / RUN / "checkpoints/step_00000002").exists())
+    (child,) = children(process.pid)
+    os.kill(child if victim == "second" else process.pid, signal.SIGKILL)
+    died = time.monotonic()
+    until(lambda: is_gone(child) and is_gone(process.pid), seconds=30)
+    assert time.monotonic() - died < 30
+    process.wait()
+    error = process.stderr.read().splitlines()[-1]
+    if victim == "second":
+        assert process.returncode == 1
+        assert error == (
+            "error: process 1 of this training was ended by SIGKILL; resume=auto goes on at the "
+            "last checkpoint"
+        )
+        assert runs.read(tmp_path / RUN)["status"] == "failed"
+
+
+@pytest.mark.slow
+def test_a_signal_to_any_process_is_a_checkpoint_of_the_current_step(tiny, tmp_path):
+    process = started(tiny, "train.steps=100000 train.save_every=null devices=2", tmp_path)
+    until(lambda: (tmp_path / RUN / "samples/latest.png").exists())
+    (child,) = children(process.pid)
+    os.kill(child, signal.SIGTERM)
+    assert process.wait(30) == 143
+    facts = runs.read(tmp_path / RUN)
+    assert facts["status"] == "stopped"
+    newest = checkpoints.newest(tmp_path / RUN / "checkpoints")
+    assert newest.name == f"step_{facts['step']:08d}"
+
+
+@pytest.mark.slow
+def test_torchrun_trains_the_same_bytes(tiny, diffuse, tmp_path):
+    assert diffuse.train(f"{FULL} devices=2") == 0, diffuse.err
+    other = tmp_path / "other"
+    other.mkdir()
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    torchrun += ["--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    process = started(tiny, FULL, other, [*torchrun, "-m", "diffuse", "train"])
+    assert process.wait(120) == 0, process.stderr.read()
+    assert [path.name for path in (other / RUN).parent.glob("v*")] == ["v001"]
+    assert what_is_left(other / RUN) == what_is_left(tmp_path / RUN)
+
+
+@pytest.mark.slow
+def test_what_the_first_process_refuses_ends_the_others_at_once(diffuse):
+    assert "/nowhere" in diffuse.error("train dataset=folder dataset.root=/nowhere devices=2", 3)
+
+
+@pytest.mark.slow
+def test_a_rollback_takes_both_back(diffuse, tmp_path):
+    line = f"{FULL} devices=2 optimizer.lr=1e30 train.clip_grad=null train.on_nan=rollback"
+    assert diffuse.train(f"{line} train.save_every=1") == 4
+    assert runs.read(tmp_path / RUN)["rollbacks"] == 3
+    assert (tmp_path / RUN / "diverged.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("devices=0", "devices must be at least 1, got 0"),
+        ("devices=3", "train.batch=16 cannot be shared by 3; nearest: 15 and 18"),
+        (
+            "devices=2 train.micro_batch=16",
+            "train.micro_batch=16 does not divide train.batch=8; nearest: 8",
+        ),
+        ("devices=two", "devices must be an integer, got 'two'"),
+    ],
+)
+def test_devices_that_cannot_be_are_refused(line, error, diffuse, tiny):
+    assert error in diffuse.error(f"train {tiny} {line}")
