@@ -1,5 +1,6 @@
 """From a config to the objects it means: besides the commands, all that sees a config."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from torch import nn
 from diffuse import averages, checkpoints, compiling, config, hardware, runs, schemas
 from diffuse.data import ImageSet, ImageSpec
 from diffuse.denoiser import Denoiser
+from diffuse.encoders import open_encoder
 from diffuse.errors import ConfigError, DataError, nearest
-from diffuse.evaluation import Judge
 from diffuse.noise_laws import Law
 from diffuse.objectives import Objective
 from diffuse.schedules import Schedule
+from diffuse.scoring import Judge
 from diffuse.weightings import Weighting
 
 
@@ -74,7 +76,7 @@ def optimizer(cfg: DictConfig, net: nn.Module) -> torch.optim.Optimizer:
 
 def judge(cfg: DictConfig, test: ImageSet, train: ImageSet) -> Judge:
     """The encoder that `encoder=` names, with the reference it compares with."""
-    encoder = config.build("encoder", cfg.encoder, spec=test.spec)
+    encoder = open_encoder(cfg.encoder, test.spec, cfg.outputs)
     return Judge(encoder.to(hardware.device(cfg.device)), test, train)
 
 
@@ -117,6 +119,10 @@ BEFORE = {
     "reuse": {"name": "none"},
     "nfe": None,
     "compile": False,
+    "devices": 1,
+    "guidance": 1.0,
+    "guide": "labels",
+    "guidance_levels": [0.0, math.inf],
 }
 BEFORE_IN = {  # (group, name of its function): keys
     ("model", "UNet"): {"noise_level": True},
@@ -173,12 +179,12 @@ def weights_file(trained: DictConfig, weights: str, folder: Path) -> str:
     """The file that `weights=` means: ema, raw, or the average of another decay, as ema_0.999."""
     if weights == "raw":
         return "model"
-    known = averages.files(schemas.decays(trained.train))
-    name = weights if weights == "ema" else averages.file_name(float(weights.removeprefix("ema_")))
-    if name not in known:
-        choices = ", ".join([*known, "raw"])  # a number has no nearest word
+    decays = schemas.decays(trained.train)
+    file = averages.find(weights, decays)
+    if file is None:
+        choices = ", ".join([*averages.files(decays), "raw"])  # a number has no nearest word
         raise ConfigError(f"weights: {folder} has no average {weights}; choices: {choices}")
-    return known[name]
+    return file
 
 
 def chosen(folder: Path, which: int | str | None) -> Path:

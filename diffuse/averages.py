@@ -30,3 +30,9 @@ def files(decays: Sequence[float]) -> dict[str, str]:
     """What can be asked for, the first as plain "ema" too -> its file in a checkpoint."""
     first, *others = map(file_name, decays)
     return {"ema": "ema", first: "ema", **{name: name for name in others}}
+
+
+def find(word: str, decays: Sequence[float]) -> str | None:
+    """The file of the average that somebody calls ema, or ema_0.999; None if there is none."""
+    name = word if word == "ema" else file_name(float(word.removeprefix("ema_")))
+    return files(decays).get(name)

@@ -1,15 +1,19 @@
 """From a config to a plan: how images are drawn, and in how many calls of the network."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
 from diffuse import config, grids, sampling
+from diffuse.denoiser import Denoiser
 from diffuse.errors import ConfigError
+from diffuse.guidance import Guidance
 from diffuse.noise_level import Predictor
 from diffuse.samplers import Sampler
 from diffuse.sampling import Plan
@@ -51,6 +55,8 @@ def _needed(cfg: DictConfig) -> tuple[str, ...]:
             f"sampler: {name} takes the levels from a run of `diffuse noise_level`: name it by "
             "noise_level=, in diffuse sample and diffuse eval"
         )
+    if needs and led(cfg) and not guidance(cfg).everywhere:
+        raise ConfigError(f"guidance_levels: {name} gives each image a level of its own")
     if needs and cfg.reuse.name != "none":
         raise ConfigError(f"reuse: {name} gives each image a level of its own; use reuse=none")
     return ("level_of",) if needs else ()
@@ -75,8 +81,11 @@ def chosen_steps(cfg: DictConfig, sampler: Sampler, most: int | None) -> int | N
     if cfg.steps is not None:
         return cfg.steps
     if cfg.nfe is not None:
+        if led(cfg) and not guidance(cfg).everywhere:
+            raise ConfigError(f"nfe={cfg.nfe} with guidance_levels: say steps= instead")
+        each = 2 if led(cfg) else 1
         return _steps_of(
-            cfg.nfe, name, lambda steps: sum(made(cfg, sampling.calls(sampler, steps)))
+            cfg.nfe, name, lambda steps: each * sum(made(cfg, sampling.calls(sampler, steps)))
         )
     suited = about.get("steps")
     if suited is None:
@@ -100,6 +109,17 @@ def _steps_of(nfe: int, name: str, calls: Callable[[int], int]) -> int:
     return high
 
 
+def led(cfg: DictConfig) -> bool:
+    """Is there guidance? `guidance=1` is none."""
+    return cfg.guidance is not None and cfg.guidance != 1
+
+
+def guidance(cfg: DictConfig, weak: Denoiser | None = None, sha256: str | None = None) -> Guidance:
+    """As `guidance=`, `guide=` and `guidance_levels=` say."""
+    low, high = cfg.guidance_levels or (0.0, math.inf)  # null: those of a run not known yet
+    return Guidance(cfg.guidance, low, high, str(cfg.guide), weak, sha256)
+
+
 def made(cfg: DictConfig, calls: int) -> list[bool]:
     """Which of a sampler's calls are made."""
     return config.build("reuse", cfg.reuse, calls=calls)
@@ -113,6 +133,7 @@ def plan(
     batch: int,
     moments: tuple[float, float],
     level_of: Predictor | None = None,
+    guidance: Guidance | None = None,
 ) -> Plan:
     """How images are drawn; a grid or sampler that does not fit the schedule is a ConfigError."""
     walk = sampler(cfg)
@@ -120,10 +141,12 @@ def plan(
     steps = chosen_steps(cfg, walk, table)
     if steps is None:  # only the ends of the levels count
         sigmas, kept = torch.tensor([*reversed(trained), 0.0], dtype=torch.float64), None
+        asked: list[Tensor] = []
     else:
         levels = config.build("grid", cfg.grid, steps=steps, schedule=schedule)
         sigmas = grids.clipped(levels, *trained)
-        kept = made(cfg, sampling.calls(walk, steps))
+        asked = sampling.asked(walk, sigmas)
+        kept = made(cfg, len(asked))
         if cfg.reuse.name != "none" and all(kept):
             log.warning(
                 "reuse=%s saves none of %d calls: set its keys lower", cfg.reuse.name, len(kept)
@@ -138,6 +161,17 @@ def plan(
         batch=batch,
         moments=moments,
         made=None if kept is None or all(kept) else tuple(kept),
-        calls=None if kept is None else sum(kept),
+        calls=None if kept is None else _calls(kept, asked, guidance),
         level_of=level_of,
+        guidance=guidance,
+    )
+
+
+def _calls(kept: list[bool], asked: list[Tensor], guidance: Guidance | None) -> int:
+    """Of the network: two where guidance leads."""
+    made = [sigma for sigma, is_made in zip(asked, kept, strict=True) if is_made]
+    if guidance is None:
+        return len(made)
+    return len(made) + sum(
+        guidance.everywhere or bool(guidance.applies(sigma).all()) for sigma in made
     )

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffuse import checkpoints
-from diffuse.averages import Ema, file_name
+from diffuse import averages, checkpoints
+from diffuse.averages import Ema
 from diffuse.denoiser import Denoiser
 
 COUNTS = ("step", "skipped", "in_a_row", "rollbacks")
@@ -43,7 +43,14 @@ class Training:
     @property
     def averages(self) -> dict[str, Ema]:
         """The averaged weights by the name of their file."""
-        return {"ema": self.ema, **{file_name(ema.decay): ema for ema in self.others}}
+        return {"ema": self.ema, **{averages.file_name(ema.decay): ema for ema in self.others}}
+
+    def weights(self, name: str) -> dict[str, Tensor]:
+        """Those called ema, raw, or ema_0.9998."""
+        if name == "raw":
+            return self.denoiser.net.state_dict()
+        decays = [ema.decay for ema in (self.ema, *self.others)]
+        return self.averages[averages.find(name, decays) or ""].weights
 
     def tensors(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """The files of tensors of a checkpoint, and what of the state is not a tensor."""

@@ -1,0 +1,68 @@
+"""`guidance=`: what a run's images are led away from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from diffuse import assembly, averages, checkpoints, planning, schemas
+from diffuse.assembly import Trained
+from diffuse.errors import ConfigError
+from diffuse.guidance import LABELS, Guidance
+
+KEYS = ("guidance", "guide", "guidance_levels")
+
+
+def complete(cfg: DictConfig, saved: DictConfig) -> None:
+    """Where nothing is said, that of the training run."""
+    for key in KEYS:
+        if cfg[key] is None:
+            cfg[key] = saved[key]
+
+
+def check(cfg: DictConfig, conditional: bool, decays: Sequence[float], where: str) -> None:
+    """Can there be such guidance, by a run that keeps averages of these decays?"""
+    if not planning.led(cfg) or is_checkpoint(cfg.guide):
+        return
+    if cfg.guide not in (LABELS, "raw") and averages.find(cfg.guide, decays) is None:
+        choices = ", ".join([LABELS, *averages.files(decays), "raw", "a step", "a share like 40%"])
+        raise ConfigError(f"guide: {where} has no average {cfg.guide}; choices: {choices}")
+    if cfg.guide == LABELS and not conditional:
+        raise ConfigError(
+            f"guidance={cfg.guidance:g}: {where} knows no classes to lead by; use guidance=1, or "
+            "guide=40%, an earlier checkpoint"
+        )
+
+
+def is_checkpoint(guide: str) -> bool:
+    """Is the weak network an earlier one, of a step or at a share of the way?"""
+    return guide.removesuffix("%").isdigit()
+
+
+def guidance(cfg: DictConfig, trained: Trained) -> Guidance | None:
+    """That of a config which `complete` has seen, with the weak network; None if there is none."""
+    decays = schemas.decays(trained.cfg.train)
+    check(cfg, trained.conditional, decays, str(trained.folder))
+    if not planning.led(cfg):
+        return None
+    if cfg.guide == LABELS:
+        return planning.guidance(cfg)
+    step, weights = trained.state["step"], cfg.guide
+    if is_checkpoint(cfg.guide):
+        step, weights = _step(cfg.guide, step, trained.folder), "ema"
+    weak = assembly.restore(trained.folder, step, weights, cfg)
+    return planning.guidance(cfg, weak.denoiser, weak.sha256)
+
+
+def _step(guide: str, last: int, folder: Path) -> int:
+    """Of the checkpoint that is meant; a share means the nearest one that there is before."""
+    if not guide.endswith("%"):
+        return int(guide)
+    wanted = last * int(guide.removesuffix("%")) / 100
+    before = [step for step in checkpoints.steps(folder / "checkpoints") if step < last]
+    if not before:
+        raise ConfigError(
+            f"guide={guide}: {folder} has no checkpoint before step {last}; use guidance=1, or "
+            "train with train.save_every= and train.keep_every="
+        )
+    return min(before, key=lambda step: abs(step - wanted))

@@ -1,0 +1,153 @@
+"""Guidance leads away from a weaker estimate: by so much, and only where it is told to."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from diffuse import runs
+from diffuse.guidance import Guidance
+from diffuse.planning import _calls
+from diffuse.samplers import ddim
+from diffuse.sampling import asked, draw, walk
+
+
+def test_weight_one_is_the_strong_estimate_and_zero_the_weak_one():
+    x, sigma = torch.randn(3, 1, 2, 2), torch.tensor(2.0).double()
+    strong, weak = (lambda x, s: 3 * x), (lambda x, s: x - 1)
+    for weight, expected in ((1.0, 3 * x), (0.0, x - 1), (2.5, x - 1 + 2.5 * (2 * x + 1))):
+        assert Guidance(weight).lead(strong, weak)(x, sigma).allclose(expected)
+
+
+def test_it_leads_only_at_its_levels_image_by_image():
+    x, sigma = torch.ones(4, 1, 1, 1), torch.tensor([0.1, 1.0, 5.0, 6.0]).double()
+    led = Guidance(3.0, 1.0, 5.0).lead(lambda x, s: 2 * x, lambda x, s: x)(x, sigma)
+    assert led.flatten().tolist() == [2, 4, 4, 2]
+
+
+def test_the_weak_network_is_not_asked_where_it_does_not_count():
+    def weak(x, sigma):
+        raise AssertionError
+
+    x, sigma = torch.ones(2, 1, 1, 1), torch.tensor(7.0).double()
+    assert torch.equal(Guidance(3.0, 1.0, 5.0).lead(lambda x, s: x, weak)(x, sigma), x)
+
+
+@pytest.mark.parametrize("weight", [1.5, 3.0])
+def test_gaussians_led_away_from_a_wider_one_end_where_the_ode_says(weight):
+    """Strong N(0, 1), weak N(0, 2^2). For one Gaussian of variance v the ODE says that
+    d log x / d log sigma = 1 - v / (v + sigma^2); guidance weighs two of them."""
+
+    def of(variance):
+        return lambda x, sigma: variance * x / (variance + sigma**2)
+
+    def scale(variance):  # from sigma = 10 to 0
+        return math.sqrt(variance / (variance + 100))
+
+    x = torch.linspace(-30, 30, 7).double()[:, None, None, None]
+    sigmas = torch.cat([torch.logspace(1, -3, 4000).double(), torch.zeros(1).double()])
+    lead = Guidance(weight).lead(of(1.0), of(4.0))
+    *_, (led, _) = ddim(lead, x, sigmas, lambda: x, eta=0.0, noise=1.0)
+    expected = scale(1.0) ** weight * scale(4.0) ** (1 - weight)
+    assert (led[0] / x[0]).item() == pytest.approx(expected, rel=2e-3)
+
+
+@pytest.fixture
+def denoiser(make_training):
+    return make_training(init="torch").denoiser.eval()
+
+
+def test_images_are_led_by_the_label_and_every_call_of_the_network_is_counted(
+    denoiser, images, make_plan
+):
+    labels = torch.tensor([0, 1, 2, 0])
+    plain = draw(denoiser, images.spec, make_plan(), range(4), labels)
+    one = draw(denoiser, images.spec, make_plan(guidance=Guidance(1.0)), range(4), labels)
+    two = draw(denoiser, images.spec, make_plan(guidance=Guidance(4.0)), range(4), labels)
+    assert (plain.calls, one.calls, two.calls) == (4, 8, 8)
+    assert one.state.allclose(plain.state, atol=1e-5)
+    assert not two.state.allclose(plain.state, atol=1e-2)
+
+
+def test_calls_are_known_before_they_are_made(denoiser, images, make_plan):
+    plan = make_plan()
+    levels = asked(plan.sampler, plan.sigmas)
+    guidance = Guidance(2.0, levels[2].item(), levels[1].item())
+    expected = _calls([True] * 4, levels, guidance)
+    assert expected == 6
+    labels = torch.tensor([0, 1, 2, 0])
+    led = make_plan(guidance=guidance, calls=expected)
+    assert draw(denoiser, images.spec, led, range(4), labels).calls == 6
+
+
+def test_autoguidance_of_a_network_by_itself_changes_nothing(denoiser, images, make_plan):
+    labels = torch.tensor([0, 1, 2, 0])
+    led = make_plan(guidance=Guidance(5.0, weak=denoiser), sampler=partial(ddim, eta=0.0, noise=1))
+    plain = make_plan(sampler=partial(ddim, eta=0.0, noise=1))
+    states = [[*walk(denoiser, images.spec, p, range(4), labels)][-1][0] for p in (led, plain)]
+    assert states[0].allclose(states[1], atol=1e-4)
+
+
+LED = "train.steps=12 train.sample_every=12 train.ema=[0.5,0.9]"  # differ from step 8 on
+
+
+def test_a_run_is_sampled_with_the_guidance_it_was_trained_with_unless_told_otherwise(diffuse):
+    assert diffuse.train(f"{LED} guidance=3") == 0, diffuse.err
+    given = {
+        "": (3.0, 4), "guidance=1": (None, 2), "guidance=2 guide=ema_0.9": (2.0, 4),
+        "guidance_levels=[0,1.5]": (3.0, 3), "nfe=4": (3.0, 4),
+    }  # fmt: skip
+    seen = set()
+    for line, (weight, nfe) in given.items():
+        steps = "" if "nfe" in line else "steps=2"
+        facts = diffuse.json(f"sample n=4 {steps} device=cpu {line}")
+        assert facts["nfe"] == nfe, line
+        guidance = facts["sampler"]["guidance"]
+        assert (guidance and guidance["weight"]) == weight
+        seen.add(facts["fingerprint"])
+    assert len(seen) == 4  # nfe=4 is the first one again
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("guidance=-1", "guidance must be at least 0, got -1; 1 is none"),
+        ("guidance=2 model.conditional=false", "knows no classes to lead by; use guidance=1, or"),
+        ("guidance=2 guide=lables", "guide: unknown choice 'lables'; did you mean 'labels'?"),
+        ("guidance=2 guide=ema_0.7", "this training has no average ema_0.7; choices: labels, ema"),
+        ("guidance_levels=[2,1]", "guidance_levels must be two ascending sigmas"),
+        ("guidance=2 nfe=5", "nfe=5: ddim makes 4 with steps=2 and 6 with steps=3"),
+        ("guidance=2 nfe=4 guidance_levels=[0,1]", "nfe=4 with guidance_levels: say steps="),
+    ],
+)
+def test_guidance_that_cannot_be_is_refused(line, error, diffuse, tiny):
+    words = tiny.replace("steps=2 ", "") if "nfe" in line else tiny
+    assert error in diffuse.error(f"train {words} {line}")
+
+
+def test_an_earlier_checkpoint_leads_a_model_without_classes(diffuse):
+    """Its grids while training are drawn without: the checkpoint is not there yet."""
+    line = "train.steps=10 train.keep=9 model.conditional=false guidance=3 guide=40%"
+    assert diffuse.train(line) == 0, diffuse.err
+    by = {}
+    for guide in ("guide=4", "", "guide=37%", "guide=2", "guidance=1"):
+        facts = diffuse.json(f"sample n=4 steps=2 device=cpu {guide}")
+        by[guide] = facts["fingerprint"]
+        weak = (facts["sampler"]["guidance"] or {}).get("weak", {})
+        assert weak.get("weights") == (None if guide == "guidance=1" else guide[6:] or "40%")
+    assert by["guide=4"] == by[""] == by["guide=37%"]
+    assert len({*by.values()}) == 3
+    assert "has no checkpoint 5" in diffuse.error("sample n=4 device=cpu guide=5")
+
+
+@pytest.mark.parametrize("guide", ["raw", "ema_0.9"])
+def test_a_grid_of_a_training_may_be_led_by_other_weights(guide, diffuse, tmp_path):
+    assert diffuse.train(f"{LED} guidance=3 guide={guide}") == 0, diffuse.err
+    run = tmp_path / "outputs/train/tiny/v001"
+    grid = (run / "samples/latest.png").read_bytes()
+    assert diffuse.train(LED) == 0
+    plain = tmp_path / "outputs/train/tiny/v002/samples/latest.png"
+    assert grid != plain.read_bytes()
+    assert diffuse("sample run=tiny/v001 n=4 steps=2 device=cpu") == 0
+    assert runs.read(tmp_path / "outputs/sample/tiny/v001")["grid"]
