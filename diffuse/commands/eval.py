@@ -1,20 +1,24 @@
-"""FID and KID of a training run, beside the same numbers of real images."""
+"""FID and KID of a training run or of images, beside the same numbers of real images."""
 
-import json
 import logging
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from diffuse import assembly, config, hardware, runs
+from diffuse import assembly, config, measures, passport, provenance, runs, schemas, scoring
 from diffuse.assembly import Trained
-from diffuse.commands import sample, twins
+from diffuse.commands import drawing, judging, outside, sample, saving, scores, twins
+from diffuse.commands.saving import Result
 from diffuse.config import Job
-from diffuse.console import clock, print_json, print_table
+from diffuse.console import print_json, print_table
 from diffuse.data import open_dataset
-from diffuse.evaluation import Judge
+from diffuse.encoders import Encoder, check_encoder, open_encoder
+from diffuse.errors import ConfigError
 from diffuse.interrupts import Interrupts
 from diffuse.sampling import Plan
 from diffuse.trackers import Quiet
@@ -25,71 +29,139 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig, job: Job) -> int:
     """Check the config, restore the run, open its data, then claim a folder, draw and compare."""
     check(cfg)
+    if cfg.images is not None:
+        return outside.main(cfg, job)
+    if cfg.dataset:
+        raise ConfigError("dataset: goes with images=; a run is compared with what it learnt from")
     trained, plan = sample.restore(cfg)
     label = sample.class_number(cfg, trained)
     if cfg.dry_run:
         planned = sample.facts(cfg, job, trained, plan)
         print_json(planned) if job.json else print_table("Plan (nothing is written)", planned)
         return 0
-    if cfg.known and (known := _known(cfg, trained, plan)):
-        return _show(cfg, job, known, json.loads((known / "record.json").read_text()))
+    classes = trained.spec.classes
+    if cfg.known and not cfg.reference and (known := _known(cfg, trained, plan)):
+        return scores.show(job, known, passport.read(known), classes)
     test = open_dataset(trained.cfg.dataset, "test")
     judge = assembly.judge(cfg, test, open_dataset(trained.cfg.dataset, "train"))
-    _warn(judge, cfg.n)
+    statistics = judging.statistics(cfg, judge.encoder)
+    real = scoring.real(judge, cfg.n, statistics.moments if statistics else None)
+    asked = torch.arange(cfg.n) % len(classes) if trained.conditional and label is None else None
+    wanted = judging.groups(cfg, job, asked, cfg.n, real)
     folder, run = sample.begin("eval", cfg, job, trained)
     tracker = Quiet(config.build("tracker", cfg.tracker))
     with run.logged(), run.watched(), Interrupts(at_once=True):
         started = time.monotonic()
         tracker.start(folder, cfg.name, dict(run.facts))
-        result = sample.draw(trained, plan, cfg.n, label)
-        grid = sample.save_grid(folder, trained, result)
-        if cfg.save:
-            sample.save(folder, cfg.save, result)
-        scores = judge.score(result.images, cfg.kid_subsets, cfg.kid_subset_size)
-        drawn = sample.how(cfg, job, plan, result)
-        record = scores.record() | _protocol(cfg, trained, plan, judge) | {"sampler": drawn}
-        record["images_per_second"] = result.speed
+        results = _drawn(cfg, trained, plan, label, folder)
+        first = results[0]
+        said = judging.warnings(
+            judge.encoder, cfg.n, first.images, real, statistics, test.spec.name
+        )
+        record = judging.scored(cfg, wanted, [(r.images, asked) for r in results], real)
+        drawn = _sampler(cfg, job, plan, results)
+        record |= {"n": cfg.n, "warnings": said} | judging.reference(real, statistics, test)
+        record |= passport_of(cfg, job, trained, plan, judge.encoder) | {"sampler": drawn}
+        record |= _drawing(results)
         record["seconds"] = round(time.monotonic() - started, 1)
-        runs.write_json(folder / "record.json", record)
-        run.log(step=trained.state["step"], n=scores.n, fid=scores.fid, kid=scores.kid)
-        tracker.log(trained.state["step"], {"fid": scores.fid, "kid": scores.kid})
-        tracker.image(trained.state["step"], "samples", grid)
-        run.finish("done", sampler=drawn, fingerprint=result.fingerprint)
+        record["grid"] = str(folder / "samples.png")
+        runs.write_json(folder / passport.FILE, record)
+        values = {name: score["value"] for name, score in measures.scores(record).items()}
+        run.log(step=trained.state["step"], n=cfg.n, **values)
+        tracker.log(trained.state["step"], values)
+        tracker.image(trained.state["step"], "samples", folder / "samples.png")
+        run.finish("done", sampler=drawn, fingerprint=first.fingerprint)
         twins.warn(folder, Path(cfg.outputs))
         tracker.finish()
-    return _show(cfg, job, folder, record)
+    return scores.show(job, folder, record, classes)
 
 
 def check(cfg: DictConfig) -> None:
     """Everything that can be wrong without looking at a run."""
     sample.check(cfg)
-    config.bind("encoder", cfg.encoder, "spec")
+    check_encoder(cfg.encoder)
+    judging.check(cfg)
+    if cfg.seeds > 1 and cfg.seed + cfg.seeds > 2**63:
+        raise ConfigError(f"seeds={cfg.seeds}: from seed={cfg.seed} on there are not that many")
 
 
-def _warn(judge: Judge, n: int) -> None:
-    """Of numbers that can be computed and mean little."""
-    encoder, data = judge.encoder, judge.test.spec.name
-    if n < encoder.dim:
-        log.warning(
-            "n=%d is less than the %d features of the encoder: the FID is mostly bias, compare it "
-            "at this n only", n, encoder.dim,
-        )  # fmt: skip
-    if encoder.name not in ("pixels", f"{data}-classifier"):
-        log.warning("the encoder %s was trained on other images than %s", encoder.name, data)
+def _drawn(
+    cfg: DictConfig, trained: Trained, plan: Plan, label: int | None, folder: Path
+) -> list[Result]:
+    """n images of each seed; those of a seed are in their files before the next one is begun."""
+    results: list[Result] = []
+    for k in range(cfg.seeds):
+        ours = replace(plan, seed=plan.seed + k)
+        results.append(drawing.draw(trained, ours, cfg.n, label, cfg))
+        if k == 0:
+            saving.save_grid(folder, trained, results[0])
+        if cfg.save:
+            home = folder if cfg.seeds == 1 else folder / f"seed_{ours.seed}"
+            home.mkdir(exist_ok=True)
+            saving.save(home, cfg.save, results[k])
+    return results
+
+
+def _drawing(results: Sequence[Result]) -> dict[str, Any]:
+    """What it took to draw the images of all seeds."""
+    number = sum(len(result.images) for result in results)
+    seconds = sum(len(result.images) / result.speed for result in results)
+    shards = [result.shards for result in results]
+    return {
+        "images_per_second": round(number / seconds, 2),
+        "shards": {key: sum(one[key] for one in shards) for key in shards[0]},
+    }
+
+
+def _sampler(cfg: DictConfig, job: Job, plan: Plan, results: Sequence[Result]) -> dict[str, Any]:
+    """How images were drawn; the calls are those of all seeds."""
+    how = sample.how(cfg, job, plan, results[0])
+    return how | {"nfe": sum(result.nfe for result in results) / len(results)}
+
+
+def passport_of(
+    cfg: DictConfig, job: Job, trained: Trained, plan: Plan, encoder: Encoder
+) -> dict[str, Any]:
+    """Everything else that the numbers depend on."""
+    decays = schemas.decays(trained.cfg.train)
+    named = cfg.weights.removeprefix("ema_")
+    decay = None if cfg.weights == "raw" else decays[0] if named == "ema" else float(named)
+    batch = trained.cfg.train.batch
+    average = {
+        "decay": decay,
+        "half_life": None if decay is None else passport.half_life(decay, batch),  # images
+        "images_seen": trained.state.get("images_seen", trained.state["step"] * batch),
+    }
+    device = next(trained.denoiser.parameters()).device
+    return {
+        "schema": passport.SCHEMA,
+        "encoder": passport.of_encoder(encoder),
+        "weights": sample.weights(cfg, trained) | average,
+        "range": list(plan.range),
+        "seeds": {"seed": plan.seed, "count": cfg.seeds, "first": 0, "last": cfg.n - 1},
+        "dtype": str(trained.denoiser.precision).removeprefix("torch."),
+        **passport.of_machine(device),
+        "command": judging.command(job),
+    }
 
 
 def _known(cfg: DictConfig, trained: Trained, plan: Plan) -> Path | None:
     """The newest evaluation of the same weights with the same settings and the same code."""
     ours = _settings(cfg)
+    code = provenance.git_revision(), provenance.versions()
+    encoder = passport.of_encoder(open_encoder(cfg.encoder, trained.spec, cfg.outputs))
+    guidance = plan.guidance.record() if plan.guidance else None
     seer = plan.level_of.sha256 if plan.level_of else None
     for folder in reversed(runs.every(Path(cfg.outputs), "eval")):
         facts = runs.read(folder)
         if (
-            (folder / "record.json").exists()
-            and facts["weights"]["sha256"] == trained.sha256
+            (folder / passport.FILE).exists()
+            and facts.get("weights", {}).get("sha256") == trained.sha256
             and (facts["sampler"].get("noise_level") or {}).get("sha256") == seer
-            and (facts["git"], facts["versions"]) == (runs.git_revision(), runs.versions())
+            and facts["sampler"].get("guidance") == guidance
+            and (facts["git"], facts["versions"]) == code
             and _settings(OmegaConf.load(folder / "config.yaml")) == ours
+            and passport.read(folder)["encoder"] == encoder
         ):
             return folder
     return None
@@ -99,84 +171,24 @@ def _settings(cfg: DictConfig | ListConfig) -> dict[str, object]:
     """What of a config can change a number."""
     irrelevant = (
         "run", "checkpoint", "noise_level",  # their sha256 are compared
-        "name", "hypothesis", "outputs", "tracker", "save", "known",
+        "name", "hypothesis", "outputs", "tracker", "save", "known", "devices",
     )  # fmt: skip
     plain = OmegaConf.to_container(cfg)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items() if key not in irrelevant}
 
 
-def _show(cfg: DictConfig, job: Job, folder: Path, record: dict[str, Any]) -> int:
-    if job.json:
-        print_json(record | {"folder": str(folder)})
-        return 0
-    weights = record["weights"]
-    rows = _rows(record) | {
-        "grid": str(folder / "samples.png"),
-        "run": weights["run"],
-        "record": str(folder / "record.json"),
-    }
-    print_table(f"FID of {Path(weights['run']).parent.name}, step {weights['step']:,}", rows)
-    return 0
-
-
-def _protocol(cfg: DictConfig, trained: Trained, plan: Plan, judge: Judge) -> dict[str, object]:
-    """Everything the numbers depend on."""
-    encoder, test = judge.encoder, judge.test
-    return {
-        "schema": runs.SCHEMA,
-        "encoder": {
-            "name": encoder.name,
-            "sha256": encoder.sha256,
-            "size": [encoder.height, encoder.width],
-            "filter": encoder.filter,
-        },
-        "reference": {"dataset": test.spec.name, "split": "test", "n": len(test),
-                      "sha256": test.sha256},
-        "weights": sample.weights(cfg, trained),
-        "range": list(plan.range),
-        "seeds": {"seed": plan.seed, "first": 0, "last": cfg.n - 1},
-        "device": hardware.describe(next(trained.denoiser.parameters()).device),
-        "dtype": str(trained.denoiser.precision).removeprefix("torch."),
-        "revision": runs.git_revision(),
-        "versions": runs.versions(),
-    }  # fmt: skip
-
-
-def _rows(record: dict[str, Any]) -> dict[str, str]:
-    """The record as a person wants it: each number beside what it is compared with."""
-    fid, kid, encoder, drawn = record["fid"], record["kid"], record["encoder"], record["sampler"]
-    low, high = fid["ci95"]
-    kid_low, kid_high = (1e3 * bound for bound in kid["ci95"])
-    levels = f"grid {drawn['grid']['name']}" if drawn["grid"] else "its own steps"
-    reference, weights = record["reference"], record["weights"]
-    floor = (
-        "real images" if record["floor_n"] == record["n"] else f"{record['floor_n']} real images"
-    )
-    return {
-        "FID": f"{fid['value']:.3f}  (95%: {low:.3f} to {high:.3f})",
-        f"  {floor}": f"{fid['floor']:.3f}",
-        "KID x 1000": f"{1e3 * kid['value']:.3f}  (95%: {kid_low:.3f} to {kid_high:.3f})",
-        f"  {floor} ": f"{1e3 * kid['floor']:.3f}",
-        "n": f"{record['n']:,}",
-        "reference": f"{reference['dataset']} {reference['split']}, {reference['n']:,} images",
-        "encoder": f"{encoder['name']} ({encoder['sha256'][:8]})",
-        "weights": f"step {weights['step']:,}, {'ema' if weights['ema'] else 'raw'}",
-        "sampler": f"{sample.named(drawn)}, {levels}, start {drawn['start']}",
-        "NFE": f"{drawn['nfe']:g}",
-        "speed": f"{record['images_per_second']:.1f} images/s",
-        "time": clock(record["seconds"]),
-    }
-
-
 def summary(folder: Path) -> dict[str, str]:
     """One row of a sweep."""
-    record = json.loads((folder / "record.json").read_text())
+    record = passport.read(folder)
     low, high = record["fid"]["ci95"]
-    return {
+    floor = record["fid"].get("floor")
+    row = {
         "FID (95%)": f"{record['fid']['value']:.3f} ({low:.2f} to {high:.2f})",
-        "real": f"{record['fid']['floor']:.3f}",
+        "real": "" if floor is None else f"{floor:.3f}",
         "n": f"{record['n']:,}",
-        "NFE": f"{record['sampler']['nfe']:g}",
-        "images/s": f"{record['images_per_second']:.1f}",
     }
+    if "sampler" in record:
+        row["NFE"] = f"{record['sampler']['nfe']:g}"
+        row["images/s"] = f"{record['images_per_second']:.1f}"
+    return row

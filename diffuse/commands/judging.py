@@ -1,0 +1,126 @@
+"""What every evaluation does with its images, wherever they come from: score them, and warn."""
+
+import logging
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig
+from torch import Tensor
+
+from diffuse import foreign, passport, scoring
+from diffuse.config import Job
+from diffuse.encoders import Encoder
+from diffuse.errors import ConfigError, DataError, nearest
+from diffuse.foreign import Statistics
+from diffuse.scoring import GROUPS, Real, Rows, Settings
+
+log = logging.getLogger(__name__)
+
+ALL = "all"
+ENOUGH = 10  # images for each feature: the bias of the FID is then about a tenth of what it is at d
+
+
+def check(cfg: DictConfig) -> None:
+    """`metrics=` as it can be wrong without looking at anything."""
+    words = cfg.metrics if isinstance(cfg.metrics, ListConfig) else [cfg.metrics]
+    for word in words:
+        if word not in (*GROUPS, ALL):
+            raise ConfigError(f"metrics: unknown choice {word!r}; {nearest(word, [*GROUPS, ALL])}")
+    if not words:
+        raise ConfigError(f"metrics needs one at least, or all: {', '.join(GROUPS)}")
+
+
+def groups(cfg: DictConfig, job: Job, labels: Tensor | None, n: int, real: Real) -> list[str]:
+    """The groups to compute, FID always; one that was asked for and cannot be is refused."""
+    asked = [cfg.metrics] if isinstance(cfg.metrics, str) else [*cfg.metrics]
+    wanted = list(GROUPS) if ALL in asked else [g for g in GROUPS if g in ("fid", *asked)]
+    typed = ALL not in asked and any(word.startswith("metrics=") for word in job.overrides)
+    settings, kept = settings_of(cfg), []
+    for group in wanted:
+        reason = scoring.impossible(group, n, labels, real, settings)
+        if reason and typed:
+            raise ConfigError(f"metrics: no {group} here: {reason}")
+        if reason:
+            log.info("no %s: %s", group, reason)
+        else:
+            kept.append(group)
+    return kept
+
+
+def settings_of(cfg: DictConfig) -> Settings:
+    return Settings(cfg.kid_subsets, cfg.kid_subset_size, cfg.neighbours)
+
+
+def statistics(cfg: DictConfig, encoder: Encoder) -> Statistics | None:
+    """The reference that `reference=` names, if it does."""
+    return foreign.read_statistics(cfg.reference, encoder.dim) if cfg.reference else None
+
+
+def scored(
+    cfg: DictConfig,
+    wanted: Sequence[str],
+    draws: Sequence[tuple[Tensor, Tensor | None]],  # images and labels of each seed
+    real: Real,
+) -> dict[str, Any]:
+    """The numbers of a record; features that are none are a DataError."""
+    settings = settings_of(cfg)
+    try:
+        rows: list[Rows] = [scoring.rows_of(real.encoder, *draw) for draw in draws]
+        found: dict[str, Any] = {}
+        for group in wanted:
+            found |= scoring.measured(group, rows, real, settings)
+        curves = {"fid": scoring.curve(rows[0], real)} if "infinity" in wanted else {}
+    except ValueError as error:
+        raise DataError(f"encoder {real.encoder.name}: {error}") from error
+    main = {name: found.pop(name) for name in ("fid", "kid") if name in found}
+    floor_n = len(real.floor) if real.floor else None
+    more = {"metrics": found, "curves": curves, "floor_n": floor_n}
+    return main | more | {"settings": settings.record(wanted)}
+
+
+def warnings(
+    encoder: Encoder, n: int, images: Tensor, real: Real, known: Statistics | None, data: str
+) -> list[str]:
+    """Of numbers that can be computed and mean little; they are said, and kept in the record."""
+    found = []
+    if n < encoder.dim:
+        found.append(
+            f"n={n} is less than the {encoder.dim} features of the encoder: the FID is mostly "
+            f"bias, compare it at this n only; n={ENOUGH * encoder.dim} would do"
+        )
+    size = known.n if known else len(real.reference or ())
+    if size is not None and size < encoder.dim:
+        found.append(
+            f"the reference is {size} images, less than the {encoder.dim} features of the encoder: "
+            "the FID is mostly bias; an encoder of fewer features would do"
+        )
+    if encoder.name != "pixels" and not encoder.name.startswith(data):
+        found.append(f"the encoder {encoder.name} was trained on other images than {data}")
+    reference = real.reference.images if real.reference else None
+    if reference is not None and (mistake := scoring.mistaken_range(images, reference)):
+        found.append(
+            f"the images are as bright as real ones whose range was mistaken: {mistake}; a FID of "
+            "such images says nothing of the model"
+        )
+    for line in found:
+        log.warning("%s", line)
+    return found
+
+
+def reference(real: Real, known: Statistics | None, test: Any) -> dict[str, Any]:
+    """The passport's fields of what is real."""
+    if known is None:
+        return {"reference": passport.of_images(test, "test")} | _real(real)
+    statistics = {"path": known.source, "split": None, "n": known.n, "sha256": known.sha256}
+    return {"reference": statistics} | _real(real)
+
+
+def _real(real: Real) -> dict[str, Any]:
+    return {"real": passport.of_images(real.train, "train")} if real.train else {}
+
+
+def command(job: Job) -> str:
+    """The line that was typed."""
+    words = ["diffuse", job.command, *job.overrides, *(["--json"] if job.json else [])]
+    return shlex.join(words)

@@ -1,0 +1,143 @@
+"""Images that another tool made, beside the same numbers of real images."""
+
+import logging
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from diffuse import assembly, config, foreign, hardware, passport, plots, runs, scoring, yamls
+from diffuse.commands import judging, scores
+from diffuse.config import Job
+from diffuse.console import print_json, print_table
+from diffuse.data import ImageSet, ImageSpec, open_dataset
+from diffuse.encoders import open_encoder
+from diffuse.errors import ConfigError, DataError
+from diffuse.foreign import Images, Statistics
+from diffuse.interrupts import Interrupts
+from diffuse.scoring import Real
+from diffuse.seeds import generator
+
+log = logging.getLogger(__name__)
+
+IDLE = (
+    *("run", "checkpoint", "weights", "sampler", "grid", "reuse", "steps", "nfe", "label", "clip"),
+    *("noise_level", "start", "batch", "devices", "precision", "seeds", "save", "known"),
+    *("guidance", "guidance_levels", "guide"),
+)
+
+
+def main(cfg: DictConfig, job: Job) -> int:
+    """Read the images and what they are compared with, then claim a folder and score them."""
+    _refuse_idle_keys(job)
+    if not cfg.dataset and not cfg.reference:
+        raise ConfigError("images: say what they are compared with, by dataset= or reference=")
+    given = foreign.read_images(cfg.images)
+    pixels, drawn = _chosen(cfg, job, given)
+    test, train = _sets(cfg)
+    _check_size(given, test)
+    statistics, real = _real(cfg, pixels, test, train)
+    wanted = judging.groups(cfg, job, None, len(pixels), real)
+    said = judging.warnings(
+        real.encoder, len(pixels), pixels, real, statistics, test.spec.name if test else "images"
+    )
+    rows = {"images": f"{len(pixels):,} of {given.source}", "metrics": ", ".join(wanted)}
+    if cfg.dry_run:
+        print_json(rows) if job.json else print_table("Plan (nothing is written)", rows)
+        return 0
+    folder, run = _begin(cfg, job, given)
+    with run.logged(), run.watched(), Interrupts(at_once=True):
+        started = time.monotonic()
+        plots.save(plots.grid(pixels[:100]), folder / "samples.png")
+        record = judging.scored(cfg, wanted, [(pixels, None)], real)
+        record |= {
+            "schema": passport.SCHEMA,
+            "n": len(pixels),
+            "warnings": said,
+            "encoder": passport.of_encoder(real.encoder),
+            **judging.reference(real, statistics, test),
+            "source": {"path": given.source, "sha256": given.sha256, **drawn},
+            "seeds": {"count": 1},
+            **passport.of_machine(hardware.device(cfg.device)),
+            "command": judging.command(job),
+            "seconds": round(time.monotonic() - started, 1),
+            "grid": str(folder / "samples.png"),
+        }
+        runs.write_json(folder / passport.FILE, record)
+        run.finish("done")
+    return scores.show(job, folder, record, test.spec.classes if test else ())
+
+
+def _refuse_idle_keys(job: Job) -> None:
+    """A key that was typed and changes nothing would be taken for one that did."""
+    for word in job.overrides:
+        key = re.split(r"[.=@]", word.lstrip("+~"), maxsplit=1)[0]
+        if key in IDLE:
+            raise ConfigError(f"{word}: nothing is drawn with images=, which are there already")
+
+
+def _chosen(cfg: DictConfig, job: Job, given: Images) -> tuple[Tensor, dict[str, Any]]:
+    """All images; or, if n was typed, so many of them by chance, and how those were found."""
+    there = len(given.images)
+    if not any(word.startswith("n=") for word in job.overrides):
+        if there < 4:
+            raise DataError(f"{given.source} holds {there} images, an interval needs at least 4")
+        return given.images, {"n": there}
+    if cfg.n > there:
+        raise ConfigError(f"n={cfg.n}, but {given.source} holds {there} images")
+    order = torch.randperm(there, generator=generator(cfg.seed, "chosen"))[: cfg.n]
+    return given.images[order.sort().values], {"n": there, "seed": cfg.seed}
+
+
+def _sets(cfg: DictConfig) -> tuple[ImageSet, ImageSet] | tuple[None, None]:
+    if not cfg.dataset:
+        return None, None
+    return open_dataset(cfg.dataset, "test"), open_dataset(cfg.dataset, "train")
+
+
+def _check_size(given: Images, test: ImageSet | None) -> None:
+    """Images are compared at the data's own size; resizing them is for who made them to choose."""
+    if test is None:
+        return
+    spec = test.spec
+    ours, theirs = (spec.channels, spec.native_height, spec.native_width), given.images.shape[1:]
+    if ours != tuple(theirs):
+        sizes = [f"{h}x{w} with {c} channel{'s' * (c != 1)}" for c, h, w in (theirs, ours)]
+        raise DataError(f"{given.source} holds images of {sizes[0]}, {spec.name} of {sizes[1]}")
+
+
+def _real(
+    cfg: DictConfig, pixels: Tensor, test: ImageSet | None, train: ImageSet | None
+) -> tuple[Statistics | None, Real]:
+    if test is not None and train is not None:
+        judge = assembly.judge(cfg, test, train)
+        statistics = judging.statistics(cfg, judge.encoder)
+        moments = statistics.moments if statistics else None
+        return statistics, scoring.real(judge, len(pixels), moments)
+    c, h, w = pixels.shape[1:]
+    spec = ImageSpec("images", c, h, w, h, w, "none", ())
+    encoder = open_encoder(cfg.encoder, spec, cfg.outputs).to(hardware.device(cfg.device))
+    statistics = judging.statistics(cfg, encoder)
+    assert statistics is not None
+    return statistics, Real(statistics.moments, encoder)
+
+
+def _begin(cfg: DictConfig, job: Job, given: Images) -> tuple[Path, runs.Run]:
+    """Claim a folder named after the images, unless a name was typed."""
+    if not any(word.startswith("name=") for word in job.overrides):
+        cfg.name = re.sub(r"[^A-Za-z0-9]+", "-", Path(given.source).stem).strip("-")[:100] or None
+        cfg.name = cfg.name or "images"
+    config.build("tracker", cfg.tracker)
+    folder = job.folder or runs.claim(Path(cfg.outputs), "eval", cfg.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    run = runs.Run.start(
+        folder, "eval", yamls.as_yaml(cfg), job.overrides,
+        name=cfg.name, hypothesis=cfg.hypothesis, seed=cfg.seed, smoke=cfg.smoke,
+        device=hardware.describe(hardware.device(cfg.device)),
+        source={"path": given.source, "sha256": given.sha256},
+    )  # fmt: skip
+    return folder, run

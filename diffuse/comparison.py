@@ -1,0 +1,159 @@
+"""Records side by side: how far apart their numbers are, and whether that is more than chance."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scipy.special import stdtrit
+
+from diffuse.measures import measure, rank, scores
+from diffuse.passport import NOTED, SAME, TRIED, Differing, differing, unrecorded
+
+Record = Mapping[str, Any]
+OF_NEIGHBOURS = ("precision", "recall", "density", "coverage")
+OF_TRAINING_IMAGES = ("gap", "authenticity", "closer")  # measured against them, not the test's
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A number minus the first record's, with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+    paired: bool  # over the seeds that both used, else two independent intervals in quadrature
+
+    @property
+    def shown(self) -> bool:
+        """Is it more than chance?"""
+        return self.low > 0 or self.high < 0
+
+
+def difference(first: Mapping[str, Any], other: Mapping[str, Any], same_seeds: bool) -> Difference:
+    """How far `other` is from `first`, both {value, ci95, per_seed} of one measure.
+
+    With the same seeds, more than one, image k of both starts from the same noise: Student's t of
+    the differences seed by seed. Else the intervals are independent and their reaches add up in
+    quadrature, each side with the ends that face each other.
+    """
+    ours, theirs = other.get("per_seed", []), first.get("per_seed", [])
+    if same_seeds and len(ours) == len(theirs) > 1:
+        each = [a - b for a, b in zip(ours, theirs, strict=True)]
+        value, reach = statistics.fmean(each), reach_of_mean(each)
+        if reach or not value:  # differences that are all alike, as of shares, prove nothing
+            return Difference(value, value - reach, value + reach, paired=True)
+    value = other["value"] - first["value"]
+    (low, high), (first_low, first_high) = other["ci95"], first["ci95"]
+    down = math.hypot(other["value"] - low, first_high - first["value"])
+    up = math.hypot(high - other["value"], first["value"] - first_low)
+    return Difference(value, value - down, value + up, paired=False)
+
+
+def reach_of_mean(values: Sequence[float]) -> float:
+    """Half of the 95% interval of a mean: Student's t with one degree of freedom less."""
+    n = len(values)
+    return float(stdtrit(n - 1, 0.975)) * statistics.stdev(values) / math.sqrt(n)
+
+
+def verdict(name: str, found: Difference, drawn: str) -> str:
+    """What a difference means in plain words; `drawn` says how much was, e.g. "n=2048"."""
+    if not found.shown:
+        return f"no difference that {drawn} can show"
+    about = measure(name)
+    ends = sorted(abs(bound) * about.scale for bound in (found.low, found.high))
+    if about.better == 0:
+        word = "higher" if found.low > 0 else "lower"
+    else:
+        word = "better" if (found.low > 0) == (about.better > 0) else "worse"
+    return f"{word} by {brief(ends[0])} to {brief(ends[1])}"
+
+
+def brief(value: float) -> str:
+    """Two digits that say something: 1234, 12, 1.2, 0.12, 0.0012."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    return f"{value:.{max(0, 1 - math.floor(math.log10(abs(value))))}f}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One number of one record beside the first record's."""
+
+    name: str
+    record: int  # which
+    score: Mapping[str, Any]
+    difference: Difference | None  # None of the first
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Records, the first of which the others are compared with."""
+
+    records: Sequence[Record]
+    mismatches: list[Differing]  # that make them incomparable
+    tried: list[Differing]
+    noted: list[Differing]
+    unrecorded: list[str]  # could be a mismatch, nobody knows
+    lines: list[Line]
+    left_out: dict[str, str]  # measure -> why it is not compared
+
+
+def drawn(record: Record) -> str:
+    """E.g. "n=2048" or "n=2048 x 3 seeds"."""
+    count = record["seeds"]["count"] if "seeds" in record else 1
+    return f"n={record['n']}" + (f" x {count} seeds" if count > 1 else "")
+
+
+def used_seeds(record: Record) -> list[int] | None:
+    """None of images that another tool made."""
+    seeds = record.get("seeds") or {}
+    if seeds.get("seed") is None:
+        return None
+    return list(range(seeds["seed"], seeds["seed"] + seeds["count"]))
+
+
+def compare(records: Sequence[Record]) -> Comparison:
+    """Two records or more. Nothing is refused here: `mismatches` says what should be."""
+    tables = [scores(record) for record in records]
+    left_out = {}
+    lines = []
+    for name in sorted({name for table in tables for name in table}, key=rank):
+        if reason := _why_not(name, records, tables):
+            left_out[name] = reason
+        else:
+            lines += _lines(name, records, tables)
+    return Comparison(
+        records, differing(records, SAME), differing(records, TRIED), differing(records, NOTED),
+        unrecorded(records), lines, left_out,
+    )  # fmt: skip
+
+
+def _why_not(name: str, records: Sequence[Record], tables: Sequence[Mapping[str, Any]]) -> str:
+    """Why a measure cannot be compared though the records can; "" if it can."""
+    if any(table.get(name, {}).get("value") is None for table in tables):
+        return "not measured in all of them"
+    if any("ci95" not in table[name] for table in tables):
+        return "without an interval"
+    if name in OF_TRAINING_IMAGES:
+        real = {(record.get("real") or {}).get("sha256") for record in records}
+        if len(real) > 1:
+            return "measured against different training images"
+    if name in OF_NEIGHBOURS:
+        near = {(record.get("settings") or {}).get("prdc", {}).get("k") for record in records}
+        if len(near) > 1:
+            return f"with different neighbours: {' and '.join(map(str, near))}"
+    return ""
+
+
+def _lines(name: str, records: Sequence[Record], tables: Sequence[Mapping[str, Any]]) -> list[Line]:
+    first, seeds = tables[0][name], used_seeds(records[0])
+    lines = [Line(name, 0, first, None, "")]
+    for k, (record, table) in enumerate(zip(records[1:], tables[1:], strict=True), 1):
+        same = seeds is not None and seeds == used_seeds(record)
+        found = difference(first, table[name], same)
+        how_many = drawn(record) if drawn(record) == drawn(records[0]) else "so few images"
+        lines.append(Line(name, k, table[name], found, verdict(name, found, how_many)))
+    return lines

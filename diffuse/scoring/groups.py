@@ -1,0 +1,243 @@
+"""The measures, in groups that are computed together; which there are and what each needs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from diffuse.measures import measure
+from diffuse.metrics import (
+    agreement,
+    authenticity,
+    bias_curve,
+    closeness,
+    fid_by_class,
+    fid_estimate,
+    fid_gap,
+    fid_infinity,
+    inception_score,
+    kid,
+    kid_interval,
+    nearest,
+    over_seeds,
+    overlap,
+    pixel_statistics,
+    sliced_wasserstein,
+)
+from diffuse.scoring.rows import Real, Rows
+
+Scores = dict[str, dict[str, Any]]  # name -> value, ci95, and what else there is to say
+LEAST = 1000  # images that an extrapolation to infinitely many begins with
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a measure can be told."""
+
+    kid_subsets: int = 50
+    kid_subset_size: int = 500
+    neighbours: int = 5
+
+    def record(self, groups: Sequence[str]) -> dict[str, Any]:
+        """Those that the numbers of these groups depend on."""
+        kid = {"subsets": self.kid_subsets, "size": self.kid_subset_size}
+        known = {"kid": kid, "prdc": {"k": self.neighbours}}
+        return {group: known[group] for group in groups if group in known}
+
+
+def _fid(rows: Rows, real: Real, settings: Settings) -> Scores:
+    return {"fid": fid_estimate(rows.features, real.moments, rows.blocks).record()}
+
+
+def _kid(rows: Rows, real: Real, settings: Settings) -> Scores:
+    assert real.reference is not None
+    reference, subsets = real.reference.features, settings.kid_subsets
+    size = min(settings.kid_subset_size, len(rows), len(reference))
+    found = kid(rows.features, reference, subsets, size)
+    ends = kid_interval(rows.features, reference, found, subsets, rows.blocks)
+    return {"kid": {"value": found.value, "sd": found.sd, "ci95": [*ends]}}
+
+
+def _prdc(rows: Rows, real: Real, settings: Settings) -> Scores:
+    assert real.reference is not None
+    found = overlap(rows.features, real.reference.features, settings.neighbours, rows.blocks)
+    return {name: estimate.record() for name, estimate in found._asdict().items()}
+
+
+def _pixels(rows: Rows, real: Real, settings: Settings) -> Scores:
+    assert real.reference is not None
+    found = pixel_statistics(rows.images, rows.blocks)
+    distance = sliced_wasserstein(rows.images, real.reference.images, blocks=rows.blocks)
+    each = {f"pixel_{name}": estimate.record() for name, estimate in found._asdict().items()}
+    return {"sliced": distance.record()} | each
+
+
+def _infinity(rows: Rows, real: Real, settings: Settings) -> Scores:
+    assert real.reference is not None
+    found = fid_infinity(rows.features, real.reference.features)
+    more = {"slope": found.slope, "points": [list(point) for point in found.points]}
+    return {"fid_infinity": {"value": found.value, "ci95": [found.low, found.high], **more}}
+
+
+def _inception(rows: Rows, real: Real, settings: Settings) -> Scores:
+    assert rows.probabilities is not None
+    found = inception_score(rows.probabilities, min(10, len(rows)), rows.blocks)
+    more = {"mean": found.mean, "sd": found.sd}
+    return {"inception_score": {"value": found.value, "ci95": [found.low, found.high], **more}}
+
+
+def _agreement(rows: Rows, real: Real, settings: Settings) -> Scores:
+    assert rows.probabilities is not None
+    assert rows.labels is not None
+    return {"agreement": agreement(rows.probabilities.argmax(1), rows.labels).record()}
+
+
+def _per_class(rows: Rows, real: Real, settings: Settings) -> Scores:
+    assert rows.labels is not None
+    assert real.reference is not None
+    assert real.reference.labels is not None
+    kinds = real.reference
+    assert kinds.labels is not None
+    found = fid_by_class(rows.features, rows.labels, kinds.features, kinds.labels)
+    each = [estimate.record() for estimate in found.classes]
+    return {"per_class": found.mean.record() | {"classes": each}}
+
+
+def _gap(rows: Rows, real: Real, settings: Settings) -> Scores:
+    assert real.reference is not None
+    found = fid_gap(rows.features, real.training, real.reference.features, rows.blocks)
+    more = {"train": found.train, "test": found.test, "m": found.m}
+    return {"gap": {"value": found.value, "ci95": [*found.interval], **more}}
+
+
+def _memorisation(rows: Rows, real: Real, settings: Settings) -> Scores:
+    assert real.reference is not None
+    known = nearest(rows.features, real.training)
+    close = closeness(rows.features, real.reference.features, real.training, known=known)
+    more = {"median": close.median, "median_test": close.median_test}
+    return {
+        "authenticity": authenticity(rows.features, real.training, known).record(),
+        "closer": close.share.record() | more,
+    }
+
+
+@dataclass(frozen=True)
+class Group:
+    """Measures that are computed together."""
+
+    scores: Callable[[Rows, Real, Settings], Scores]
+    needs: tuple[str, ...] = ()
+    unseen: bool = False  # the floor is that of test images: training images would be the copies
+
+
+GROUPS: dict[str, Group] = {
+    "fid": Group(_fid),
+    "kid": Group(_kid, ("reference",)),
+    "prdc": Group(_prdc, ("reference", "neighbours")),
+    "infinity": Group(_infinity, ("reference", "many")),
+    "inception": Group(_inception, ("classifier",)),
+    "agreement": Group(_agreement, ("classes", "same classes")),
+    "per_class": Group(_per_class, ("reference", "classes", "of each class")),
+    "gap": Group(_gap, ("reference", "train")),
+    "memorisation": Group(_memorisation, ("reference", "train"), unseen=True),
+    "pixels": Group(_pixels, ("reference",)),
+}
+WHY_NOT = {
+    "reference": "the reference is known by its mean and covariance only",
+    "neighbours": "there are too few images to have that many neighbours",
+    "many": f"it takes at least {LEAST} images",
+    "classifier": "the encoder is no classifier",
+    "classes": "the images are not of several classes that were asked for",
+    "same classes": "the encoder is no classifier of these classes",
+    "of each class": "it takes at least 4 images of each class",
+    "train": "there are no training images to look for copies in",
+}
+
+
+def impossible(
+    group: str,
+    n: int,  # images
+    labels: Tensor | None,  # [n], what they are asked for; None if they are not
+    real: Real,
+    settings: Settings,
+) -> str:
+    """Why a group cannot be computed for so many images; "" if it can. None has to be there yet."""
+    counts = _counts(labels)
+    known = None if real.train is None else real.train.spec.classes
+    blocks = min(20, n // 2)
+    without_a_block = n - -(-n // blocks)
+    there = {
+        "reference": real.reference is not None,
+        "neighbours": min(without_a_block, len(real.reference or ())) > settings.neighbours,
+        "many": n >= LEAST,
+        "classifier": real.encoder.head is not None,
+        "classes": len(counts) > 1 and -1 not in counts,
+        "same classes": real.encoder.head is not None and real.encoder.classes == known,
+        "of each class": known is not None
+        and len(counts) == len(known)
+        and min(counts.values(), default=0) >= 4,
+        "train": real.train is not None,
+    }
+    missing = [need for need in GROUPS[group].needs if not there[need]]
+    return WHY_NOT[missing[0]] if missing else ""
+
+
+def _counts(labels: Tensor | None) -> dict[int, int]:
+    """How many images there are of each class."""
+    if labels is None:
+        return {}
+    values, counts = labels.unique(return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def measured(group: str, draws: Sequence[Rows], real: Real, settings: Settings) -> Scores:
+    """The numbers of a group; of several draws (one for each seed) the means of theirs."""
+    about = GROUPS[group]
+    each = [about.scores(rows, real, settings) for rows in draws]
+    floor = _floor(group, real, settings)
+    return {
+        name: _joined(name, [one[name] for one in each]) | floor.get(name, {}) for name in each[0]
+    }
+
+
+def _floor(group: str, real: Real, settings: Settings) -> Scores:
+    """What as many real images score, where there are enough of them."""
+    if real.floor is None:
+        return {}
+    rows = real.unseen if GROUPS[group].unseen else real.floor
+    if impossible(group, len(rows), rows.labels, real, settings):
+        return {}
+    found = GROUPS[group].scores(rows, real, settings)
+    return {
+        name: {"floor": score["value"]}
+        | ({"floor_classes": [c["value"] for c in score["classes"]]} if "classes" in score else {})
+        for name, score in found.items()
+    }
+
+
+def _joined(name: str, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Several seeds' numbers as one: their mean, Student's interval over seeds, and each of them.
+
+    What else a number says of itself is the first seed's. Seeds that agree to the last bit, as
+    shares of few images do, are no proof of certainty: then a single seed's interval stays.
+    """
+    if len(scores) == 1:
+        return dict(scores[0])
+    found = over_seeds([score["value"] for score in scores])
+    about, ends = measure(name), [found.low, found.high]
+    if found.sd == 0:
+        ends = scores[0]["ci95"]
+    return dict(scores[0]) | {
+        "value": found.mean,
+        "ci95": [max(about.least, ends[0]), min(about.most, ends[1])],
+        "per_seed": [score["value"] for score in scores],
+        "per_seed_ci95": [score["ci95"] for score in scores],
+    }
+
+
+def curve(rows: Rows, real: Real) -> list[list[float]]:
+    """FID at 256, 512, ... n of the rows: n, mean and deviation."""
+    assert real.reference is not None
+    sizes = [2**k for k in range(8, 24) if 2**k < len(rows)] + [len(rows)]
+    return [list(point) for point in bias_curve(rows.features, real.reference.features, sizes)]

@@ -1,0 +1,119 @@
+"""What is scored and what is real, as an encoder sees them."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from diffuse import features
+from diffuse.data import ImageSet, unfit
+from diffuse.encoders import Encoder, encode
+from diffuse.metrics import Moments
+from diffuse.seeds import generator
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Images beside their features."""
+
+    images: Tensor  # uint8 [n c h w], at the data's own size
+    features: Tensor  # [n d]
+    labels: Tensor | None = None  # [n]: the class each was asked for, or has; -1 if it has none
+    probabilities: Tensor | None = None  # [n classes], of an encoder that is a classifier
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def blocks(self) -> int:
+        """Into which a jackknife divides them."""
+        return min(20, len(self) // 2)
+
+    def some(self, rows: Tensor) -> "Rows":
+        """Those of these numbers."""
+        return Rows(*(None if t is None else t[rows] for t in vars(self).values()))  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True, eq=False)
+class Real:
+    """What is real: the reference, and images of the training split for the floor."""
+
+    moments: Moments  # of the reference
+    encoder: Encoder
+    reference: Rows | None = None  # None where only its moments are known
+    floor: Rows | None = None  # training images, as many as are scored
+    train: ImageSet | None = None
+
+    @cached_property
+    def training(self) -> Tensor:
+        """Features of all training images: only what looks for copies wants them."""
+        assert self.train is not None
+        everything = torch.arange(len(self.train))
+        return features.of(self.encoder, self.train, everything, len(everything))
+
+    @cached_property
+    def unseen(self) -> Rows:
+        """Test images, as many as are scored: nobody has trained on them."""
+        assert self.reference is not None
+        assert self.floor is not None
+        order = torch.randperm(len(self.reference), generator=generator("unseen"))
+        return self.reference.some(order[: len(self.floor)])
+
+
+class Judge:
+    """An encoder with the features of the reference (all test images) and of the training images.
+
+    The reference is never augmented; images are compared at the data's own size. What is known of
+    real images is kept in the cache: it is the same to the last bit, and there at once.
+    """
+
+    def __init__(self, encoder: Encoder, test: ImageSet, train: ImageSet) -> None:
+        self.encoder, self.test, self.train = encoder, test, train
+        self.reference = features.of(encoder, test, torch.arange(len(test)), len(test))
+
+    @cached_property
+    def real(self) -> Real:
+        """The reference without a floor: enough for a quick look."""
+        rows = _known(self.encoder, self.reference, self.test, torch.arange(len(self.test)))
+        return Real(Moments.of(self.reference), self.encoder, rows, train=self.train)
+
+    def floor(self, n: int) -> Rows:
+        """n real training images, or all if there are fewer."""
+        order = torch.randperm(len(self.train), generator=generator("floor"))
+        n = min(n, len(order))
+        found = features.of(self.encoder, self.train, order, n)
+        return _known(self.encoder, found, self.train, order[:n])
+
+
+def rows_of(encoder: Encoder, images: Tensor, labels: Tensor | None = None) -> Rows:
+    """uint8 images [n c h w] through the encoder."""
+    images = images.cpu()
+    found = encode(encoder, images)
+    return Rows(images, found, labels, _probabilities(encoder, found))
+
+
+def real(judge: Judge, n: int, moments: Moments | None = None) -> Real:
+    """What n images are going to be compared with: the test split, and training images as a floor.
+
+    With `moments` of someone else these are the reference, and nothing else of it is known.
+    """
+    floor = judge.floor(n)
+    if moments is not None:
+        return Real(moments, judge.encoder, None, floor, judge.train)
+    return replace(judge.real, floor=floor)
+
+
+def _known(encoder: Encoder, found: Tensor, images: ImageSet, order: Tensor) -> Rows:
+    """Real images of these numbers whose features are at hand."""
+    shown = unfit(images.batch(order).cpu(), images.spec)
+    return Rows(shown, found, images.labels.cpu()[order], _probabilities(encoder, found))
+
+
+@torch.no_grad()
+def _probabilities(encoder: Encoder, features: Tensor) -> Tensor | None:
+    """What a classifier makes of its features, None of any other encoder."""
+    if encoder.head is None:
+        return None
+    device = next(encoder.head.parameters()).device
+    return encoder.head(features.to(device)).double().softmax(1).cpu()

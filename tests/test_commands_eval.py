@@ -1,0 +1,232 @@
+"""`diffuse eval`: numbers with their passport, of a training run or of images of another tool."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffuse import checkpoints, passport
+from diffuse.data import Choices, open_dataset, to_range, to_uint8
+from diffuse.encoders import pixels
+from diffuse.metrics import Moments
+
+LINE = "eval n=44 steps=2 device=cpu kid_subsets=3 kid_subset_size=10 encoder=pixels"
+
+
+def digits(split):
+    assert Choices
+    return open_dataset({"name": "digits"}, split)
+
+
+@pytest.fixture
+def theirs(tmp_path):
+    """60 real digits as an .npy, as another tool would write them."""
+    images = digits("train").images[:60, 0].numpy()
+    np.save(tmp_path / "theirs.npy", images)
+    return images
+
+
+PASSPORT = {
+    "n", "encoder.name", "encoder.sha256", "encoder.layer", "encoder.features", "encoder.size",
+    "encoder.filter", "encoder.range", "encoder.rounding", "reference.dataset", "reference.split",
+    "reference.n", "reference.sha256", "reference.range", "real.sha256", "weights.run",
+    "weights.step", "weights.sha256", "weights.decay", "weights.half_life", "weights.images_seen",
+    "sampler.name", "sampler.grid.name", "sampler.steps", "sampler.nfe", "sampler.clip",
+    "sampler.start", "sampler.reuse.name", "sampler.batch", "range", "seeds.seed", "seeds.count",
+    "seeds.first", "seeds.last", "dtype", "device", "threads", "revision", "versions.torch",
+    "seconds", "command",
+}  # fmt: skip
+
+
+def test_a_figure_carries_all_that_it_depends_on_and_every_field_has_a_role(trained, diffuse):
+    record = diffuse.json(LINE)
+    fields = passport.fields(record)
+    assert set(fields) >= PASSPORT
+    thought_of = [f for f in fields if any(f == r or f.startswith(f"{r}.") for r in passport.ROLES)]
+    assert set(fields) - set(thought_of) == set()
+    digest = checkpoints.sha256(trained / "checkpoints/step_00000004", "ema")
+    assert fields["weights.sha256"] == digest
+    assert (fields["weights.decay"], fields["weights.half_life"]) == (0.5, 16)  # a batch
+    assert fields["command"] == f"diffuse {LINE} --json"
+    folder = trained.parents[2] / "eval/tiny/v001"
+    assert passport.read(folder) | {"folder": record["folder"]} == record
+
+
+@pytest.mark.slow
+def test_three_seeds_are_three_evaluations_and_their_mean(trained, diffuse):
+    single = [diffuse.json(f"{LINE} seed={seed}") for seed in (4, 5, 6)]
+    joined = diffuse.json(f"{LINE} seed=4 seeds=3")
+    for name in ("fid", "kid"):
+        values = [record[name]["value"] for record in single]
+        assert joined[name]["per_seed"] == values
+        assert joined[name]["value"] == pytest.approx(sum(values) / 3)
+        low, high = joined[name]["ci95"]
+        assert low < joined[name]["value"] < high
+        assert joined[name]["floor"] == single[0][name]["floor"]
+    assert joined["shards"] == {"drawn": 0, "known": 3}  # one for each seed
+    assert joined["seeds"] == {"seed": 4, "count": 3, "first": 0, "last": 43}
+    assert diffuse(f"{LINE} seeds=2") == 0
+    assert "each seed" in diffuse.out
+
+
+def test_the_images_of_every_seed_are_saved(trained, diffuse):
+    diffuse.json(f"sample n=44 steps=2 device=cpu seed=2")
+    record = diffuse.json(f"{LINE} seed=1 seeds=2 save=npy")
+    assert record["shards"] == {"drawn": 1, "known": 1}
+    one, two = (np.load(f"{record['folder']}/seed_{seed}/images.npy") for seed in (1, 2))
+    assert one.shape == two.shape == (44, 8, 8)
+    assert (one != two).any()
+
+
+def test_all_metrics_are_measured_that_can_be_and_fit_a_terminal(trained, diffuse):
+    assert diffuse(f"{LINE} metrics=all") == 0
+    assert max(map(len, diffuse.out.splitlines())) <= 80
+    for words in ("precision", "coverage", "authentic", "FID train - test", "pixels, sliced"):
+        assert words in diffuse.out
+    assert "no inception: the encoder is no classifier" in diffuse.err
+    assert "no infinity: it takes at least 1000 images" in diffuse.err
+    record = json.loads((trained.parents[2] / "eval/tiny/v001/record.json").read_text())
+    assert len(record["metrics"]["per_class"]["classes"]) == 10
+    for name, score in record["metrics"].items():
+        assert "floor" in score or name == "per_class"  # 44 training images: not 4 of each class
+        assert score["ci95"][0] <= score["value"] <= score["ci95"][1], name
+
+
+def test_the_range_of_the_pixels_is_the_checkpoints_and_nobody_elses(tiny, diffuse):
+    assert diffuse.train("train.steps=1 range=[0,1] train.sample_every=null") == 0
+    assert diffuse.json(LINE)["range"] == [0, 1]
+    assert "unknown key 'range'" in diffuse.error("eval range=[-1,1]")
+
+
+BAD = {
+    "metrics=fidd": "metrics: unknown choice 'fidd'; did you mean 'fid'?",
+    "metrics=[]": "metrics needs one at least",
+    "metrics=[agreement]": "no agreement here: the encoder is no classifier",
+    "metrics=[fid,infinity]": "no infinity here: it takes at least 1000 images",
+    "seeds=0": "seeds must be at least 1",
+    "seeds=2 seed=9223372036854775807": "seeds=2",
+    "neighbours=0": "neighbours must be at least 1",
+    "dataset=digits": "dataset: goes with images=",
+    "label=3 metrics=[per_class]": "no per_class here",
+}
+
+
+@pytest.mark.parametrize(("words", "message"), BAD.items())
+def test_a_bad_word_is_exit_2_before_anything_is_drawn(words, message, trained, diffuse):
+    assert message in diffuse.error(f"{LINE} {words}")
+    assert not (trained.parents[2] / "eval").exists()
+
+
+def test_too_few_images_for_the_features_are_a_number_with_a_warning(trained, diffuse):
+    record = diffuse.json(f"{LINE} n=20")
+    assert record["fid"]["value"] > 0
+    assert "n=20 is less than the 64 features" in diffuse.err
+    assert "n=640 would do" in diffuse.err
+    assert record["warnings"] == [line.removeprefix("warning: ") for line in
+                                  diffuse.err.splitlines() if "n=640" in line]  # fmt: skip
+
+
+def test_features_that_are_no_numbers_are_exit_3_and_the_images_are_kept(
+    trained, diffuse, monkeypatch
+):
+    monkeypatch.setattr(
+        "diffuse.scoring.rows.encode", lambda encoder, images: torch.full((44, 64), torch.nan)
+    )
+    assert "features must be finite" in diffuse.error(f"{LINE} save=npy", code=3)
+    assert np.load(trained.parents[2] / "eval/tiny/v001/images.npy").shape == (44, 8, 8)
+
+
+def test_images_of_another_tool_have_the_same_numbers_as_ours(trained, diffuse):
+    ours = diffuse.json(f"{LINE} save=npy metrics=[fid,kid,prdc]")
+    line = f"{LINE} dataset=digits dataset.subset=64 metrics=[fid,kid,prdc]".replace(
+        "n=44 steps=2 ", ""
+    )
+    theirs = diffuse.json(f"{line} images={ours['folder']}/images.npy")
+    for name in ("fid", "kid"):
+        assert theirs[name] == ours[name]
+    assert theirs["metrics"] == ours["metrics"]
+    assert theirs["reference"] == ours["reference"]
+    assert theirs["source"]["n"] == theirs["n"] == 44
+    assert "weights" not in theirs
+    assert diffuse(f"compare tiny/v001 {theirs['folder']}") == 0
+    assert "no difference" in diffuse.out
+
+
+@pytest.mark.slow
+def test_pngs_and_an_array_give_the_same_numbers(theirs, diffuse, tmp_path):
+    (tmp_path / "pngs").mkdir()
+    for k, image in enumerate(theirs):
+        Image.fromarray(image).save(tmp_path / f"pngs/{k}.png")
+    line = "eval dataset=digits encoder=pixels device=cpu"
+    array, files = (diffuse.json(f"{line} images={name}") for name in ("theirs.npy", "pngs"))
+    assert array["fid"] == files["fid"]
+    assert array["source"]["sha256"] == files["source"]["sha256"]
+    fewer = diffuse.json(f"{line} images=pngs n=30")
+    assert (fewer["n"], fewer["source"]["n"]) == (30, 60)
+
+
+@pytest.mark.slow
+def test_statistics_of_another_tool_are_a_reference(theirs, diffuse, tmp_path):
+    test = digits("test")
+    features = pixels(test.spec, 8)(test.images)
+    known = Moments.of(features)
+    np.savez(tmp_path / "stats.npz", mu=known.mean.numpy(), sigma=known.covariance.numpy())
+    line = "eval images=theirs.npy encoder=pixels device=cpu"
+    whole = diffuse.json(f"{line} dataset=digits")
+    alone = diffuse.json(f"{line} reference=stats.npz")
+    assert alone["fid"]["value"] == pytest.approx(whole["fid"]["value"])
+    assert alone["reference"]["path"] == "stats.npz"
+    assert "floor" not in alone["fid"]
+    assert "kid" not in alone
+    both = diffuse.json(f"{line} dataset=digits reference=stats.npz")
+    assert both["fid"]["floor"] == pytest.approx(whole["fid"]["floor"])
+    assert "reference.sha256" in diffuse.error(f"compare {whole['folder']} {both['folder']}")
+
+
+OUTSIDE = {
+    "images=theirs.npy": (2, "say what they are compared with"),
+    "images=theirs.npy dataset=digits steps=3": (2, "steps=3: nothing is drawn with images="),
+    "images=theirs.npy dataset=digits seeds=3": (2, "seeds=3: nothing is drawn"),
+    "images=theirs.npy dataset=digits n=61": (2, "n=61, but theirs.npy holds 60"),
+    "images=nothing dataset=digits": (3, "no images at nothing"),
+    "images=nan.npy dataset=digits": (3, "not finite"),
+    "images=floats.npy dataset=digits": (3, "its range would be a guess"),
+    "images=large.npy dataset=digits": (3, "16x16 with 1 channel, digits of 8x8 with 1 channel"),
+    "images=rgb.npy dataset=digits": (3, "8x8 with 3 channels, digits of 8x8 with 1 channel"),
+    "images=empty dataset=digits": (3, "holds no images"),
+    "images=cut dataset=digits": (3, "cut"),
+    "images=theirs.npy dataset=digits encoder=fashion_mnist reference=theirs.npy": (3, "mu"),
+}
+
+
+@pytest.mark.parametrize(("words", "expected"), OUTSIDE.items())
+def test_what_cannot_be_evaluated_is_named(words, expected, theirs, diffuse, tmp_path):
+    code, message = expected
+    floats = theirs.astype(np.float32) / 255
+    np.save(tmp_path / "floats.npy", floats)
+    np.save(tmp_path / "nan.npy", np.where(floats > 0.5, np.nan, floats))
+    np.save(tmp_path / "large.npy", theirs.repeat(2, 1).repeat(2, 2))
+    np.save(tmp_path / "rgb.npy", theirs[..., None].repeat(3, -1))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cut").mkdir()
+    Image.fromarray(theirs[0]).save(tmp_path / "cut/0.png")
+    content = (tmp_path / "cut/0.png").read_bytes()
+    (tmp_path / "cut/0.png").write_bytes(content[: len(content) // 2])
+    line = f"eval device=cpu encoder=pixels {words}" if "encoder" not in words else f"eval {words}"
+    assert message in diffuse.error(line, code)
+    assert not (tmp_path / "outputs/eval").exists()
+
+
+@pytest.mark.slow
+def test_the_lessons_mistake_in_images_of_another_tool_is_said(theirs, diffuse, tmp_path):
+    """Made by a model in [-1, 1], saved by a program that took them for [0, 1]."""
+    made = to_range(torch.from_numpy(theirs), (-1, 1))
+    np.save(tmp_path / "mistaken.npy", to_uint8(made, (0, 1)).numpy())
+    line = "eval dataset=digits encoder=pixels device=cpu"
+    right, wrong = (diffuse.json(f"{line} images={n}.npy") for n in ("theirs", "mistaken"))
+    assert not any("range" in line for line in right["warnings"])
+    [warning] = [line for line in wrong["warnings"] if "range" in line]
+    assert "[-1, 1] taken for [0, 1]" in warning
+    assert wrong["fid"]["value"] > right["fid"]["ci95"][1]

@@ -1,0 +1,137 @@
+"""A comparison finds what is there and, nineteen times of twenty, nothing where nothing is."""
+
+import copy
+import math
+
+import pytest
+import torch
+from scipy import stats
+from test_passport import RECORD
+
+from diffuse.comparison import brief, compare, difference, reach_of_mean, verdict
+from diffuse.metrics import fid, fid_interval
+
+
+def score(value, low, high, per_seed=()):
+    return {"value": value, "ci95": [low, high], "floor": 0.5, "per_seed": list(per_seed)}
+
+
+def record(fid_score, **changes):
+    return {**copy.deepcopy(RECORD), "fid": fid_score, **changes}
+
+
+def test_two_independent_intervals_add_up_in_quadrature():
+    found = difference(score(10, 7, 13), score(5, 1, 9), same_seeds=False)
+    assert (found.value, found.low, found.high) == (-5, -10, 0)  # 3 and 4 make 5
+    assert not found.paired
+    assert not found.shown
+
+
+def test_of_a_skewed_interval_the_ends_that_face_each_other_count():
+    found = difference(score(10, 9, 14), score(0, -3, 1), same_seeds=False)
+    assert found.high == pytest.approx(-10 + math.hypot(1, 1))
+    assert found.low == pytest.approx(-10 - math.hypot(3, 4))
+
+
+def test_the_same_seeds_are_compared_pair_by_pair_as_scipy_does():
+    first, other = [10.0, 12.0, 15.0], [9.1, 10.9, 14.2]
+    found = difference(score(0, 0, 0, first), score(0, 0, 0, other), same_seeds=True)
+    expected = stats.ttest_rel(other, first).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.paired
+    assert found.shown
+    apart = difference(score(12, 5, 19, first), score(11, 4, 18, other), same_seeds=False)
+    assert not apart.shown
+
+
+def test_one_seed_or_other_seeds_cannot_be_paired():
+    one = record(score(3, 2, 4, [3.0]))
+    lines = compare([one, one]).lines
+    assert not next(line.difference for line in lines if line.difference).paired
+    three = {"seed": 0, "count": 3}
+    first = record(score(3, 2, 4, [3, 4, 2]), seeds=three)
+    other = record(score(3, 2, 4, [3, 4, 2]), seeds=three | {"seed": 7})
+    for pair, paired in (([first, first], True), ([first, other], False)):
+        assert compare(pair).lines[1].difference.paired == paired
+
+
+def test_the_interval_of_a_mean_over_seeds_is_students():
+    values = [3.0, 4.0, 8.0, 5.0]
+    low, high = stats.t.interval(0.95, 3, loc=5.0, scale=stats.sem(values))
+    assert reach_of_mean(values) == pytest.approx((high - low) / 2)
+
+
+WORDS = {
+    ("fid", -1.1, -0.42): "better by 0.42 to 1.1",
+    ("fid", 0.42, 1.1): "worse by 0.42 to 1.1",
+    ("precision", 0.012, 0.034): "better by 0.012 to 0.034",
+    ("gap", 1.5, 12.3): "higher by 1.5 to 12",
+    ("kid", -0.0011, -0.00042): "better by 0.42 to 1.1",  # in the table's thousandths
+    ("fid", -0.1, 0.3): "no difference that n=2048 can show",
+}
+
+
+@pytest.mark.parametrize(("case", "words"), WORDS.items())
+def test_a_verdict_is_plain_words_and_knows_which_way_is_better(case, words):
+    name, low, high = case
+    middle = (low + high) / 2
+    found = difference(score(0, 0, 0), score(middle, low, high), same_seeds=False)
+    assert verdict(name, found, "n=2048") == words
+
+
+def test_a_number_is_short_and_never_loses_its_size():
+    values = (1234.4, 12.3, 1.24, 0.124, 0.00124, 0.0)
+    assert [brief(v) for v in values] == ["1234", "12", "1.2", "0.12", "0.0012", "0"]
+
+
+def test_against_other_training_images_only_what_they_do_not_touch_is_compared():
+    gap = {"gap": score(1.0, 0.5, 1.5)}
+    first = record(score(3, 2, 4), metrics=gap)
+    other = copy.deepcopy(first)
+    assert "gap" in {line.name for line in compare([first, other]).lines}
+    other["real"]["sha256"] = "another"
+    found = compare([first, other])
+    assert found.left_out == {"gap": "measured against different training images"}
+    assert {line.name for line in found.lines} == {"fid", "kid"}
+    assert found.mismatches == []
+
+
+def test_what_only_one_measured_is_left_out_by_name():
+    found = compare([record(score(3, 2, 4), metrics={"recall": score(1, 0, 1)}), RECORD])
+    assert found.left_out == {"recall": "not measured in all of them"}
+
+
+def drawn(shift, random, reference, n=128, d=4):
+    features = torch.randn(n, d, generator=random, dtype=torch.float64) + shift
+    return score(fid(features, reference), *fid_interval(features, reference))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seeds", "rounds"), [(1, 400), (3, 200)])
+def test_two_samples_of_one_distribution_show_no_difference_19_times_of_20(seeds, rounds):
+    """Models at some distance of the reference, as models are; drawn with different noise."""
+    random = torch.Generator().manual_seed(seeds)
+    reference = torch.randn(4000, 4, generator=random, dtype=torch.float64)
+    found = 0
+    for _ in range(rounds):
+        pair = []
+        for _ in range(2):
+            each = [drawn(0.5, random, reference) for _ in range(seeds)]
+            values = [one["value"] for one in each]
+            mean = sum(values) / seeds
+            pair.append(each[0] if seeds == 1 else score(mean, 0, 0, values))
+        found += difference(*pair, same_seeds=seeds > 1).shown
+    assert 0.02 < found / rounds < 0.08  # 5%, give or take three deviations of a count
+
+
+def test_a_real_difference_is_found_and_its_interval_holds_it():
+    random = torch.Generator().manual_seed(3)
+    reference = torch.randn(4000, 4, generator=random, dtype=torch.float64)
+    held = shown = 0
+    for _ in range(40):
+        near, far = (drawn(shift, random, reference) for shift in (0.5, 0.8))
+        found = difference(near, far, same_seeds=False)
+        shown += found.shown
+        held += found.low < 4 * (0.8**2 - 0.5**2) < found.high
+    assert shown == 40
+    assert held >= 35

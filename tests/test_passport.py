@@ -1,0 +1,195 @@
+"""A passport tells figures that may be compared from those that may not."""
+
+import copy
+import json
+
+import pytest
+
+from diffuse import passport
+from diffuse.errors import DataError
+from diffuse.passport import NOTED, SAME, TRIED, differing, fields, role
+
+SHA = {name: f"{number:064x}" for number, name in enumerate(("net", "test", "train", "weights"))}
+RECORD = {
+    "schema": 2,
+    "n": 2048,
+    "fid": {"value": 10.0, "ci95": [9.0, 11.0], "floor": 1.0},
+    "kid": {"value": 0.01, "ci95": [0.0, 0.02], "floor": 0.0, "sd": 0.1},
+    "metrics": {},
+    "encoder": {
+        "name": "fashion_mnist-classifier", "sha256": SHA["net"], "layer": "last", "features": 128,
+        "size": [28, 28], "channels": 1, "filter": "bilinear antialias", "range": [-1.0, 1.0],
+        "rounding": "uint8",
+    },
+    "reference": {
+        "dataset": "fashion_mnist", "split": "test", "n": 10000, "sha256": SHA["test"],
+        "range": [0, 255],
+    },
+    "real": {"dataset": "fashion_mnist", "split": "train", "n": 60000, "sha256": SHA["train"]},
+    "weights": {
+        "run": "outputs/train/a/v001", "step": 100, "name": "ema", "ema": True, "decay": 0.999,
+        "half_life": 88684.9, "sha256": SHA["weights"],
+    },
+    "sampler": {
+        "choice": "ddim", "name": "ddim", "same_as": None, "options": {"eta": 0.0, "noise": 1.0},
+        "grid": {"name": "uniform", "spacing": "trailing"}, "steps": 50, "nfe": 50.0,
+        "start": "vp", "clip": "range", "guidance": None, "batch": 64, "label": None,
+        "reuse": {"name": "none"}, "noise_level": None,
+    },
+    "range": [-1.0, 1.0],
+    "seeds": {"seed": 0, "count": 1, "first": 0, "last": 2047},
+    "settings": {"kid": {"subsets": 50, "size": 500}, "prdc": {"k": 5}},
+    "dtype": "float32",
+    "device": "a CPU, 1 thread",
+    "threads": 1,
+    "revision": "abc",
+    "versions": {"torch": "2.11"},
+    "seconds": 1.0,
+    "images_per_second": 100.0,
+    "command": "diffuse eval",
+    "floor_n": 2048,
+}  # fmt: skip
+
+
+def planted(field):
+    """The record with another value in one field."""
+    other = copy.deepcopy(RECORD)
+    *path, last = field.split(".")
+    node = other
+    for key in path:
+        node = node[key]
+    node[last] = "something else"
+    return other
+
+
+def of_role(wanted):
+    return [field for field in fields(RECORD) if role(field) == wanted]
+
+
+MUST = {
+    "n", "encoder.sha256", "encoder.layer", "encoder.features", "encoder.size", "encoder.channels",
+    "encoder.filter", "encoder.range", "encoder.rounding", "reference.split", "reference.n",
+    "reference.sha256", "reference.range", "seeds.count", "sampler.label",
+}  # fmt: skip
+
+
+def test_the_fields_that_make_figures_incomparable_are_these_and_no_others():
+    assert set(of_role(SAME)) == MUST
+
+
+@pytest.mark.parametrize("field", sorted(MUST))
+def test_a_mismatch_planted_in_one_of_them_is_named_with_both_values(field):
+    [found] = differing([RECORD, planted(field)], SAME)
+    assert found.field == field
+    assert found.values == (fields(RECORD)[field], "something else")
+    assert field in str(found)
+    assert "something else" in str(found)
+
+
+@pytest.mark.parametrize("field", of_role(TRIED) + of_role(NOTED))
+def test_what_may_be_compared_or_is_only_noted_is_no_mismatch(field):
+    records = [RECORD, planted(field)]
+    assert differing(records, SAME) == []
+    assert [found.field for found in differing(records, role(field))] == [field]
+
+
+def test_what_one_changes_between_runs_may_be_what_is_compared():
+    tried = {
+        "weights.sha256", "weights.step", "weights.decay", "sampler.steps", "sampler.name",
+        "sampler.options.eta", "sampler.grid.name", "sampler.clip", "sampler.guidance",
+        "sampler.start", "sampler.nfe", "range", "dtype", "seeds.seed", "real.sha256",
+    }  # fmt: skip
+    assert tried <= set(of_role(TRIED))
+    assert {"device", "revision", "versions.torch", "seconds"} <= set(of_role(NOTED))
+
+
+def test_a_field_that_nobody_has_thought_about_must_be_the_same():
+    new = {**RECORD, "phase_of_the_moon": "full"}
+    newer = {**RECORD, "phase_of_the_moon": "new"}
+    [found] = differing([new, newer], SAME)
+    assert str(found) == "phase_of_the_moon is full and new"
+
+
+def test_every_mismatch_of_many_records_is_found():
+    other = planted("n")
+    other["encoder"]["filter"] = "nearest"
+    found = differing([RECORD, RECORD, other], SAME)
+    assert [(one.field, one.values[2]) for one in found] == [
+        ("n", "something else"), ("encoder.filter", "nearest")
+    ]  # fmt: skip
+
+
+def test_the_numbers_themselves_are_no_field():
+    other = copy.deepcopy(RECORD)
+    other["fid"]["value"] = 99.0
+    other["metrics"] = {"precision": {"value": 0.5}}
+    assert fields(other) == fields(RECORD)
+
+
+def test_a_record_comes_back_from_its_file_as_it_was(tmp_path):
+    (tmp_path / "record.json").write_text(json.dumps(RECORD))
+    assert passport.read(tmp_path) == RECORD
+    assert differing([passport.read(tmp_path), RECORD], SAME) == []
+
+
+def of_schema_1():
+    """What the first version of `diffuse eval` wrote."""
+    old = copy.deepcopy(RECORD) | {"schema": 1}
+    for key in ("metrics", "real", "settings", "threads", "command"):
+        del old[key]
+    del old["seeds"]["count"], old["weights"]["decay"], old["weights"]["half_life"]
+    del old["reference"]["range"]
+    for key in ("layer", "features", "channels", "range", "rounding"):
+        del old["encoder"][key]
+    return old
+
+
+def test_a_record_of_the_first_schema_can_still_be_compared(tmp_path):
+    (tmp_path / "record.json").write_text(json.dumps(of_schema_1()))
+    old = passport.read(tmp_path)
+    assert old["seeds"]["count"] == 1
+    assert old["encoder"]["range"] == [-1.0, 1.0]
+    assert differing([old, RECORD], SAME) == []
+    assert differing([old, planted("n")], SAME)
+    assert differing([old, planted("encoder.range")], SAME)
+    assert set(passport.unrecorded([old, RECORD])) == {
+        "encoder.layer", "encoder.features", "encoder.channels"
+    }  # fmt: skip
+
+
+def test_what_was_not_recorded_is_no_mismatch_but_is_said():
+    foreign = copy.deepcopy(RECORD)
+    del foreign["sampler"]
+    foreign["source"] = {"path": "theirs.npz", "sha256": SHA["net"]}
+    assert differing([RECORD, foreign], SAME) == []
+    assert passport.unrecorded([RECORD, foreign]) == ["sampler.label"]
+
+
+BAD = {
+    '{"n": 4': "is damaged",
+    "[1, 2]": "no record",
+    '{"n": 4}': "no record",
+    '{"schema": 3, "n": 4, "encoder": {}}': "schema 3",
+}
+
+
+@pytest.mark.parametrize(("text", "words"), BAD.items())
+def test_a_damaged_record_is_named(text, words, tmp_path):
+    (tmp_path / "record.json").write_text(text)
+    with pytest.raises(DataError, match=words):
+        passport.read(tmp_path)
+
+
+def test_a_folder_without_a_record_is_named(tmp_path):
+    with pytest.raises(DataError, match="holds no evaluation"):
+        passport.read(tmp_path)
+
+
+@pytest.mark.parametrize(("decay", "batch"), [(0.999, 128), (0.5, 1), (0.9999, 64)])
+def test_after_a_half_life_a_weights_share_has_halved(decay, batch):
+    images = passport.half_life(decay, batch)
+    assert decay ** (images / batch) == pytest.approx(0.5, rel=0.01)
+
+
+def test_without_an_average_there_is_no_half_life():
+    assert passport.half_life(0.0, 128) == 0

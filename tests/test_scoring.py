@@ -1,0 +1,212 @@
+"""Every number of a record beside the same number of real images."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from diffuse.data import to_range, to_uint8
+from diffuse.encoders import pixels
+from diffuse.measures import MEASURES
+from diffuse.metrics import fid, kid, over_seeds
+from diffuse.scoring import (
+    GROUPS,
+    Judge,
+    Settings,
+    impossible,
+    measured,
+    mistaken_range,
+    real,
+    rows_of,
+)
+
+SETTINGS = Settings(kid_subsets=4, kid_subset_size=16, neighbours=3)
+POSSIBLE = ["fid", "kid", "prdc", "per_class", "gap", "memorisation", "pixels"]
+
+
+@pytest.fixture
+def judge(images):
+    random = torch.Generator().manual_seed(1)
+    others = torch.randint(0, 256, (40, 1, 8, 8), generator=random, dtype=torch.uint8)
+    train = replace(images, images=others, labels=torch.arange(40) % 3, sha256="train")
+    return Judge(pixels(images.spec, 4), images, train)
+
+
+@pytest.fixture
+def drawn(judge):
+    def draw(seed, n=24):
+        random = torch.Generator().manual_seed(100 + seed)
+        grey = torch.randint(60, 200, (n, 1, 8, 8), generator=random, dtype=torch.uint8)
+        return rows_of(judge.encoder, grey, torch.arange(n) % 3)
+
+    return draw
+
+
+@pytest.mark.parametrize("group", POSSIBLE)
+def test_every_number_has_an_interval_around_it_and_a_floor(group, judge, drawn):
+    found = measured(group, [drawn(0)], real(judge, 24), SETTINGS)
+    assert found
+    for name, score in found.items():
+        low, high = score["ci95"]
+        assert low <= score["value"] <= high, name
+        assert score["floor"] is not None, name
+        assert name in MEASURES
+
+
+def test_the_numbers_are_those_of_the_metrics(judge, drawn):
+    rows, truth = drawn(0), real(judge, 24)
+    found = measured("fid", [rows], truth, SETTINGS) | measured("kid", [rows], truth, SETTINGS)
+    assert found["fid"]["value"] == pytest.approx(fid(rows.features, judge.reference))
+    assert found["kid"]["value"] == kid(rows.features, judge.reference, 4, 16).value
+
+
+def test_the_floor_is_the_number_of_real_training_images(judge, drawn):
+    truth = real(judge, 24)
+    assert truth.floor is not None
+    of_real = rows_of(judge.encoder, truth.floor.images, truth.floor.labels)
+    for group in ("fid", "kid", "prdc", "per_class"):
+        floors = measured(group, [drawn(0)], truth, SETTINGS)
+        for name, score in measured(group, [of_real], truth, SETTINGS).items():
+            assert floors[name]["floor"] == score["value"], name
+
+
+def test_of_copies_the_floor_is_what_images_nobody_trained_on_have(judge, drawn):
+    truth = real(judge, 32)
+    found = measured("memorisation", [drawn(0)], truth, SETTINGS)
+    assert found["closer"]["floor"] == pytest.approx(0.05, abs=0.02)  # the quantile, by definition
+    assert truth.floor is not None
+    copies = measured("memorisation", [truth.floor], truth, SETTINGS)
+    assert copies["authenticity"]["value"] == 0
+    assert copies["closer"]["value"] == 1
+    assert found["authenticity"]["floor"] > 0
+
+
+def test_several_seeds_are_a_mean_with_students_interval_and_each_of_them(judge, drawn):
+    truth, draws = real(judge, 24), [drawn(seed) for seed in range(3)]
+    [each] = zip(
+        *(measured("fid", [rows], truth, SETTINGS).values() for rows in draws), strict=True
+    )
+    joined = measured("fid", draws, truth, SETTINGS)["fid"]
+    values = [score["value"] for score in each]
+    expected = over_seeds(values)
+    assert joined["per_seed"] == values
+    assert joined["per_seed_ci95"] == [score["ci95"] for score in each]
+    assert joined["value"] == expected.mean
+    assert joined["ci95"] == [max(0, expected.low), expected.high]
+    assert joined["floor"] == each[0]["floor"]
+
+
+def test_seeds_that_happen_to_agree_are_not_taken_for_certainty(judge, drawn):
+    same = [drawn(0)] * 3
+    for score in measured("prdc", same, real(judge, 24), SETTINGS).values():
+        assert score["ci95"] == pytest.approx(score["per_seed_ci95"][0])
+
+
+WHY = {
+    ("infinity", 24): "at least 1000 images",
+    ("inception", 24): "no classifier",
+    ("agreement", 24): "no classifier",
+    ("per_class", 8): "4 images of each class",
+    ("prdc", 4): "too few images",
+}
+
+
+@pytest.mark.parametrize(("case", "words"), WHY.items())
+def test_what_cannot_be_computed_says_why(case, words, judge):
+    group, n = case
+    assert words in impossible(group, n, torch.arange(n) % 3, real(judge, n), SETTINGS)
+
+
+def test_without_classes_nothing_about_classes_can_be_said(judge):
+    truth = real(judge, 24)
+    assert "not of several classes" in impossible("per_class", 24, None, truth, SETTINGS)
+    one = torch.zeros(24, dtype=torch.int64)
+    assert impossible("per_class", 24, one, truth, SETTINGS)
+
+
+def test_the_reference_itself_has_distance_zero_and_noise_has_not(judge, images):
+    def distances(pixels):
+        truth, rows = real(judge, len(pixels)), [rows_of(judge.encoder, pixels)]
+        return [measured(g, rows, truth, SETTINGS)[g]["value"] for g in ("fid", "kid")]
+
+    same, far = distances(images.images), distances(images.images // 4)
+    assert same[0] == pytest.approx(0, abs=1e-6)
+    assert far[0] > 1
+    assert far[1] > same[1]
+
+
+def test_the_floor_is_of_as_many_real_images_whatever_is_scored(judge, drawn, images):
+    def floor(n, rows=None):
+        return measured("fid", [rows or drawn(0)], real(judge, n), SETTINGS)["fid"]["floor"]
+
+    assert floor(10) == floor(10, drawn(1)) > floor(40)
+    assert [len(real(judge, n).floor) for n in (10, 40, 64)] == [10, 40, 40]  # there are no more
+
+
+def test_numbers_do_not_depend_on_the_common_seed(judge, drawn):
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        truth = real(judge, 24)
+        found.append([measured(group, [drawn(0)], truth, SETTINGS) for group in POSSIBLE])
+    assert found[0] == found[1]
+
+
+def test_padding_is_cut_off_before_images_are_compared(images):
+    padded = torch.nn.functional.pad(images.images, [12] * 4)
+    spec = replace(images.spec, height=32, width=32, fit="pad")
+    wide = replace(images, images=padded, spec=spec)
+    judge = Judge(pixels(spec, 4), wide, wide)
+    rows, truth = [rows_of(judge.encoder, images.images)], real(judge, 32)
+    assert measured("fid", rows, truth, SETTINGS)["fid"]["value"] == pytest.approx(0, abs=1e-6)
+    assert truth.floor is not None
+    assert truth.floor.images.shape == (32, 1, 8, 8)
+
+
+def test_moments_of_someone_else_are_enough_for_fid_and_for_nothing_else(judge, drawn):
+    whole = real(judge, 24)
+    known = real(judge, 24, whole.moments)
+    possible = [g for g in GROUPS if not impossible(g, 24, torch.arange(24) % 3, known, SETTINGS)]
+    assert possible == ["fid"]
+    same = measured("fid", [drawn(0)], known, SETTINGS)
+    assert same == measured("fid", [drawn(0)], whole, SETTINGS)
+
+
+RANGES = {"[0, 1]": (0, 1), "[-1, 1]": (-1, 1), "[-0.5, 0.5]": (-0.5, 0.5)}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    from sklearn.datasets import load_digits
+
+    pixels = torch.from_numpy(load_digits().images * (255 / 16)).round().to(torch.uint8)
+    return pixels[:, None]
+
+
+@pytest.mark.parametrize("right", RANGES)
+@pytest.mark.parametrize("wrong", RANGES)
+def test_the_lessons_mistake_is_seen_in_the_images(right, wrong, digits):
+    """A model in one range whose images are saved as if they were in another."""
+    train, test = digits[:900], digits[900:]
+    made = to_uint8(to_range(train, RANGES[right]), RANGES[wrong])
+    mistake = mistaken_range(made, test)
+    assert mistake == (None if right == wrong else f"{right} taken for {wrong}")
+
+
+def test_blacks_and_whites_that_are_exchanged_are_seen(digits):
+    assert mistaken_range(255 - digits, digits) == "black and white exchanged"
+
+
+def test_images_that_are_merely_bad_are_no_mistake(digits):
+    random = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, digits.shape, generator=random, dtype=torch.uint8)
+    assert mistaken_range(noise, digits) is None
+    blurred = torch.nn.functional.avg_pool2d(digits.float(), 3, 1, 1).round().to(torch.uint8)
+    assert mistaken_range(blurred, digits) is None
+    assert mistaken_range(digits // 3 * 2, digits) is None
+
+
+def test_an_encoder_cannot_be_fed_with_a_range_at_all(digits, judge):
+    for range in RANGES.values():
+        with pytest.raises(TypeError, match="takes uint8 images"):
+            rows_of(judge.encoder, to_range(digits[:8], range))
