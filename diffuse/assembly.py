@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from diffuse import averages, checkpoints, compiling, config, hardware, runs, schemas
+from diffuse import averages, checkpoints, compiling, config, hardware, meanings, runs, schemas
 from diffuse.data import ImageSet, ImageSpec
 from diffuse.denoiser import Denoiser
 from diffuse.encoders import open_encoder
@@ -179,7 +179,7 @@ def weights_file(trained: DictConfig, weights: str, folder: Path) -> str:
     """The file that `weights=` means: ema, raw, or the average of another decay, as ema_0.999."""
     if weights == "raw":
         return "model"
-    decays = schemas.decays(trained.train)
+    decays = meanings.decays(trained.train)
     file = averages.find(weights, decays)
     if file is None:
         choices = ", ".join([*averages.files(decays), "raw"])  # a number has no nearest word

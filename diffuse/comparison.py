@@ -1,14 +1,12 @@
 """Records side by side: how far apart their numbers are, and whether that is more than chance."""
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.special import stdtrit
-
 from diffuse.measures import measure, rank, scores
+from diffuse.metrics import over_seeds
 from diffuse.passport import NOTED, SAME, TRIED, Differing, differing, unrecorded
 
 Record = Mapping[str, Any]
@@ -40,21 +38,14 @@ def difference(first: Mapping[str, Any], other: Mapping[str, Any], same_seeds: b
     """
     ours, theirs = other.get("per_seed", []), first.get("per_seed", [])
     if same_seeds and len(ours) == len(theirs) > 1:
-        each = [a - b for a, b in zip(ours, theirs, strict=True)]
-        value, reach = statistics.fmean(each), reach_of_mean(each)
-        if reach or not value:  # differences that are all alike, as of shares, prove nothing
-            return Difference(value, value - reach, value + reach, paired=True)
+        found = over_seeds([a - b for a, b in zip(ours, theirs, strict=True)])
+        if found.sd or not found.mean:  # all alike, as those of shares may be, prove nothing
+            return Difference(found.mean, found.low, found.high, paired=True)
     value = other["value"] - first["value"]
     (low, high), (first_low, first_high) = other["ci95"], first["ci95"]
     down = math.hypot(other["value"] - low, first_high - first["value"])
     up = math.hypot(high - other["value"], first["value"] - first_low)
     return Difference(value, value - down, value + up, paired=False)
-
-
-def reach_of_mean(values: Sequence[float]) -> float:
-    """Half of the 95% interval of a mean: Student's t with one degree of freedom less."""
-    n = len(values)
-    return float(stdtrit(n - 1, 0.975)) * statistics.stdev(values) / math.sqrt(n)
 
 
 def verdict(name: str, found: Difference, drawn: str) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 import diffuse
 from diffuse import hardware
@@ -69,12 +68,3 @@ def source(thing: Any) -> str | None:
     except (OSError, TypeError):  # typed into a session, or compiled
         code = getattr(thing, "__code__", None)
         return repr((code.co_code, code.co_consts, code.co_names)) if code else repr(thing)
-
-
-def weights(module: nn.Module) -> str:
-    """sha256 of all that a module has learned."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {[*value.shape]}\n".encode())
-        digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -4,7 +4,6 @@ import contextlib
 import json
 import sys
 import time
-from types import TracebackType
 from typing import Any, Self
 
 from rich import box
@@ -55,12 +54,7 @@ class Meter:
             self.bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.bar:
             self.bar.stop()
 

@@ -52,7 +52,7 @@ def _key(encoder: Encoder, images: ImageSet, order: Tensor) -> str:
         "size": [*spec.shape, spec.native_height, spec.native_width, spec.fit],
         "order": hashlib.sha256(order.numpy().tobytes()).hexdigest(),
         "encoder": encoder.record(),
-        "weights": conditions.weights(encoder),
+        "weights": sealed.digest(encoder.state_dict()),
         "own": [conditions.source(type(encoder)), conditions.source(type(encoder.net))],
         "batch": BATCH,
         "machine": conditions.machine(device),

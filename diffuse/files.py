@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import platform
 from collections.abc import Iterator
@@ -21,6 +22,12 @@ def room_for(path: Path, size: int) -> Iterator[None]:
         if e.errno in FULL:
             raise NoSpaceError(f"no space for {path} ({size:,} bytes): {e.strerror}") from e
         raise
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def replace(path: Path, content: str | bytes, synced: bool = False) -> Path:

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from diffuse import files
 from diffuse.data.decoding import decode
 from diffuse.errors import DataError
 from diffuse.metrics import Moments
@@ -95,10 +96,8 @@ def read_statistics(path: str | Path, dim: int | None = None) -> Statistics:
         raise DataError(f"{path} is about {d} features, the encoder makes {dim}")
     _check_covariance(path, covariance)
     n = _count(path, arrays)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     symmetric = (covariance + covariance.T) / 2
-    return Statistics(Moments.known(n or 2, mean, symmetric), n, digest, str(path))
+    return Statistics(Moments.known(n or 2, mean, symmetric), n, files.sha256(path), str(path))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

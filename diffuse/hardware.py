@@ -87,6 +87,17 @@ def _convolution_seconds(*dtypes: torch.dtype, rounds: int = 20) -> list[float]:
     return best
 
 
+class Share:
+    """The share of its threads' time that this process gets from now on; less if others compute."""
+
+    def __init__(self) -> None:
+        self.wall, self.own = time.monotonic(), time.process_time()
+
+    def so_far(self) -> float:
+        wall, own = time.monotonic() - self.wall, time.process_time() - self.own
+        return own / (wall * torch.get_num_threads())
+
+
 def describe(device: torch.device) -> str:
     """E.g. "NVIDIA H200" or "AMD EPYC, 2 threads"."""
     if device.type == "cuda":

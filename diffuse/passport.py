@@ -52,7 +52,8 @@ ROLES = {
         ("schema", "device", "threads", "revision", "versions", "seconds", "images_per_second"),
         NOTED,
     ),
-    **dict.fromkeys(("command", "folder", "grid", "shards", "floor_n", "warnings"), NOTED),
+    **dict.fromkeys(("command", "folder", "grid", "pictures"), NOTED),
+    **dict.fromkeys(("shards", "floor_n", "warnings"), NOTED),
 }
 RESULTS = ("fid", "kid", "metrics", "curves")  # what was measured: no field of the passport
 

@@ -6,19 +6,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from diffuse.errors import ConfigError, nearest
-from diffuse.schemas import length
+from diffuse.meanings import length
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SCORED = 4  # images: the interval of an FID takes two blocks of two
 AT_LEAST = {
     **dict.fromkeys(("steps", "nfe", "n", "batch", "epochs", "width", "kid_subsets", "columns"), 1),
+    **dict.fromkeys(("seeds", "neighbours"), 1),
     **{f"train.{key}": 1 for key in ("steps", "images", "batch", "micro_batch")},
     **{f"train.{key}": 1 for key in ("keep", "keep_every")},
     **{f"train.{key}_every": 1 for key in ("log", "sample", "save", "eval")},
     "kid_subset_size": 2,
+    "devices": 1,
     "train.warmup": 0,
     "train.eval_n": SCORED,
 }
@@ -29,10 +31,12 @@ CHOICES = {
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "start": ("vp", "ve", "moments"),
     "weights": ("ema", "raw"),
+    "guide": ("labels", "ema", "raw"),
     "save": ("png", "npy", "npz"),
     "what": (
         *("data", "schedule", "noise_law", "grid"),
         *("embedding", "noise", "denoise", "trajectory"),
+        *("fid_trajectory", "samplers", "preprocessing"),
     ),
     "train.lr_schedule": ("constant", "cosine", "onecycle"),
     "train.on_nan": ("stop", "skip", "rollback"),
@@ -40,16 +44,25 @@ CHOICES = {
 }
 NEVER = r"(?!)"
 AVERAGE = r"ema_0\.\d+"  # of another half-life
-PATTERNS = {"device": r"cuda:\d+", "weights": AVERAGE, "init_weights": AVERAGE}
+PATTERNS = {
+    "device": r"cuda:\d+",
+    **dict.fromkeys(("weights", "init_weights"), AVERAGE),
+    "guide": rf"{AVERAGE}|\d+|\d+%",
+}
 
 
 def check(cfg: DictConfig) -> None:
     """Refuse what has the right type and cannot mean anything: ConfigError, in one line."""
     _check_keys(cfg)
-    least = AT_LEAST | ({"n": SCORED} if "kid_subsets" in cfg else {})
+    scored = "what" not in cfg and ("kid_subsets" in cfg or "samplers" in cfg)
+    least = AT_LEAST | ({"n": SCORED} if scored else {})
+    for key, value in _given(cfg, ("samplers", "nfe")):
+        if isinstance(value, ListConfig):
+            check_each_once(key, value)
     for key, value in _given(cfg, least):
-        if value < least[key]:
-            raise ConfigError(f"{key} must be at least {least[key]}, got {value}")
+        for number in value if isinstance(value, ListConfig) else [value]:
+            if number < least[key]:
+                raise ConfigError(f"{key} must be at least {least[key]}, got {number}")
     for key, value in _given(cfg, MORE_THAN_ZERO):
         if not 0 < value < math.inf:
             raise ConfigError(f"{key} must be more than 0, got {value}")
@@ -64,7 +77,8 @@ def check(cfg: DictConfig) -> None:
     if "train" in cfg:
         length(cfg.train)
         check_ema(cfg.train.ema)
-        check_micro_batch(cfg.train.micro_batch, cfg.train.batch)
+        check_shares(cfg.train.batch, cfg.devices)
+        check_micro_batch(cfg.train.micro_batch, cfg.train.batch // cfg.devices)
 
 
 def _given(cfg: DictConfig, keys: Iterable[str]) -> list[tuple[str, Any]]:
@@ -87,6 +101,14 @@ def _check_keys(cfg: DictConfig) -> None:
             raise ConfigError(f"{section}{key} needs a value")
 
 
+def check_each_once(key: str, values: Sequence[Any]) -> None:
+    """What a table has a row or column for."""
+    if not values:
+        raise ConfigError(f"{key} needs one at least")
+    if twice := [one for k, one in enumerate(values) if one in values[:k]]:
+        raise ConfigError(f"{key}: {twice[0]} stands there twice")
+
+
 def check_range(pair: Sequence[float]) -> None:
     """The interval pixels are mapped to."""
     if len(pair) != 2 or not -math.inf < pair[0] < pair[1] < math.inf:
@@ -105,8 +127,16 @@ def check_ema(ema: Any) -> None:
         raise ConfigError(f"train.ema: a number stands there twice: {ema}")
 
 
+def check_shares(batch: int, processes: int) -> None:
+    """All processes see as many images of a batch."""
+    if batch % processes:
+        below = batch - batch % processes
+        near = f"{below} and {below + processes}" if below else f"{processes}"
+        raise ConfigError(f"train.batch={batch} cannot be shared by {processes}; nearest: {near}")
+
+
 def check_micro_batch(micro_batch: int | None, batch: int) -> None:
-    """Parts of a batch are all of one size."""
+    """Parts of a batch, of that of one process, are all of one size."""
     if micro_batch is None or batch % micro_batch == 0:
         return
     divisors = [d for d in range(1, batch + 1) if batch % d == 0]
@@ -135,6 +165,21 @@ def check_clip(clip: str) -> None:
     else:
         if not 0 < number < math.inf:
             raise ConfigError(f"clip must be more than 0, got {clip}")
+
+
+def check_guidance(weight: float) -> None:
+    """Less than 1 would lead towards the weak one: 0 is what it says alone."""
+    if not 0 <= weight < math.inf:
+        raise ConfigError(f"guidance must be at least 0, got {weight:g}; 1 is none")
+
+
+def check_guidance_levels(pair: Sequence[float]) -> None:
+    """An interval of sigma."""
+    if len(pair) != 2 or not 0 <= pair[0] < pair[1]:
+        shown = ", ".join(f"{number:g}" for number in pair)
+        raise ConfigError(
+            f"guidance_levels must be two ascending sigmas, like [0.2, 5] or [0, .inf]: [{shown}]"
+        )
 
 
 def check_seed(seed: int) -> None:
@@ -170,6 +215,8 @@ WORDS: dict[str, Callable[[Any], None]] = {
     "name": check_name,
     "range": check_range,
     "clip": check_clip,
+    "guidance": check_guidance,
+    "guidance_levels": check_guidance_levels,
     "checkpoint": check_checkpoint,
     "seed": check_seed,
     "outputs": check_outputs,

@@ -3,19 +3,15 @@
 import contextlib
 import json
 import logging
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
-import diffuse
-from diffuse import checkpoints, files, owners, secrets
+from diffuse import checkpoints, files, owners, provenance, secrets
 from diffuse.errors import ConfigError, DataError, NoSpaceError, nearest
 
 SCHEMA = 1
@@ -83,8 +79,8 @@ class Run:
             command=command,
             version=folder.name,
             **facts,
-            git=git_revision(),
-            versions=versions(),
+            git=provenance.git_revision(),
+            versions=provenance.versions(),
             **owners.facts(),
             started=datetime.now(UTC).isoformat(timespec="microseconds"),
         )
@@ -231,24 +227,3 @@ def is_alive(folder: Path) -> bool:
     """Is the process that writes this run still there? Only this machine's can be asked."""
     facts = read(folder)
     return facts.get("status") == "running" and owners.is_there(facts)
-
-
-def versions() -> dict[str, str]:
-    """What a number may depend on."""
-    found = {"diffuse": diffuse.__version__, "python": platform.python_version()}
-    for package in ("torch", "torchvision", "numpy", "scipy"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
-
-
-def git_revision() -> str | None:
-    """The revision of our code, with "+dirty" if it was changed since; None outside git."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+dirty"]
-    try:
-        done = subprocess.run(
-            [*command, "--exclude=*"], capture_output=True, text=True, timeout=5, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -5,22 +5,13 @@ the yaml into these, so a mistyped key is refused even inside an experiment. A g
 checked by `config.build`, against the signature of the function they are for; ranges by `ranges`.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
-
-from diffuse.errors import ConfigError
+from omegaconf import MISSING
 
 Group = dict[str, Any]
-
-LENGTHS = ("steps", "epochs", "images", "minutes")
-DEFAULT_MINUTES = 4.0
-# the groups that a picture is about: none for those of a run, whose name they take
-ABOUT = {"data": ("dataset",), "noise": ("dataset",), "denoise": (), "trajectory": ()}
 
 
 @dataclass
@@ -39,14 +30,32 @@ class Common:
 
 
 @dataclass
-class Drawing:
-    """How images are drawn: the same words in train, sample and eval."""
+class Restored:
+    """Which training, which of its weights, and which class."""
 
-    n: int = MISSING
-    steps: int | None = MISSING
-    nfe: int | None = MISSING
+    run: str | None = MISSING
+    checkpoint: int | str | None = MISSING
+    weights: str = MISSING
+    label: int | str | None = MISSING
+
+
+@dataclass
+class Walk:
+    """How images are drawn, in however many steps: the same words wherever they are."""
+
     clip: str = MISSING
     start: str = MISSING
+    guidance: float | None = MISSING
+    guide: str | None = MISSING
+    guidance_levels: list[float] | None = MISSING
+
+
+@dataclass
+class Drawing(Walk):
+    """And in how many."""
+
+    steps: int | None = MISSING
+    nfe: int | None = MISSING
 
 
 @dataclass
@@ -79,11 +88,13 @@ class Training:
 class Train(Drawing, Common):
     """conf/train.yaml"""
 
+    n: int = MISSING
     resume: str = MISSING
     resume_allow: list[str] = MISSING
     init_from: str | None = MISSING
     init_weights: str = MISSING
     compile: bool | str = MISSING
+    devices: int = MISSING
     range: list[float] = MISSING
     train: Training = MISSING
     dataset: Group = MISSING
@@ -101,14 +112,12 @@ class Train(Drawing, Common):
 
 
 @dataclass
-class Sample(Drawing, Common):
+class Sample(Drawing, Restored, Common):
     """conf/sample.yaml"""
 
-    run: str | None = MISSING
-    checkpoint: int | str | None = MISSING
-    weights: str = MISSING
+    n: int = MISSING
     batch: int | None = MISSING
-    label: int | str | None = MISSING
+    devices: int = MISSING
     noise_level: str | None = MISSING
     save: str | None = MISSING
     sampler: Group = MISSING
@@ -121,10 +130,50 @@ class Sample(Drawing, Common):
 class Eval(Sample):
     """conf/eval.yaml"""
 
+    images: str | None = MISSING
+    reference: str | None = MISSING
+    seeds: int = MISSING
+    metrics: Any = MISSING  # a list, or all
+    neighbours: int = MISSING
     kid_subsets: int = MISSING
     kid_subset_size: int = MISSING
     known: bool = MISSING
+    dataset: Group = MISSING  # of images=; else that of the training
     encoder: Group = MISSING
+
+
+@dataclass
+class Compare:
+    """conf/compare.yaml"""
+
+    runs: list[str] = MISSING
+    force: bool = MISSING
+    outputs: str = MISSING
+    smoke: bool = MISSING
+
+
+@dataclass
+class Pareto(Walk, Restored, Common):
+    """conf/pareto.yaml"""
+
+    samplers: Any = MISSING  # a list; of a run, what each is: name -> sampler and grid
+    nfe: list[int] = MISSING
+    n: int = MISSING
+    seeds: int = MISSING
+    batch: int | None = MISSING
+    devices: int = MISSING
+    encoder: Group = MISSING
+
+
+@dataclass
+class Plan:
+    """conf/plan.yaml"""
+
+    delta: float | None = MISSING
+    power: float = MISSING
+    run: str | None = MISSING
+    outputs: str = MISSING
+    smoke: bool = MISSING
 
 
 @dataclass
@@ -152,22 +201,15 @@ class NoiseLevel(Common):
 
 
 @dataclass
-class Plot(Common):
+class Plot(Drawing, Restored, Common):
     """conf/plot.yaml"""
 
     what: str = MISSING
     n: int | None = MISSING
     columns: int = MISSING
     range: list[float] = MISSING
-    run: str | None = MISSING
-    checkpoint: int | str | None = MISSING
-    weights: str = MISSING
-    label: int | str | None = MISSING
-    steps: int | None = MISSING
-    nfe: int | None = MISSING
-    clip: str = MISSING
-    start: str = MISSING
     noise_level: str | None = MISSING
+    samplers: Any = MISSING  # a list; of a run, what each is: name -> sampler and grid
     dataset: Group = MISSING
     objective: Group = MISSING
     schedule: Group = MISSING
@@ -175,11 +217,12 @@ class Plot(Common):
     grid: Group = MISSING
     sampler: Group = MISSING
     reuse: Group = MISSING
+    encoder: Group = MISSING
 
 
 SCHEMAS = {
     "train": Train, "sample": Sample, "eval": Eval, "encoder": Encoder, "noise_level": NoiseLevel,
-    "plot": Plot,
+    "plot": Plot, "compare": Compare, "pareto": Pareto, "plan": Plan,
 }  # fmt: skip
 
 
@@ -187,64 +230,3 @@ def register() -> None:
     """Make `- schema/<verb>` available to the defaults lists of conf/."""
     for verb, schema in SCHEMAS.items():
         ConfigStore.instance().store(verb, schema, group="schema", package="_global_")
-
-
-def length(train: Mapping[str, Any] | DictConfig) -> tuple[str, float]:
-    """The one way in which a training's length is said, e.g. ("minutes", 4.0)."""
-    given = [(unit, train[unit]) for unit in LENGTHS if train[unit] is not None]
-    if len(given) > 1:
-        said = " and ".join(f"train.{unit}={number:g}" for unit, number in given)
-        raise ConfigError(f"{said}: say the length once, as train.{'|'.join(LENGTHS)}")
-    return given[0] if given else ("minutes", DEFAULT_MINUTES)
-
-
-def decays(train: Mapping[str, Any] | DictConfig) -> list[float]:
-    """Of the averages of the weights: `train.ema` is a number or a list; the first one counts."""
-    ema = train["ema"]
-    return [float(decay) for decay in (ema if isinstance(ema, Sequence) else [ema])]
-
-
-def run_name(cfg: DictConfig, choices: Mapping[str, str]) -> str | None:
-    """`name=`, else the experiment's, else what the run is about; null if only its run can tell."""
-    picture = cfg.get("what")
-    groups = ("dataset", "schedule") if picture is None else ABOUT.get(picture)
-    about = [str(picture)]
-    if groups is not None:
-        about = [choices[group] for group in groups if choices.get(group)]
-    name = cfg.name or choices.get("experiment") or "-".join(about) or None
-    if name and not cfg.name:
-        name = name.replace("/", "-")
-    return name
-
-
-def as_yaml(cfg: DictConfig, resolve: bool = False) -> str:
-    """A config to read: in the order of the schema, short lists on one line, nothing of Hydra's."""
-    cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    return yaml.dump(
-        OmegaConf.to_container(cfg, resolve=resolve),
-        Dumper=_dumper(),
-        sort_keys=False,
-        allow_unicode=True,
-        width=100,
-    ).rstrip()
-
-
-def _dumper() -> type[yaml.SafeDumper]:
-    class Dumper(yaml.SafeDumper):
-        pass
-
-    def sequence(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
-        flat = not any(isinstance(item, list | dict) for item in items)
-        return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flat)
-
-    def number(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
-        # 1e-05 would be read back as text by YAML 1.1
-        text = repr(value)
-        if "e" in text and "." not in text:
-            text = text.replace("e", ".0e")
-        special = {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}
-        return dumper.represent_scalar("tag:yaml.org,2002:float", special.get(text, text))
-
-    Dumper.add_representer(list, sequence)
-    Dumper.add_representer(float, number)
-    return Dumper

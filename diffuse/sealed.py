@@ -7,12 +7,23 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
 from diffuse import files
 
 log = logging.getLogger(__name__)
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of the names, types, shapes and values of tensors."""
+    digest = hashlib.sha256()
+    for key, value in sorted(tensors.items()):
+        digest.update(f"{key} {value.dtype} {[*value.shape]}".encode())
+        # as bytes: numpy has no bfloat16
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def write(folder: Path, stem: str, tensors: Mapping[str, Tensor]) -> Path:

@@ -115,8 +115,7 @@ def fit(
             left_out = not finite.item()
             if not left_out:
                 scaler.step(optimizer)
-                for ema in (training.ema, *training.others):
-                    ema.update(denoiser.net, number)
+                training.average(number)
             scaler.update()
         step = Step(number, loss, peaks[0] * factor, norm, number == recipe.steps, left_out)
         training.in_a_row = training.in_a_row + 1 if left_out else 0

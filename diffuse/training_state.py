@@ -52,6 +52,11 @@ class Training:
         decays = [ema.decay for ema in (self.ema, *self.others)]
         return self.averages[averages.find(name, decays) or ""].weights
 
+    def average(self, step: int) -> None:
+        """Take the weights of a step into every average."""
+        for ema in self.averages.values():
+            ema.update(self.denoiser.net, step)
+
     def tensors(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """The files of tensors of a checkpoint, and what of the state is not a tensor."""
         moments: dict[str, Tensor] = {}

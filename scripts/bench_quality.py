@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,13 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from diffuse import assembly, cli, hardware, runs
+from diffuse import assembly, cli, hardware, runs, scoring
 from diffuse.cli import arguments, composing, usage
 from diffuse.data import ImageSet, open_dataset, to_range, to_uint8, unfit
 from diffuse.data.images import fitted
-from diffuse.evaluation import Judge, Scores
+from diffuse.scoring import Real, Settings, measured, rows_of
 
+Fid = dict[str, Any]  # value, ci95, floor
 TICKS = 10_000  # of the one-cycle schedule, which follows the clock and so ends on time
 
 
@@ -188,19 +188,20 @@ def final_config(verb: str, words: list[str]) -> DictConfig:
     return composing.finished(verb, composing.compose(verb, arguments.parse(verb, words)))
 
 
-def report(rows: dict[str, tuple[Result, Scores]], judge: Judge, about: str) -> None:
-    encoder = f"{judge.encoder.name} ({judge.encoder.sha256[:8]})"
-    print(f"Quality after equal time: {judge.test.spec.name}, encoder {encoder}, {about}")
+def report(rows: dict[str, tuple[Result, Fid]], test: ImageSet, real: Real, about: str) -> None:
+    encoder = f"{real.encoder.name} ({real.encoder.sha256[:8]})"
+    print(f"Quality after equal time: {test.spec.name}, encoder {encoder}, {about}")
     line = "{:16} {:>8} {:>7} {:>12} {:>9} {:>18} {:>7}  {}".format
     heads = ("minutes", "steps", "images seen", "images/s", "sampling images/s", "FID", "95%")
     print(line("", *heads))
-    for name, (result, scores) in rows.items():
+    for name, (result, fid) in rows.items():
         seen, seconds = result.images_seen, result.train_seconds
         numbers = (f"{seconds / 60:.2f}", f"{result.steps:,}", f"{seen:,}", f"{seen / seconds:.1f}")
-        interval = "{:.2f} to {:.2f}".format(*scores.fid_ci95)
-        drawn = (f"{result.images_per_second:.1f}", f"{scores.fid:.2f}", interval)
+        interval = "{:.2f} to {:.2f}".format(*fid["ci95"])
+        drawn = (f"{result.images_per_second:.1f}", f"{fid['value']:.2f}", interval)
         print(line(name, *numbers, *drawn))
-    print(line(f"{scores.floor_n:,} real images", *[""] * 5, f"{scores.fid_floor:.2f}", ""))
+    floor = next(iter(rows.values()))[1]["floor"]
+    print(line(f"{len(real.floor):,} real images", *[""] * 5, f"{floor:.2f}", ""))
 
 
 def options() -> argparse.Namespace:
@@ -228,7 +229,7 @@ def main() -> None:
     trained = final_config("train", ["experiment=quickstart", *args.overrides])
     device = hardware.device(cfg.device)
     data, test = (open_dataset(trained.dataset, split) for split in ("train", "test"))
-    judge = assembly.judge(cfg, test, data)
+    real = scoring.real(assembly.judge(cfg, test, data), args.n)
     results: dict[str, Result] = {}
     if args.only != "diffusers":
         results["diffuse"] = ours(args)
@@ -238,9 +239,10 @@ def main() -> None:
     for name, result in results.items() if args.save else ():
         args.save.mkdir(parents=True, exist_ok=True)
         np.save(args.save / f"{name}.npy", result.images.permute(0, 2, 3, 1).squeeze(3).numpy())
-    score = partial(judge.score, subsets=cfg.kid_subsets, subset_size=cfg.kid_subset_size)
-    rows = {name: (result, score(result.images)) for name, result in results.items()}
-    report(rows, judge, f"n = {args.n:,}, {hardware.describe(device)}, torch {torch.__version__}")
+    drawn = {name: [rows_of(real.encoder, result.images)] for name, result in results.items()}
+    fids = {name: measured("fid", rows, real, Settings())["fid"] for name, rows in drawn.items()}
+    about = f"n = {args.n:,}, {hardware.describe(device)}, torch {torch.__version__}"
+    report({name: (results[name], fids[name]) for name in results}, test, real, about)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ import builtins
 import os
 import resource
 import signal
+import subprocess
 import sys
 import traceback
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 CALLS = ("open", "fsync", "rename", "replace", "mkdir", "rmdir", "unlink", "symlink")
 
 
@@ -80,6 +82,23 @@ def without_room(size, act, said=os.devnull):
         return act()
 
     return forked(run, said)
+
+
+def at_once(number, code, *words):
+    """Processes of some Python that say "ready", then all go on at the same moment."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *words],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        )
+        for _ in range(number)
+    ]  # fmt: skip
+    for process in started:
+        assert process.stdout.readline() == "ready\n"
+    for process in started:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return started
 
 
 def everything_in(folder):

@@ -1,16 +1,11 @@
 """`init_from=` begins with another run's weights; `resume.allow=` lets a key differ."""
 
-import json
-
 import pytest
 import torch
+from leftovers import rows
 from omegaconf import OmegaConf
 
 from diffuse import checkpoints, runs
-
-
-def rows(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def tensors(run, step, name):

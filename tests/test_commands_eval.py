@@ -72,7 +72,7 @@ def test_three_seeds_are_three_evaluations_and_their_mean(trained, diffuse):
 
 
 def test_the_images_of_every_seed_are_saved(trained, diffuse):
-    diffuse.json(f"sample n=44 steps=2 device=cpu seed=2")
+    diffuse.json("sample n=44 steps=2 device=cpu seed=2")
     record = diffuse.json(f"{LINE} seed=1 seeds=2 save=npy")
     assert record["shards"] == {"drawn": 1, "known": 1}
     one, two = (np.load(f"{record['folder']}/seed_{seed}/images.npy") for seed in (1, 2))

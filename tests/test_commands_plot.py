@@ -20,8 +20,15 @@ WITHOUT_A_RUN = {
     "grid": "grid=uniform,karras steps=6",
     "embedding": "",
     "noise": "dataset=digits objective=edm n=2 columns=3",
+    "preprocessing": "dataset=digits n=40 encoder=pixels",
 }
-OF_A_RUN = {"denoise": "n=1 columns=3", "trajectory": "n=2 steps=5 device=cpu"}
+OF_A_RUN = {
+    "denoise": "n=1 columns=3",
+    "trajectory": "n=2 steps=5 device=cpu",
+    "fid_trajectory": "n=4 steps=2 device=cpu encoder=pixels",
+    "samplers": "n=2 nfe=4 samplers=[ddim,heun] device=cpu",
+}
+FIGURES = {"noise": {"noise", "target"}, "preprocessing": {"preprocessing", "images"}}
 
 
 def test_every_picture_is_tried_here():
@@ -46,8 +53,8 @@ def check(facts):
 @pytest.mark.parametrize("what", WITHOUT_A_RUN)
 def test_a_picture_needs_no_training(what, diffuse):
     facts = diffuse.json(f"plot {what} {WITHOUT_A_RUN[what]}")
-    assert check(facts) == ({"noise", "target"} if what == "noise" else {what})
-    name = "digits" if what in ("data", "noise") else what
+    assert check(facts) == FIGURES.get(what, {what})
+    name = "digits" if what in ("data", "noise", "preprocessing") else what
     assert facts["folder"] == f"outputs/plot/{name}/v001"
     record = json.loads(Path(facts["folder"], "run.json").read_text())
     assert (record["status"], record["files"]) == ("done", facts["files"])

@@ -1,29 +1,21 @@
 """A training that was stopped goes on: to the very same bytes, or not at all."""
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from leftovers import undisturbed, until, what_is_left
 from omegaconf import OmegaConf
 
-from diffuse import checkpoints, cli, runs
+from diffuse import checkpoints, runs
 from diffuse.commands import loop as command
 from diffuse.commands import preparing
 
 FULL = "train.steps=8 train.log_every=3 train.sample_every=4 train.save_every=5 model.dropout=0.1"
-
-
-def what_is_left(run):
-    """The last checkpoint, the rows and the last grid, to the byte."""
-    last = checkpoints.newest(run / "checkpoints")
-    files = [*last.iterdir(), run / "metrics.jsonl", run / "samples/latest.png"]
-    return {path.name: path.read_bytes() for path in files}
 
 
 def at_step(number, act):
@@ -42,10 +34,7 @@ def at_step(number, act):
 @pytest.fixture(scope="module")
 def whole(tiny, tmp_path_factory):
     """What a training without a break leaves behind."""
-    folder = tmp_path_factory.mktemp("whole")
-    with contextlib.chdir(folder):
-        assert cli.main(f"train {tiny} {FULL}".split()) == 0
-    return what_is_left(folder / "outputs/train/tiny/v001")
+    return undisturbed(f"{tiny} {FULL}", tmp_path_factory.mktemp("whole"))
 
 
 @pytest.mark.parametrize(
@@ -211,11 +200,8 @@ def start(tiny, folder):
              "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     rows = folder / "outputs/train/tiny/v001/metrics.jsonl"
-    deadline = time.monotonic() + 60
-    while not (rows.exists() and rows.read_text().count("\n") > 5):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: process.poll() or (rows.exists() and rows.read_text().count("\n") > 5))
+    assert process.poll() is None, process.stderr.read()
     return process
 
 
@@ -246,28 +232,3 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_exit_3(resume, trained, diff
         manifest.write_text("{}")
     words = f"train {tiny} train.steps=6 resume={resume}"
     assert "all of its checkpoints are damaged" in diffuse.error(words, code=3)
-
-
-def test_the_best_checkpoint_begins_anew_where_another_encoder_judges(trained, diffuse):
-    line = "train.steps=8 train.eval_every=2 train.eval_n=16 resume=must"
-    first = runs.read(trained)["best"]
-    assert len(first["encoder"]) == 64
-    assert diffuse.train(f"{line} encoder.size=4") == 0
-    assert f"encoder of the FID of step {first['step']} was another one" in diffuse.err
-    assert diffuse.err.count("begins anew") == 1
-    best = runs.read(trained)["best"]
-    rows = [json.loads(row) for row in (trained / "metrics.jsonl").read_text().splitlines()]
-    later = {row["step"]: row["fid"] for row in rows if "fid" in row and row["step"] > 4}
-    assert best["encoder"] != first["encoder"]
-    assert (best["step"], best["fid"]) == min(later.items(), key=lambda row: row[1])
-
-
-def test_the_best_checkpoint_stays_where_the_same_encoder_judges(trained, diffuse):
-    path, facts = trained / "run.json", runs.read(trained)
-    facts["best"]["fid"] = 0.0  # which nothing will reach
-    path.write_text(json.dumps(facts))
-    assert diffuse.train("train.steps=6 train.eval_every=2 train.eval_n=16 resume=must") == 0
-    assert "begins anew" not in diffuse.err
-    assert runs.read(trained)["best"] == facts["best"]
-    assert diffuse.train("train.steps=8 train.eval_every=2 train.eval_n=20 resume=must") == 0
-    assert "n of the FID" in diffuse.err  # fewer images are another FID, too

@@ -1,18 +1,15 @@
 """`diffuse train` from the command line to the run folder, on real digits."""
 
-import json
+import time
 
 import pytest
 import torch
+from leftovers import rows
 from omegaconf import OmegaConf
 from PIL import Image
 
-from diffuse import checkpoints, runs
+from diffuse import checkpoints, hardware, runs
 from diffuse.commands import preparing
-
-
-def rows(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_run_folder_has_all_that_the_design_says(trained):
@@ -75,11 +72,15 @@ def test_the_result_is_on_stdout_and_the_progress_on_stderr(tiny, diffuse):
 def test_a_dry_run_says_what_would_happen_and_writes_nothing(tiny, diffuse, tmp_path, monkeypatch):
     monkeypatch.setattr(preparing, "seconds_per_step", lambda *_: 0.5)
     assert diffuse.train("train.steps=120 dry_run=true") == 0
-    for words in ("8x8", "parameters", "120 of 16 images", "about 1 min 0 s", "MiB"):
+    for words in ("8x8", "parameters", "120 of 16 images", "about 1 min 0 s", "MiB", "v, weighting",
+                  "cosine, noise law uniform", "[-1, 1]", "2 steps of ddim"):  # fmt: skip
         assert words in diffuse.out
+    assert "guidance" not in diffuse.out
     plan = diffuse.json(f"train {tiny} train.steps=120 dry_run=true")
     assert f"{plan['parameters']:,} parameters" in plan["plan"]["model"]
     assert plan["config"]["train"]["steps"] == 120
+    led = diffuse.json(f"train {tiny} train.steps=1 dry_run=true guidance=2 range=[0,1]")["plan"]
+    assert (led["guidance"], led["range"]) == ("2, away from labels", "[0, 1]")
     assert not list(tmp_path.iterdir())
 
 
@@ -137,6 +138,25 @@ def test_a_diverged_training_is_exit_4_and_keeps_its_last_good_checkpoint(diffus
     kept = checkpoints.newest(run / "checkpoints")
     weights = checkpoints.load_tensors(kept, "model").values()
     assert all(w.isfinite().all() for w in weights)
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.5, True), (0.99, False)])
+def test_minutes_timed_beside_other_load_come_with_a_warning(share, warned, diffuse, monkeypatch):
+    monkeypatch.setattr(preparing, "seconds_per_step", lambda *_: 20.0)
+    monkeypatch.setattr(hardware.Share, "so_far", lambda self: share)
+    assert diffuse.train("train.minutes=1") == 0
+    line = "warning: something else computes here, too: 50 % of the time was ours"
+    assert (line in diffuse.err) == warned
+
+
+def test_the_share_of_a_process_is_what_it_computes():
+    share = hardware.Share()
+    time.sleep(0.3)
+    assert share.so_far() < 0.2 / torch.get_num_threads()
+    busy = hardware.Share()
+    while time.process_time() - busy.own < 0.2:
+        pass
+    assert busy.so_far() > share.so_far()
 
 
 def test_a_full_disk_is_exit_5_and_names_the_checkpoint(diffuse, tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """Two processes that share every batch train what one trains, and end together."""
 
-import json
 import os
 import signal
 import subprocess
@@ -8,27 +7,16 @@ import sys
 import time
 
 import pytest
+from leftovers import RUN, rows, until, what_is_left
 
 from diffuse import checkpoints, runs
 
 FULL = "train.steps=8 train.log_every=3 train.sample_every=4 train.save_every=5 model.dropout=0.1"
-RUN = "outputs/train/tiny/v001"
 DDP = [sys.executable, "-m", "diffuse", "train"]
-
-
-def rows(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def weights(run):
     return checkpoints.load_tensors(checkpoints.newest(run / "checkpoints"), "ema")
-
-
-def what_is_left(run):
-    """The last checkpoint, the rows and the last grid, to the byte."""
-    last = checkpoints.newest(run / "checkpoints")
-    files = [*last.iterdir(), run / "metrics.jsonl", run / "samples/latest.png"]
-    return {path.name: path.read_bytes() for path in files}
 
 
 def started(tiny, line, folder, command=DDP):
@@ -43,13 +31,6 @@ def started(tiny, line, folder, command=DDP):
 def children(pid):
     with open(f"/proc/{pid}/task/{pid}/children") as file:
         return [int(word) for word in file.read().split()]
-
-
-def until(true, seconds=60):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
 
 
 def is_gone(pid):

@@ -7,6 +7,8 @@ import signal
 
 import pytest
 import torch
+from leftovers import rows
+from leftovers import what_is_left as left
 
 from diffuse import checkpoints, runs
 from diffuse import training as room
@@ -37,16 +39,6 @@ def poison(monkeypatch):
         monkeypatch.setattr(room, "draw", draw)
 
     return poison
-
-
-def rows(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def left(run):
-    """The last checkpoint and the rows, to the byte."""
-    last = checkpoints.newest(run / "checkpoints")
-    return {p.name: p.read_bytes() for p in (*last.iterdir(), run / "metrics.jsonl")}
 
 
 def test_stop_is_exit_4_with_a_diagnosis_and_the_last_good_checkpoint(diffuse, run, poison):

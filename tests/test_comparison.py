@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from test_passport import RECORD
 
-from diffuse.comparison import brief, compare, difference, reach_of_mean, verdict
+from diffuse.comparison import brief, compare, difference, verdict
 from diffuse.metrics import fid, fid_interval
 
 
@@ -58,7 +58,10 @@ def test_one_seed_or_other_seeds_cannot_be_paired():
 def test_the_interval_of_a_mean_over_seeds_is_students():
     values = [3.0, 4.0, 8.0, 5.0]
     low, high = stats.t.interval(0.95, 3, loc=5.0, scale=stats.sem(values))
-    assert reach_of_mean(values) == pytest.approx((high - low) / 2)
+    first, other = score(0, 0, 0, [0.0] * 4), score(5, 5, 5, values)
+    found = difference(first, other, same_seeds=True)
+    assert found.paired
+    assert (found.low, found.high) == pytest.approx((low, high))
 
 
 WORDS = {

@@ -10,7 +10,7 @@ import pytest
 from closed_forms import CONF, nodes
 from omegaconf import OmegaConf
 
-from diffuse import config, ranges, schemas
+from diffuse import config, meanings, ranges, schemas
 from diffuse.config import build
 from diffuse.errors import ConfigError
 
@@ -186,16 +186,16 @@ def test_no_other_module_can_be_reached_by_a_colon(name):
 
 
 def training(**given):
-    return {**dict.fromkeys(schemas.LENGTHS), **given}
+    return {**dict.fromkeys(meanings.LENGTHS), **given}
 
 
 def test_the_length_of_a_training_is_said_once_and_is_four_minutes_if_not_said():
-    assert schemas.length(training()) == ("minutes", 4.0)
-    assert schemas.length(training(epochs=2.5)) == ("epochs", 2.5)
+    assert meanings.length(training()) == ("minutes", 4.0)
+    assert meanings.length(training(epochs=2.5)) == ("epochs", 2.5)
     with pytest.raises(
         ConfigError, match=r"train\.steps=3 and train\.images=5: say the length once"
     ):
-        schemas.length(training(steps=3, images=5))
+        meanings.length(training(steps=3, images=5))
 
 
 @pytest.mark.parametrize("name", ["a", "quickstart", "cifar10-cosine", "v1.2_x", "0", "x" * 100])
@@ -223,7 +223,7 @@ def test_a_name_that_could_leave_its_folder_is_refused(name):
     ],
 )
 def test_a_run_is_named_by_the_user_the_experiment_or_what_it_is_about(name, choices, expected):
-    assert schemas.run_name(OmegaConf.create({"name": name}), choices) == expected
+    assert meanings.run_name(OmegaConf.create({"name": name}), choices) == expected
 
 
 @pytest.mark.parametrize("schema", schemas.SCHEMAS.values())

@@ -17,6 +17,7 @@ from diffuse.encoders import encode, inception, resizing
 from diffuse.encoders.choices import RESIZES
 from diffuse.encoders.inception import Inception, with_weights
 from diffuse.errors import DataError
+from diffuse.scoring import rows_of
 
 torch.set_num_threads(1)
 
@@ -77,15 +78,20 @@ def close(ours, theirs):
 @pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 def test_features_and_logits_are_those_of_torch_fidelity(file, channels):
-    theirs = FeatureExtractorInceptionV3("x", ["2048", "logits"], str(file))
+    theirs = FeatureExtractorInceptionV3("x", ["2048", "logits", "logits_unbiased"], str(file))
     images = some_images(channels=channels)
     ours = inception(spec_of(channels), str(file), sha256(file), "tf")
     with torch.no_grad():
-        features, logits = theirs(images.expand(-1, 3, -1, -1))
+        features, logits, unbiased = theirs(images.expand(-1, 3, -1, -1))
     got = encode(ours, images, batch=2)
     assert got.shape == (2, 2048)
     assert close(got, features)
-    assert close(ours.head(got), logits)
+    assert close(ours.net.head(got), logits)
+    assert close(ours.head(got), unbiased)
+    probabilities = rows_of(ours, images).probabilities  # what an inception score is of
+    assert probabilities is not None
+    torch.testing.assert_close(probabilities.float(), unbiased.softmax(1), atol=1e-6, rtol=1e-4)
+    assert not probabilities.float().allclose(logits.softmax(1), atol=1e-4)
     assert (features.std(0) > 1e-3).float().mean() > 0.5  # they see the image
 
 

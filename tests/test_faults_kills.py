@@ -1,6 +1,5 @@
 """SIGKILL, for real, at every call that a save or a start makes to the system."""
 
-import contextlib
 import os
 import shutil
 import signal
@@ -8,6 +7,7 @@ import signal
 import pytest
 import torch
 from injected import every_kill, killed_at
+from leftovers import undisturbed, what_is_left
 
 from diffuse import checkpoints, cli, files, runs
 from diffuse.errors import DataError
@@ -129,19 +129,15 @@ def test_a_link_left_by_a_killed_process_of_our_number_is_in_nobodys_way(tmp_pat
 LINE = "train.steps=4 train.save_every=1 train.keep=1 train.sample_every=3 model.dropout=0.1"
 
 
-def what_is_left(folder):
-    run = runs.latest(folder / "outputs", "train", "tiny")
-    last = checkpoints.newest(run / "checkpoints")
-    return {p.name: p.read_bytes() for p in [*last.iterdir(), run / "metrics.jsonl"]}
+def newest(folder):
+    """What is left of the newest training there."""
+    return what_is_left(runs.latest(folder / "outputs", "train", "tiny"))
 
 
 @pytest.fixture(scope="module")
 def whole(tiny, tmp_path_factory):
     """What a training without a break leaves behind."""
-    folder = tmp_path_factory.mktemp("whole")
-    with contextlib.chdir(folder):
-        assert cli.main(f"train {tiny} {LINE}".split()) == 0
-    return what_is_left(folder)
+    return undisturbed(f"{tiny} {LINE}", tmp_path_factory.mktemp("whole"))
 
 
 def kill_and_resume(call, tiny, diffuse, tmp_path):
@@ -160,7 +156,7 @@ def test_a_training_killed_anywhere_is_finished_to_the_same_bytes(
     call, tiny, whole, diffuse, tmp_path
 ):
     kill_and_resume(call, tiny, diffuse, tmp_path)
-    assert what_is_left(tmp_path) == whole
+    assert newest(tmp_path) == whole
 
 
 @pytest.mark.slow
@@ -170,7 +166,7 @@ def test_a_training_killed_at_every_call_is_finished_to_the_same_bytes(
     for call in range(1, 400):
         shutil.rmtree(tmp_path / "outputs", ignore_errors=True)
         code = kill_and_resume(call, tiny, diffuse, tmp_path)
-        assert what_is_left(tmp_path) == whole, call
+        assert newest(tmp_path) == whole, call
         if code == 0:
             break
     assert call > 60

@@ -1,6 +1,5 @@
 """SIGINT, SIGTERM and Slurm's SIGUSR1 wherever a command may be: a checkpoint of this step."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -9,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from leftovers import undisturbed, what_is_left
 
-from diffuse import checkpoints, checkups, cli, runs, training
+from diffuse import checkpoints, checkups, runs, training
 from diffuse.commands import drawing
 
 ROOT = Path(__file__).parents[1]
@@ -20,19 +20,10 @@ FULL = (
 )
 
 
-def what_is_left(run):
-    last = checkpoints.newest(run / "checkpoints")
-    files = [*last.iterdir(), run / "metrics.jsonl", run / "samples/latest.png"]
-    return {path.name: path.read_bytes() for path in files}
-
-
 @pytest.fixture(scope="module")
 def whole(tiny, tmp_path_factory):
     """What a training without a signal leaves behind."""
-    folder = tmp_path_factory.mktemp("whole")
-    with contextlib.chdir(folder):
-        assert cli.main(f"train {tiny} {FULL}".split()) == 0
-    return what_is_left(folder / "outputs/train/tiny/v001")
+    return undisturbed(f"{tiny} {FULL}", tmp_path_factory.mktemp("whole"))
 
 
 def told_during(real, number, call=1):

@@ -3,8 +3,9 @@
 import time
 
 import pytest
+from leftovers import what_is_left
 
-from diffuse import checkpoints, trackers
+from diffuse import trackers
 
 HANGING = """
 import random, time
@@ -25,11 +26,6 @@ class dying(fine):
     def _do(self, verb):
         if verb == self.verb: raise SystemExit(1)
 """
-
-
-def what_is_left(run):
-    last = checkpoints.newest(run / "checkpoints")
-    return {p.name: p.read_bytes() for p in [*last.iterdir(), run / "metrics.jsonl"]}
 
 
 KINDS = {

@@ -1,6 +1,7 @@
 """The light goes one way: a room imports from rooms below it, as in DESIGN section 2."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -9,14 +10,16 @@ import pytest
 import diffuse
 
 ROOT = Path(diffuse.__file__).parent
+DESIGN = Path(__file__).parents[1] / "docs/design.md"
 LAYERS = [
     "errors seeds config schemas ranges data objectives weightings denoiser models metrics "
-    "classifier encoders secrets files owners checkpoints runs trackers hardware interrupts "
-    "console optimizers "
-    "averages memory compiling",
-    "schedules noise_laws grids samplers reuse training_state divergence",
-    "training sampling noise_level",
-    "evaluation checkups plots journal",
+    "classifier foreign encoders secrets files sealed conditions owners checkpoints runs "
+    "trackers hardware interrupts "
+    "console optimizers ranks launching yamls provenance meanings "
+    "averages memory compiling guidance",
+    "schedules noise_laws grids samplers reuse features training_state divergence",
+    "training sampling shards noise_level",
+    "passport measures scoring comparison checkups plots journal",
     "assembly planning commands cli __main__",
 ]
 LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms.split()}
@@ -62,6 +65,16 @@ def test_every_room_has_a_layer_and_every_layer_has_only_rooms_there_are():
     assert set(LAYER) == ROOMS
 
 
+def test_the_design_has_the_same_rooms_in_the_same_layers():
+    rows = re.findall(r"^\| (\d) \| (.+?) \|", DESIGN.read_text(), re.M)
+    told = {
+        re.split(r"[./]", room)[0]: int(layer)
+        for layer, rooms in rows
+        for room in re.findall("`([^`]+)`", rooms)
+    }
+    assert told | {"__main__": 4} == LAYER
+
+
 @pytest.mark.parametrize("room", sorted(LAYER))
 def test_imports_point_down(room):
     assert not [other for other in neighbours(room) if LAYER[other] > LAYER[room]]
@@ -81,7 +94,8 @@ def test_files_form_no_circle():
 
 def test_only_the_top_sees_a_config_tree_or_hydra():
     """Everything below takes plain objects, so that it works in a notebook."""
-    top = {"config", "schemas", "ranges", "assembly", "planning", "commands", "cli"}
+    top = {"config", "schemas", "meanings", "yamls", "ranges", "assembly", "planning"}
+    top |= {"commands", "cli"}
     seeing = {"omegaconf": set(), "hydra": set()}
     for module in MODULES:
         for name in names(TREES[module]):

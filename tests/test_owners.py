@@ -1,13 +1,10 @@
 """Which process a run folder belongs to: one that is there, and only one."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
+
+from injected import at_once
 
 from diffuse import runs
-
-ROOT = Path(__file__).parents[1]
 
 
 def begun(outputs):
@@ -44,18 +41,7 @@ sys.stdin.readline()
 
 def test_of_four_that_continue_a_run_at_once_one_does_and_a_dead_one_holds_nothing(tmp_path):
     folder = begun(tmp_path).folder
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", CONTINUE, str(folder)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-        )
-        for _ in range(4)
-    ]  # fmt: skip
-    for process in started:
-        assert process.stdout.readline() == "ready\n"
-    for process in started:
-        process.stdin.write("go\n")
-        process.stdin.flush()
+    started = at_once(4, CONTINUE, str(folder))
     said = [process.stdout.readline().strip() for process in started]
     assert sorted(said) == ["mine", "refused", "refused", "refused"]
     for process in started:

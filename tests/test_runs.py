@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from injected import at_once
 
 from diffuse import checkpoints, runs
 from diffuse.errors import ConfigError, DataError
@@ -42,18 +43,7 @@ for _ in range(4):
 
 def race(outputs, kind):
     """Eight processes that start at the same moment; the folders each of them got."""
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACE, str(outputs), kind],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-        )
-        for _ in range(8)
-    ]  # fmt: skip
-    for process in started:
-        assert process.stdout.readline() == "ready\n"
-    for process in started:
-        process.stdin.write("go\n")
-        process.stdin.flush()
+    started = at_once(8, RACE, str(outputs), kind)
     got = [process.communicate()[0].split() for process in started]
     assert all(process.returncode == 0 for process in started)
     return [name for names in got for name in names]

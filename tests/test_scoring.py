@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from diffuse.classifier import centred, new_classifier
 from diffuse.data import to_range, to_uint8
-from diffuse.encoders import pixels
+from diffuse.encoders import Encoder, pixels
 from diffuse.measures import MEASURES
 from diffuse.metrics import fid, kid, over_seeds
 from diffuse.scoring import (
@@ -161,6 +162,20 @@ def test_padding_is_cut_off_before_images_are_compared(images):
     assert measured("fid", rows, truth, SETTINGS)["fid"]["value"] == pytest.approx(0, abs=1e-6)
     assert truth.floor is not None
     assert truth.floor.images.shape == (32, 1, 8, 8)
+
+
+def test_of_our_classifier_the_probabilities_are_those_it_was_trained_with(images):
+    """Inception's are without bias, as published; `test_encoders_inception` has the proof."""
+    net = new_classifier(channels=1, classes=3, width=8, blocks=(1, 1), seed=0).eval()
+    torch.nn.init.normal_(net.head.bias)
+    encoder = Encoder(net, "small", "sha", (1, 8, 8), net.dim, net.head, images.spec.classes)
+    rows = rows_of(encoder, images.images)
+    with torch.no_grad():
+        expected = net.head(net(centred(images.images.float()))).softmax(1)
+    assert rows.probabilities is not None
+    torch.testing.assert_close(rows.probabilities.float(), expected)
+    found = measured("inception", [rows], real(Judge(encoder, images, images), 32), SETTINGS)
+    assert found["inception_score"]["logits"] == "with bias"
 
 
 def test_moments_of_someone_else_are_enough_for_fid_and_for_nothing_else(judge, drawn):

@@ -13,8 +13,8 @@ import torch
 from diffuse import checkpoints
 from diffuse.checkups import Checkup
 from diffuse.encoders import pixels
-from diffuse.evaluation import Judge
 from diffuse.optimizers import Muon
+from diffuse.scoring import Judge
 from diffuse.seeds import seed_of
 from diffuse.training import Training, fit
 

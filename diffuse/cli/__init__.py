@@ -95,7 +95,7 @@ def run_command(
     folder: Path | None = None,  # in a sweep, that of this job
 ) -> int:
     """Make the config final and hand it to commands/<verb>.py."""
-    from diffuse import config, schemas, yamls
+    from diffuse import config, meanings, yamls
     from diffuse.cli import composing, overlays
 
     cfg = overlays.with_samplers(composing.finished(verb, cfg), parsed)
@@ -104,7 +104,7 @@ def run_command(
     config.trust(cfg.get("trust"))
     chosen = composing.choices()
     if "name" in cfg:
-        cfg.name = schemas.run_name(cfg, chosen)
+        cfg.name = meanings.run_name(cfg, chosen)
     if secrets.redacted(text := yamls.as_yaml(cfg)) != text:
         raise ConfigError("the config holds the value of a secret environment variable")
     job = config.Job(verb, overrides, "--json" in parsed.flags, folder, chosen)

@@ -45,7 +45,7 @@ def unknown_key(key: str, verb: str, siblings: Iterable[object] = ()) -> str:
     group, _, name = key.partition(".")
     if group in usage.root(verb).groups and name:
         own = [f"{group}.{sibling}" for sibling in siblings if sibling not in ("name", "meta")]
-        others = [choice for choice in usage.choices(group) if _mentions(group, choice, name)]
+        others = [choice for choice in usage.choices(group) if usage.has_key(group, choice, name)]
         if others:
             return f"unknown key {key!r}; this {group} has none, {' and '.join(others)} would"
         return f"unknown key {key!r}; {nearest(key, own)}"
@@ -60,11 +60,6 @@ def _chain(error: BaseException | None) -> Iterable[BaseException]:
 
 def _first_line(error: BaseException | str) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _mentions(group: str, choice: str, name: str) -> bool:
-    text = (usage.conf_folder() / group / f"{choice}.yaml").read_text(encoding="utf-8")
-    return re.search(rf"^{re.escape(name)}:", text, re.MULTILINE) is not None
 
 
 def _unknown_choice(error: MissingConfigException) -> str:

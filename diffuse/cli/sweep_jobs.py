@@ -1,5 +1,7 @@
 """One job of a sweep, as a launcher calls it: in this process, in another, on another machine."""
 
+import contextlib
+import io
 import json
 import logging
 import os
@@ -12,11 +14,12 @@ from typing import Any
 
 from omegaconf import DictConfig, flag_override
 
-from diffuse import checkpoints, cli, runs, secrets
+from diffuse import checkpoints, cli, files, runs, secrets
 from diffuse.cli import composing, sweep_records
 from diffuse.cli.arguments import Arguments
 
 log = logging.getLogger("diffuse")
+PRINTED = "printed.json"  # beside job.json
 STOPPED = (130, 141, 143)  # by a signal: the jobs after it do not run either
 # what a sweeper that searches makes smaller: the first of these that a job has
 SCORES = (
@@ -93,7 +96,11 @@ class SweepJob:
         if "resume" in cfg and not self.own_resume:
             with flag_override(cfg, ["struct", "readonly"], [False, False]):
                 cfg.resume = str(own) if own and _whole(own) else "none"
-        code = cli.run_command(self.verb, self.parsed, cfg, words, None if cfg.dry_run else own)
+        with ExitStack() as stack:
+            if "--json" in self.parsed.flags:
+                number = composing.job_number()
+                stack.enter_context(_printed_to(self.told / str(number) / PRINTED))
+            code = cli.run_command(self.verb, self.parsed, cfg, words, None if cfg.dry_run else own)
         return code, f"exit code {code}" if code else ""
 
 
@@ -129,6 +136,24 @@ def _traceback_in(path: Path) -> Iterator[None]:
             with open(path, "a") as file:
                 file.write(secrets.redacted("".join(traceback.format_exception(error))))
         raise
+
+
+@contextmanager
+def _printed_to(path: Path) -> Iterator[None]:
+    """With --json the sweep prints one list: until then what a job prints is kept in a file."""
+    path.unlink(missing_ok=True)  # of an earlier attempt
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        yield
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.replace(path, said.getvalue())
+
+
+def printed(told: Path) -> Any:
+    """What a job printed with --json; None if it failed, or was done before without."""
+    try:
+        return json.loads((told / PRINTED).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def outcome(told: Path) -> dict[str, Any] | None:

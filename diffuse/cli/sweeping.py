@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 from diffuse import cli, config
 from diffuse.cli import composing, sweep_records
 from diffuse.cli.arguments import Arguments, quote
-from diffuse.cli.sweep_jobs import STOPPED, SweepJob, is_finished, outcome
+from diffuse.cli.sweep_jobs import STOPPED, SweepJob, is_finished, outcome, printed
 from diffuse.cli.sweep_records import Jobs
-from diffuse.console import print_columns
+from diffuse.console import print_columns, print_json
 from diffuse.errors import ConfigError, DiffuseError
 
 log = logging.getLogger("diffuse")
@@ -44,7 +44,9 @@ def sweep(verb: str, parsed: Arguments) -> int:
             sweep_records.write(folder, verb, jobs)
         job = SweepJob(verb, parsed, folder, told, labels, longer, own_resume, os.getpid())
         code = 0 if _nothing_left(job, bool(old)) else _launch(job)
-        if not first.dry_run and "--json" not in parsed.flags:
+        if "--json" in parsed.flags:
+            _print_list(job)
+        elif not first.dry_run:
             _compare(job)
     return code
 
@@ -193,6 +195,17 @@ def _labels(folder: Path) -> list[tuple[int, str]]:
     """The jobs that a sweeper has chosen, by number."""
     found = sorted(int(path.parent.name) for path in folder.glob("*/job.json"))
     return [(k, end["job"]) for k in found if (end := outcome(folder / str(k)))]
+
+
+def _print_list(job: SweepJob) -> None:
+    """One document for all jobs, in order."""
+    labels = list(enumerate(job.labels)) or _labels(job.told)
+    ends = {k: outcome(job.told / str(k)) or {} for k, _ in labels}
+    print_json([
+        {"job": label, "code": ends[k].get("code"), "error": ends[k].get("error") or None,
+         "result": printed(job.told / str(k))}
+        for k, label in labels
+    ])  # fmt: skip
 
 
 def _compare(job: SweepJob) -> None:

@@ -22,7 +22,7 @@ FLAGS = (
     ("--multirun, -m", "run every combination of a=1,2 b=x,y, a folder for each"),
     ("... resume=auto", "do only what is missing of the sweep that had these jobs"),
     ("--config-dir DIR", "a folder with yamls of your own, beside ours"),
-    ("--json", "the result as one JSON object (of each job), logs on stderr"),
+    ("--json", "the result as JSON, of a sweep one list; logs on stderr"),
 )
 
 
@@ -88,9 +88,19 @@ def nearest_key(word: str, verb: str) -> str:
     known = root(verb)
     keys = [*known.groups, *known.keys]
     same = [key for key in keys if key.rpartition(".")[2] == word]  # batch -> train.batch
+    own = [group for group in known.groups if group not in ("experiment", "debug")]
+    holding = [g for g in own if any(has_key(g, choice, word) for choice in choices(g))]
+    if inside := [] if same else [f"{group}.{word}" for group in holding]:
+        return f"did you mean {' or '.join(map(repr, inside))}?"
     close = same or get_close_matches(word, keys, n=1, cutoff=0.6)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}`diffuse {verb} --help` lists what there is"
+
+
+def has_key(group: str, choice: str, key: str) -> bool:
+    """Does a choice's yaml have a key of this name?"""
+    text = (conf_folder() / group / f"{choice}.yaml").read_text(encoding="utf-8")
+    return re.search(rf"^{re.escape(key)}:", text, re.MULTILINE) is not None
 
 
 def page(verb: str) -> str:

@@ -10,9 +10,18 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from diffuse import assembly, config, measures, passport, provenance, runs, schemas, scoring
+from diffuse import assembly, config, meanings, measures, passport, provenance, runs, scoring
 from diffuse.assembly import Trained
-from diffuse.commands import drawing, judging, outside, sample, saving, scores, twins
+from diffuse.commands import (
+    drawing,
+    evaluation_pictures,
+    judging,
+    outside,
+    sample,
+    saving,
+    scores,
+    twins,
+)
 from diffuse.commands.saving import Result
 from diffuse.config import Job
 from diffuse.console import print_json, print_table
@@ -65,6 +74,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         record |= _drawing(results)
         record["seconds"] = round(time.monotonic() - started, 1)
         record["grid"] = str(folder / "samples.png")
+        record["pictures"] = evaluation_pictures.draw(folder, record, first.images, real)
         runs.write_json(folder / passport.FILE, record)
         values = {name: score["value"] for name, score in measures.scores(record).items()}
         run.log(step=trained.state["step"], n=cfg.n, **values)
@@ -123,7 +133,7 @@ def passport_of(
     cfg: DictConfig, job: Job, trained: Trained, plan: Plan, encoder: Encoder
 ) -> dict[str, Any]:
     """Everything else that the numbers depend on."""
-    decays = schemas.decays(trained.cfg.train)
+    decays = meanings.decays(trained.cfg.train)
     named = cfg.weights.removeprefix("ema_")
     decay = None if cfg.weights == "raw" else decays[0] if named == "ema" else float(named)
     batch = trained.cfg.train.batch

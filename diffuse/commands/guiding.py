@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from diffuse import assembly, averages, checkpoints, planning, schemas
+from diffuse import assembly, averages, checkpoints, meanings, planning
 from diffuse.assembly import Trained
 from diffuse.errors import ConfigError
 from diffuse.guidance import LABELS, Guidance
@@ -41,7 +41,7 @@ def is_checkpoint(guide: str) -> bool:
 
 def guidance(cfg: DictConfig, trained: Trained) -> Guidance | None:
     """That of a config which `complete` has seen, with the weak network; None if there is none."""
-    decays = schemas.decays(trained.cfg.train)
+    decays = meanings.decays(trained.cfg.train)
     check(cfg, trained.conditional, decays, str(trained.folder))
     if not planning.led(cfg):
         return None

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from diffuse import config, hardware, noise_level, runs, schemas
+from diffuse import config, hardware, noise_level, runs, yamls
 from diffuse.classifier import training_steps
 from diffuse.config import Job
 from diffuse.console import Meter, clock, print_json, print_table
@@ -51,7 +51,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     folder = job.folder or runs.claim(Path(cfg.outputs), VERB, cfg.name)
     folder.mkdir(parents=True, exist_ok=True)
     run = runs.Run.start(
-        folder, VERB, schemas.as_yaml(cfg), job.overrides,
+        folder, VERB, yamls.as_yaml(cfg), job.overrides,
         name=cfg.name, hypothesis=cfg.hypothesis, seed=cfg.seed, smoke=cfg.smoke,
         device=plan["device"], data={"source": train.source, "sha256": train.sha256},
     )  # fmt: skip

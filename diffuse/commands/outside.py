@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from diffuse import assembly, config, foreign, hardware, passport, plots, runs, scoring, yamls
-from diffuse.commands import judging, scores
+from diffuse.commands import evaluation_pictures, judging, scores
 from diffuse.config import Job
 from diffuse.console import print_json, print_table
 from diffuse.data import ImageSet, ImageSpec, open_dataset
@@ -67,6 +67,7 @@ def main(cfg: DictConfig, job: Job) -> int:
             "seconds": round(time.monotonic() - started, 1),
             "grid": str(folder / "samples.png"),
         }
+        record["pictures"] = evaluation_pictures.draw(folder, record, pixels, real)
         runs.write_json(folder / passport.FILE, record)
         run.finish("done")
     return scores.show(job, folder, record, test.spec.classes if test else ())

@@ -7,14 +7,28 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from diffuse import hardware, runs, schemas
+from diffuse import hardware, runs, schemas, yamls
 from diffuse.commands import sample
-from diffuse.commands.plotting import Picture, data, denoise, noise, processes, trajectory
+from diffuse.commands.plotting import (
+    Picture,
+    data,
+    denoise,
+    fid_trajectory,
+    noise,
+    preprocessing,
+    processes,
+    samplers,
+    trajectory,
+)
 from diffuse.config import Job
 from diffuse.console import print_json, print_table
 from diffuse.errors import ConfigError
 from diffuse.interrupts import Interrupts
 
+WALKED = (
+    "run checkpoint weights label sampler grid reuse steps nfe clip start noise_level "
+    "guidance guide guidance_levels"
+)
 # what= -> the function that prepares it, and what it reads besides the keys of every command
 PICTURES: dict[str, tuple[Callable[[DictConfig, Job], Picture], str]] = {
     "data": (data.data, "dataset n range"),
@@ -26,9 +40,14 @@ PICTURES: dict[str, tuple[Callable[[DictConfig, Job], Picture], str]] = {
     "denoise": (denoise.denoise, "run checkpoint weights n columns"),
     "trajectory": (
         trajectory.trajectory,
-        "run checkpoint weights label sampler grid reuse steps nfe clip start noise_level "
-        "n columns",
+        f"{WALKED} n columns",
     ),
+    "fid_trajectory": (fid_trajectory.fid_trajectory, f"{WALKED} encoder n"),
+    "samplers": (
+        samplers.samplers,
+        "run checkpoint weights label samplers nfe clip start guidance guide guidance_levels n",
+    ),
+    "preprocessing": (preprocessing.preprocessing, "dataset encoder n"),
 }
 
 
@@ -51,7 +70,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     folder = job.folder or runs.claim(Path(cfg.outputs), "plot", cfg.name)
     folder.mkdir(parents=True, exist_ok=True)
     run = runs.Run.start(
-        folder, "plot", schemas.as_yaml(cfg), job.overrides, name=cfg.name, seed=cfg.seed, **facts
+        folder, "plot", yamls.as_yaml(cfg), job.overrides, name=cfg.name, seed=cfg.seed, **facts
     )
     with run.logged(), run.watched(), Interrupts(at_once=True):
         files, more = picture.draw(folder)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from diffuse import assembly, checkpoints, config, hardware, planning, ranges, schemas
+from diffuse import assembly, checkpoints, config, hardware, meanings, planning, ranges
 from diffuse.commands import beginning, guiding, resuming
 from diffuse.commands.beginning import Beginning
 from diffuse.data import ImageSet, open_dataset
@@ -27,6 +27,8 @@ from diffuse.sampling import Plan
 from diffuse.training import Recipe, Training, seconds_per_step
 
 log = logging.getLogger(__name__)
+
+ALL_OURS = 0.8  # of the threads' time; a training alone on its machine gets more
 
 
 @dataclass
@@ -111,16 +113,16 @@ def _built(
         initial.give(denoiser.net)
     optimizer = assembly.optimizer(cfg, denoiser.net)
     peaks = [group["lr"] for group in optimizer.param_groups]
-    training = Training.new(denoiser, optimizer, schemas.decays(cfg.train))
+    training = Training.new(denoiser, optimizer, meanings.decays(cfg.train))
     seen = Seen(device)
     if folder is not None and (checkpoint := checkpoints.newest(folder / "checkpoints")):
         with _fitting(folder):
             training.load(checkpoint, own=resuming.own_settings(cfg))
         seen = Seen.of(checkpoint, device)
-    if schemas.length(cfg.train) != ("steps", training.step):  # else there is nothing to train
+    if meanings.length(cfg.train) != ("steps", training.step):  # else there is nothing to train
         assembly.compiled(cfg, denoiser, data.spec, device)
     recipe = _recipe(cfg, training, data, law, ranks)
-    for unit in schemas.LENGTHS:
+    for unit in meanings.LENGTHS:
         cfg.train[unit] = recipe.steps if unit == "steps" else None
     batch = assembly.sampling_batch(None, device)
     guidance = _guidance(cfg, denoiser)
@@ -155,10 +157,10 @@ def _fitting(folder: Path) -> Iterator[None]:
 
 def _recipe(cfg: DictConfig, training: Training, data: ImageSet, law: Law, ranks: Ranks) -> Recipe:
     """The `train` section with its length as a number of steps."""
-    unit, amount = schemas.length(cfg.train)
+    unit, amount = meanings.length(cfg.train)
     words: dict[str, Any] = {k: v for k, v in cfg.train.items() if k in Recipe.__dataclass_fields__}
     words |= {"steps": 1, "range": (cfg.range[0], cfg.range[1]), "seed": cfg.seed}
-    words["ema"] = schemas.decays(cfg.train)
+    words["ema"] = meanings.decays(cfg.train)
     recipe = Recipe(**words)
     if unit == "steps":
         steps = amount
@@ -167,7 +169,14 @@ def _recipe(cfg: DictConfig, training: Training, data: ImageSet, law: Law, ranks
     elif unit == "epochs":
         steps = amount * len(data) / recipe.batch
     else:
+        share = hardware.Share()
         seconds = seconds_per_step(training, data, law, recipe, ranks)
+        if data.images.device.type == "cpu" and share.so_far() < ALL_OURS:
+            log.warning(
+                "something else computes here, too: %.0f %% of the time was ours while steps were "
+                "timed, so there will be fewer of them than usual; train.steps= says how many",
+                100 * share.so_far(),
+            )
         steps = amount * 60 / seconds
         log.info("%.3g ms a step: %g minutes are %d steps", seconds * 1e3, amount, round(steps))
     return replace(recipe, steps=max(1, round(steps)))

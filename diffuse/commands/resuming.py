@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import assembly, checkpoints, runs, schemas
+from diffuse import assembly, checkpoints, meanings, runs
 from diffuse.errors import ConfigError, DataError, nearest
 
 log = logging.getLogger(__name__)
@@ -58,9 +58,9 @@ def continued(cfg: DictConfig, folder: Path) -> DictConfig:
         )
     for key in allowed:
         log.info("resume.allow: %s", different[key])
-    unit, _ = schemas.length(cfg.train)
+    unit, _ = meanings.length(cfg.train)
     if unit == "minutes":
-        for other in schemas.LENGTHS:
+        for other in meanings.LENGTHS:
             cfg.train[other] = saved.train[other]
     if cfg.precision == "auto":  # measured anew, it might come out otherwise
         cfg.precision = saved.precision

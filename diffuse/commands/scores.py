@@ -20,6 +20,7 @@ def show(job: Job, folder: Path, record: Mapping[str, Any], classes: tuple[str, 
     rows = _main(record) | _others(record) | {"record": str(folder / "record.json")}
     if "grid" in record:
         rows["grid"] = record["grid"]
+    rows |= record.get("pictures", {})
     print_table(title(record), rows)
     more = {name: score for name, score in scores(record).items() if name not in MAIN}
     if more:

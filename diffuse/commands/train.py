@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import assembly, config, files, hardware, planning, runs, schemas, yamls
+from diffuse import assembly, config, files, hardware, meanings, planning, runs, yamls
 from diffuse.commands import following, guiding, resuming
 from diffuse.commands.loop import loop
 from diffuse.commands.preparing import Work, prepare
@@ -79,7 +79,7 @@ def _check(cfg: DictConfig) -> None:
     config.build("tracker", cfg.tracker)
     planning.plan(cfg, schedule, schedule.range, (cfg.range[0], cfg.range[1]), 1, (0.0, 0.0))
     conditional = bool(cfg.model.get("conditional"))
-    guiding.check(cfg, conditional, schemas.decays(cfg.train), "this training")
+    guiding.check(cfg, conditional, meanings.decays(cfg.train), "this training")
     resuming.check_allowed(cfg)
     hardware.devices(cfg.devices, hardware.device(cfg.device))
 
@@ -92,21 +92,25 @@ def _print_plan(work: Work, job: Job) -> None:
     images = f"{work.recipe.batch} images"
     if work.recipe.micro_batch:
         images += f" in parts of {work.recipe.micro_batch}"
-    facts = _facts(work)
+    facts, cfg = _facts(work), work.cfg
     begun = facts.get("init_from")
     rows = {
         "data": f"{work.data.spec.name}: {len(work.data):,} images {c}x{h}x{w}, {work.data.source}",
-        "model": f"{work.cfg.model.name}, {facts['parameters']:,} parameters, {facts['precision']}",
+        "model": f"{cfg.model.name}, {facts['parameters']:,} parameters, {facts['precision']}",
+        "objective": f"{cfg.objective.name}, weighting {cfg.weighting.name}",
+        "schedule": f"{cfg.schedule.name}, noise law {cfg.noise_law.name}",
         "levels": "sigma from {:.3g} to {:.3g}".format(*work.levels),
+        "range": "[{:g}, {:g}]".format(*cfg.range),
         "steps": f"{work.recipe.steps:,} of {images}, {left:,} to do",
-        "grids": f"{work.cfg.n} images, {len(work.plan.sigmas) - 1} steps",
+        "grids": f"{cfg.n} images, {len(work.plan.sigmas) - 1} steps of {cfg.sampler.name}",
+        **({"guidance": f"{cfg.guidance:g}, away from {cfg.guide}"} if planning.led(cfg) else {}),
         **({"begins with": f"{begun['run']}, step {begun['step']:,}"} if begun else {}),
         "device": facts["device"],
         "memory": f"about {hardware.peak_memory(work.device) / 2**20:,.0f} MiB",
         "time": f"about {clock(left * seconds)} ({work.recipe.batch / seconds:.0f} images/s)",
     }
     if job.json:
-        print_json(facts | {"plan": rows, "config": OmegaConf.to_container(work.cfg)})
+        print_json(facts | {"plan": rows, "config": OmegaConf.to_container(cfg)})
     else:
         print_table("Plan (nothing is written)", rows)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from diffuse import files
 from diffuse.data.prepared import Table
 from diffuse.data.unpickling import unpickle
 from diffuse.errors import DataError
@@ -58,8 +59,7 @@ def read_archive(path: Path, split: str) -> Table:
 def check_archive(path: Path) -> None:
     """Raise DataError unless it is the published archive, byte for byte."""
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = files.sha256(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
     if digest != ARCHIVE_SHA256:

@@ -19,7 +19,7 @@ from diffuse.classifier import centred
 from diffuse.data import ImageSpec
 from diffuse.encoders import resizing
 from diffuse.encoders.encoder import ANTIALIASED, Encoder, Preparation, wrong_channels
-from diffuse.encoders.inception import FEATURES, SIDE
+from diffuse.encoders.inception import FEATURES, LOGITS, SIDE
 from diffuse.encoders.own import wrapped
 from diffuse.encoders.published import load_inception
 from diffuse.encoders.trained import about_encoder, find_trained, load_encoder
@@ -130,7 +130,10 @@ def inception(
     sha256: str | None,  # that the file must have
     resize: Literal["tf", "pytorch_fid", "clean"],
 ) -> Encoder:
-    """Inception-v3 as FID was defined with it (Heusel et al., 2017), pool3; gray is repeated."""
+    """Inception-v3 as FID was defined with it (Heusel et al., 2017), pool3; gray is repeated.
+
+    Its logits are without bias: the score of Salimans et al. (2016) was published so.
+    """
     if not path:
         raise ValueError(
             "path must name a file of weights that you have, e.g. "
@@ -142,7 +145,9 @@ def inception(
     preparation = replace(RESIZES[resize], repeat=3 // spec.channels)
     size = (spec.channels, SIDE, SIDE)
     how: dict[str, Any] = {"preparation": preparation, "layer": "pool3", "most": MOST}
-    return Encoder(net, name, digest, size, FEATURES, net.head, **how)
+    head = nn.Linear(FEATURES, LOGITS, bias=False)
+    head.weight = net.head.weight
+    return Encoder(net, name, digest, size, FEATURES, head, **how)
 
 
 def own(spec: ImageSpec) -> Encoder:

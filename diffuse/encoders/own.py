@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffuse import sealed
 from diffuse.data import ImageSpec
 from diffuse.encoders.encoder import ANTIALIASED, Encoder, Preparation, wrong_channels
-from diffuse.encoders.trained import digest_of
 from diffuse.seeds import seed_of
 
 log = logging.getLogger("diffuse.encoders")
@@ -119,7 +119,7 @@ def _dim(net: nn.Module, name: str, how: Preparation, size: tuple[int, int, int]
 
 def _sha256(net: nn.Module) -> str:
     """Of the weights, and of the code, without which the same weights mean something else."""
-    digest = hashlib.sha256(digest_of(dict(net.state_dict())).encode())
+    digest = hashlib.sha256(sealed.digest(net.state_dict()).encode())
     for part in sorted({type(module) for module in net.modules()}, key=lambda t: t.__qualname__):
         digest.update(f"{part.__module__}.{part.__qualname__}".encode())
         if not part.__module__.startswith("torch."):

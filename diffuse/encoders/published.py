@@ -1,10 +1,10 @@
 """Inception-v3 from a user's file: which edition it is, and that it is whole."""
 
-import hashlib
 import logging
 import re
 from pathlib import Path
 
+from diffuse import files
 from diffuse.encoders.inception import Inception, with_weights
 from diffuse.errors import DataError
 from diffuse.foreign import read_tensors
@@ -22,8 +22,7 @@ def load_inception(path: Path, sha256: str | None) -> tuple[Inception, str, str]
     """
     if not path.is_file():
         raise DataError(f"no weights at {path}: encoder.path must be a file such as {FILES}")
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = files.sha256(path)
     if sha256 is not None and digest != sha256.lower():
         raise DataError(f"{path} is altered or another edition: sha256 {digest}, not {sha256}")
     edition = EDITIONS.get(digest[:8])

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from diffuse import files, runs
+from diffuse import files, runs, sealed
 from diffuse.classifier import Classifier
 from diffuse.encoders.encoder import Encoder
 from diffuse.errors import DataError
@@ -30,7 +30,7 @@ def save_encoder(path: Path, net: Classifier, about: Mapping[str, Any]) -> str:
         key: value.detach().cpu().to(torch.float16 if value.ndim > 1 else value.dtype).contiguous()
         for key, value in net.state_dict().items()
     }
-    facts = {"schema": SCHEMA, **about, "network": net.shape, "weights": digest_of(tensors)}
+    facts = {"schema": SCHEMA, **about, "network": net.shape, "weights": sealed.digest(tensors)}
     # one key, because safetensors writes several in an order that changes from run to run
     content = save(tensors, {"diffuse": json.dumps(facts)})
     files.replace(path, content)
@@ -40,11 +40,11 @@ def save_encoder(path: Path, net: Classifier, about: Mapping[str, Any]) -> str:
 def load_encoder(path: str | Path, sha256: str | None = None) -> Encoder:
     """Read what `save_encoder` wrote; a missing, truncated or altered file is a DataError."""
     file = _locate(path)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = files.sha256(file)
     if sha256 is not None and digest != sha256:
         raise DataError(f"{file} is altered or another edition: sha256 {digest}, not {sha256}")
     tensors, about = _read(file)
-    if about.get("weights") != digest_of(tensors):
+    if about.get("weights") != sealed.digest(tensors):
         raise DataError(f"{file} is altered: its weights do not have the sha256 it gives for them")
     try:
         net = Classifier(**about["network"])
@@ -99,13 +99,3 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{file} is no encoder of this version of diffuse: train one with diffuse encoder"
         )
     return tensors, facts
-
-
-def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 of the names, types, shapes and values of tensors."""
-    digest = hashlib.sha256()
-    for key, value in sorted(tensors.items()):
-        digest.update(f"{key} {value.dtype} {[*value.shape]}".encode())
-        # as bytes: numpy has no bfloat16
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

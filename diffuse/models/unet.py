@@ -67,9 +67,7 @@ class UNet(nn.Module):
         )
         self._attention = partial(Attention, groups=groups, head_dim=head_dim)
 
-        self.embed = None
-        if noise_level:
-            self.embed = nn.Sequential(nn.Linear(width, c_emb), nn.SiLU(), nn.Linear(c_emb, c_emb))
+        self.embed = _two_layers(width, c_emb) if noise_level else None
         self.label = nn.Embedding(classes + 1, c_emb) if conditional else None
         self.stem = nn.Conv2d(channels * patch**2, width, 3, padding=1)
         self.down, crossing = self._way_down(widths, counts, attention)
@@ -168,6 +166,10 @@ class UNet(nn.Module):
                     x = layer(x)
         x = self.head(F.silu(self.norm(x)))
         return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
+
+
+def _two_layers(c_in: int, c_out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(c_in, c_out), nn.SiLU(), nn.Linear(c_out, c_out))
 
 
 def _check_words(**words: tuple[str, tuple[str, ...]]) -> None:

@@ -25,6 +25,7 @@ from diffuse.metrics import (
     pixel_statistics,
     sliced_wasserstein,
 )
+from diffuse.scoring.lookalikes import closest
 from diffuse.scoring.rows import Real, Rows
 
 Scores = dict[str, dict[str, Any]]  # name -> value, ci95, and what else there is to say
@@ -83,7 +84,8 @@ def _infinity(rows: Rows, real: Real, settings: Settings) -> Scores:
 def _inception(rows: Rows, real: Real, settings: Settings) -> Scores:
     assert rows.probabilities is not None
     found = inception_score(rows.probabilities, min(10, len(rows)), rows.blocks)
-    more = {"mean": found.mean, "sd": found.sd}
+    without = getattr(real.encoder.head, "bias", None) is None
+    more = {"mean": found.mean, "sd": found.sd, "logits": f"with{'out' * without} bias"}
     return {"inception_score": {"value": found.value, "ci95": [found.low, found.high], **more}}
 
 
@@ -115,9 +117,10 @@ def _memorisation(rows: Rows, real: Real, settings: Settings) -> Scores:
     assert real.reference is not None
     known = nearest(rows.features, real.training)
     close = closeness(rows.features, real.reference.features, real.training, known=known)
-    more = {"median": close.median, "median_test": close.median_test}
+    more = {"median": close.median, "median_test": close.median_test, "threshold": close.threshold}
+    copies = authenticity(rows.features, real.training, known).record()
     return {
-        "authenticity": authenticity(rows.features, real.training, known).record(),
+        "authenticity": copies | {"closest": closest(known)},
         "closer": close.share.record() | more,
     }
 

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,8 +30,12 @@ Change = Callable[[Tensor], Tensor]  # of uint8 images [n c h w]
 
 UNTOUCHED = "untouched"
 QUALITIES = (95, 75)  # of JPEG: few artefacts, and Pillow's default
-FILTERS = {"clean-fid's bicubic": resizing.bicubic, "bilinear antialias": resizing.antialiased,
-           "bilinear": resizing.half_pixel, "TensorFlow 1's bilinear": resizing.tensorflow1}  # fmt: skip
+FILTERS = {  # of encoders
+    "clean-fid's bicubic": resizing.bicubic,
+    "bilinear antialias": resizing.antialiased,
+    "bilinear": resizing.half_pixel,
+    "TensorFlow 1's bilinear": resizing.tensorflow1,
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Effect:
     levels: float  # mean absolute change of a pixel, in grey levels
     examples: Tensor  # uint8 [k c h w], the first k images
 
-    def record(self) -> dict[str, object]:
+    def record(self) -> dict[str, Any]:
         """As it stands in a record."""
         about = {"name": self.treatment.name, "kind": self.treatment.kind}
         difference = {"change": self.change.value, "change_ci95": [*self.change[1:]]}
@@ -125,15 +130,16 @@ def _there_and_back(resize: Callable[[Tensor, Size], Tensor], way: Size, images:
     return resize(resize(images, way), (height, width))
 
 
-def _interpolated(images: Tensor, size: Size, **how: object) -> Tensor:
+def _interpolated(images: Tensor, size: Size, **how: Any) -> Tensor:
     """By torch, rounded: what is saved in between has 8 bits."""
-    return F.interpolate(images.float(), size, **how).round().clamp(0, 255).byte()  # pyright: ignore[reportArgumentType]
+    return F.interpolate(images.float(), size, **how).round().clamp(0, 255).byte()
 
 
 def _lanczos(images: Tensor, size: Size) -> Tensor:
     """By Pillow, a channel at a time; torch has none."""
-    planes = images.flatten(0, 1).numpy()
-    found = [Image.fromarray(p).resize(size[::-1], Image.Resampling.LANCZOS) for p in planes]
+    planes, (height, width) = images.flatten(0, 1).numpy(), size
+    resized = [Image.fromarray(p).resize((width, height), Image.Resampling.LANCZOS) for p in planes]
+    found = [np.asarray(plane) for plane in resized]
     return torch.from_numpy(np.stack(found)).view(*images.shape[:2], *size)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffuse import conditions
+from diffuse import conditions, sealed
 from diffuse.data import ImageSpec
 from diffuse.denoiser import Denoiser
 from diffuse.noise_level import Predictor
@@ -81,7 +81,8 @@ def plain(value: Any) -> Any:
         return {"sha256": value.sha256, "range": [*value.range], "levels": [*value.levels]}
     if isinstance(value, Denoiser):  # a weaker one, for guidance
         forward = {key: plain(getattr(value, key)) for key in ("objective", "precision")}
-        return {"net": plain(type(value.net)), "weights": conditions.weights(value.net), **forward}
+        weights = sealed.digest(value.net.state_dict())
+        return {"net": plain(type(value.net)), "weights": weights, **forward}
     if is_dataclass(value) and not isinstance(value, type):
         named = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
         return {"is": _name(type(value)), **named}

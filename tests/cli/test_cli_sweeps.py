@@ -1,5 +1,6 @@
 """`--multirun`: a folder for each job, all of them run, nothing claimed in vain."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,24 @@ def test_every_job_of_a_sweep_runs_in_its_own_folder_even_if_one_fails(command, 
     assert "job 1 failed" in last[1]
     outside = [path for path in tmp_path.rglob("*.yaml") if claimed.name not in path.parts]
     assert outside == []
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_json_of_a_sweep_is_one_list_with_what_each_job_says(dry, command, capsys):
+    def answer(cfg, job):
+        if cfg.seed == 2:
+            raise ValueError("boom")
+        print(json.dumps({"seed": cfg.seed}))
+
+    command.answer = answer
+    line = ["train", "-m", "seed=1,2,3", "--json", *(["dry_run=true"] if dry else [])]
+    assert cli.main(line) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [one["result"] for one in found] == [{"seed": 1}, None, {"seed": 3}]
+    assert [one["job"] for one in found] == ["seed=1", "seed=2", "seed=3"]
+    assert [one["code"] for one in found] == [0, 1, 0]
+    assert [bool(one["error"]) for one in found] == [False, True, False]
+    assert (command.left_behind() == []) == dry
 
 
 def test_two_sweeps_never_share_a_folder_and_a_typed_name_names_it(command):

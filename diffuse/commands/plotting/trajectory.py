@@ -21,13 +21,7 @@ IMAGES = 4
 
 def trajectory(cfg: DictConfig, job: Job) -> Picture:
     """A strip of x and denoised, what each step did, all steps as a GIF."""
-    if (cfg.sampler.get("meta") or {}).get("adaptive"):
-        raise ConfigError(
-            f"sampler: {cfg.sampler.name} takes other steps for every image, so they have no "
-            "level in common; choose another one"
-        )
-    planning.chosen_steps(cfg, planning.sampler(cfg), most=None)
-    config.bind("grid", cfg.grid, "steps", "schedule")
+    check_steps(cfg)
     trained, run = restored(cfg)
     n = cfg.n or IMAGES
     plan = sample.planned(cfg, trained, n)
@@ -56,6 +50,17 @@ def trajectory(cfg: DictConfig, job: Job) -> Picture:
         return files, _numbers(seen)
 
     return Picture("Trajectory", Said(rows), draw, trained)
+
+
+def check_steps(cfg: DictConfig) -> None:
+    """Refuse a sampler, steps or a grid that do not go with walking step by step."""
+    if (cfg.sampler.get("meta") or {}).get("adaptive"):
+        raise ConfigError(
+            f"sampler: {cfg.sampler.name} takes other steps for every image, so they have no "
+            "level in common; choose another one"
+        )
+    planning.chosen_steps(cfg, planning.sampler(cfg), most=None)
+    config.bind("grid", cfg.grid, "steps", "schedule")
 
 
 def _numbers(seen: Trajectory) -> Said:

@@ -1,0 +1,44 @@
+"""What a config means where a thing can be said in several ways: a length, averages, a name."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig
+
+from diffuse.errors import ConfigError
+
+LENGTHS = ("steps", "epochs", "images", "minutes")
+DEFAULT_MINUTES = 4.0
+# the groups that a picture is about: none for those of a run, whose name they take
+ABOUT = {
+    **dict.fromkeys(("data", "noise", "preprocessing"), ("dataset",)),
+    **dict.fromkeys(("denoise", "trajectory", "fid_trajectory", "samplers"), ()),
+}
+
+
+def length(train: Mapping[str, Any] | DictConfig) -> tuple[str, float]:
+    """The one way in which a training's length is said, e.g. ("minutes", 4.0)."""
+    given = [(unit, train[unit]) for unit in LENGTHS if train[unit] is not None]
+    if len(given) > 1:
+        said = " and ".join(f"train.{unit}={number:g}" for unit, number in given)
+        raise ConfigError(f"{said}: say the length once, as train.{'|'.join(LENGTHS)}")
+    return given[0] if given else ("minutes", DEFAULT_MINUTES)
+
+
+def decays(train: Mapping[str, Any] | DictConfig) -> list[float]:
+    """Of the averages of the weights: `train.ema` is a number or a list; the first one counts."""
+    ema = train["ema"]
+    return [float(decay) for decay in (ema if isinstance(ema, Sequence) else [ema])]
+
+
+def run_name(cfg: DictConfig, choices: Mapping[str, str]) -> str | None:
+    """`name=`, else the experiment's, else what the run is about; null if only its run can tell."""
+    picture = cfg.get("what")
+    groups = ("dataset", "schedule") if picture is None else ABOUT.get(picture)
+    about = [str(picture)]
+    if groups is not None:
+        about = [choices[group] for group in groups if choices.get(group)]
+    name = cfg.name or choices.get("experiment") or "-".join(about) or None
+    if name and not cfg.name:
+        name = name.replace("/", "-")
+    return name

@@ -1,0 +1,35 @@
+"""What a training leaves behind, and waiting until it is there."""
+
+import contextlib
+import json
+import time
+
+from diffuse import checkpoints, cli
+
+RUN = "outputs/train/tiny/v001"
+
+
+def rows(run):
+    """The lines of metrics.jsonl."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def what_is_left(run):
+    """The last checkpoint, the rows and the last grid if there is one, to the byte."""
+    last = checkpoints.newest(run / "checkpoints")
+    files = [*last.iterdir(), run / "metrics.jsonl", *(run / "samples").glob("latest.png")]
+    return {path.name: path.read_bytes() for path in files}
+
+
+def undisturbed(words, folder):
+    """What a training that nothing happens to leaves behind."""
+    with contextlib.chdir(folder):
+        assert cli.main(["train", *words.split()]) == 0
+    return what_is_left(folder / RUN)
+
+
+def until(true, seconds=60):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)

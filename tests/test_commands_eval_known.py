@@ -1,0 +1,44 @@
+"""`diffuse eval known=true`: an evaluation that is there is shown only if it is the same one."""
+
+import json
+
+import pytest
+
+from diffuse import runs
+from diffuse.classifier import new_classifier
+from diffuse.encoders import save_encoder
+
+LINE = "eval n=8 steps=2 device=cpu kid_subsets=2 kid_subset_size=4 known=true"
+
+
+@pytest.fixture
+def make_encoder(tmp_path):
+    """Write a file of an encoder that has learned nothing."""
+
+    def make(seed):
+        net = new_classifier(channels=1, classes=2, width=8, blocks=(1, 1), seed=seed).eval()
+        about = {"name": "small", "channels": 1, "height": 8, "width": 8, "classes": ["a", "b"]}
+        return save_encoder(tmp_path / "encoder.safetensors", net, about)
+
+    return make
+
+
+def test_a_known_evaluation_has_the_same_encoder_to_the_byte(make_encoder, trained, diffuse):
+    line, found = f"{LINE} encoder=classifier encoder.path=encoder.safetensors", []
+    for seed in (0, 0, 1, 0):
+        sha256 = make_encoder(seed)
+        found.append(diffuse.json(line))
+        assert found[-1]["encoder"]["sha256"] == sha256
+    assert [record["folder"][-4:] for record in found] == ["v001", "v001", "v002", "v001"]
+
+
+def test_a_known_evaluation_was_led_away_from_the_same_weak_network(diffuse, tmp_path):
+    assert diffuse.train("train.steps=2 train.sample_every=null train.ema=[0.5,0.9]") == 0
+    line = f"{LINE} encoder=pixels guidance=2 guide=ema_0.9"
+    first, again = (diffuse.json(line)["folder"] for _ in range(2))
+    assert first == again
+    facts = runs.read(tmp_path / first)
+    assert facts["sampler"]["guidance"]["weak"]["sha256"]
+    facts["sampler"]["guidance"]["weak"]["sha256"] = 64 * "0"  # of a network that is gone
+    (tmp_path / first / "run.json").write_text(json.dumps(facts))
+    assert diffuse.json(line)["folder"] != first
