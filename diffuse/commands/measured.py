@@ -1,0 +1,168 @@
+"""How far the FID of a run scatters, read from evaluations that there are: what `plan` goes by."""
+
+import math
+import shlex
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from scipy.special import stdtrit
+
+from diffuse import passport, runs
+from diffuse.commands.compare import configs
+from diffuse.comparison import used_seeds
+from diffuse.errors import ConfigError
+from diffuse.metrics import Spread
+
+Record = Mapping[str, Any]
+LEAST = 4  # images: two blocks of two
+# what may differ between two trainings of one config, and the draws from them
+APART = {"run", "step", "sha256", "images_seen"}
+BY_THE_CLOCK = 0.1  # of their steps: trainings of equal minutes are not of equal steps
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a run."""
+
+    trained: Path
+    name: str  # as `run=` takes it
+    records: list[Path]  # its newest evaluation, then those of its siblings
+    value: float  # FID of the first
+    spread: Spread
+    of_images: str  # where the deviation over images is from
+    values: list[float]  # FID of each training that differs in its seed alone; none = there is one
+    speed: float  # images a second
+    training: float | None  # seconds
+    next: list[str]  # the lines that would measure how trainings scatter
+
+
+def measured(outputs: Path, trained: Path, smoke: bool) -> Measured:
+    """By the newest evaluation of a run that siblings were evaluated like; else the newest."""
+    table, root = _evaluations(outputs, smoke), outputs / "train"
+    name = str(trained.relative_to(root) if trained.is_relative_to(root) else trained)
+    ours = [folder for folder, run in table if run == trained.resolve()]
+    if not ours:
+        raise ConfigError(
+            f"plan: {trained} was not evaluated, so nothing is known of its FID; measure it first: "
+            f"diffuse eval run={name} n=1024"
+        )
+    folder, record, siblings = ours[-1], passport.read(ours[-1]), {}
+    for folder in reversed(ours):
+        record = passport.read(folder)
+        if siblings := _siblings(record, trained, table):
+            break
+    else:
+        folder, record = ours[-1], passport.read(ours[-1])
+    records = [record, *(passport.read(path) for path in siblings.values())]
+    values = [one["fid"]["value"] for one in records] if siblings else []
+    sd, where = over_images(records)
+    seconds = [runs.read(path).get("seconds") for path in (trained, *siblings)]
+    known = [float(one) for one in seconds if one]
+    return Measured(
+        trained=trained,
+        name=name,
+        records=[folder, *siblings.values()],
+        value=record["fid"]["value"],
+        spread=Spread(sd, record["n"], over_trainings(values, sd, _draws(records))),
+        of_images=where,
+        values=values,
+        speed=statistics.fmean(one["images_per_second"] for one in records),
+        training=statistics.fmean(known) if known else None,
+        next=[] if values else _next(trained, record),
+    )
+
+
+def _draws(records: Sequence[Record]) -> int | None:
+    """Of each training, where no two were drawn from the same noise; None where some were."""
+    seeds = [set(used_seeds(record) or ()) for record in records]
+    apart = len(set().union(*seeds)) == sum(map(len, seeds))
+    return len(seeds[0]) if apart else None
+
+
+def over_images(records: Sequence[Record]) -> tuple[float, str]:
+    """The deviation of one draw of n images, from the jackknife intervals of all draws there are.
+
+    An interval is Student's t times it; the upper end, because the lower one may be cut off at 0.
+    """
+    found = []
+    for record in records:
+        fid = record["fid"]
+        blocks = min(20, record["n"] // 2)
+        reach = float(stdtrit(blocks - 1, 0.975))
+        draws = zip(fid.get("per_seed", [fid["value"]]), fid.get("per_seed_ci95", [fid["ci95"]]),
+                    strict=True)  # fmt: skip
+        found += [(high - value) / reach for value, (_, high) in draws]
+    many = f"mean of {len(found)} jackknives" if len(found) > 1 else "a jackknife"
+    return math.sqrt(statistics.fmean(sd**2 for sd in found)), many
+
+
+def over_trainings(values: Sequence[float], images: float, draws: int | None) -> float:
+    """The deviation between trainings, without what the images of so many draws add to it.
+
+    Images from the same noise are alike in all trainings: how much of their scatter is in the
+    values is not known then, nothing is taken off, and the deviation is rather too large.
+    """
+    if len(values) < 2:
+        return 0.0
+    added = images**2 / draws if draws else 0.0
+    return math.sqrt(max(0.0, statistics.variance(values) - added))
+
+
+def _evaluations(outputs: Path, smoke: bool) -> list[tuple[Path, Path]]:
+    """(folder, the training it is of), oldest first."""
+    found = []
+    for folder in runs.every(outputs, "eval"):
+        facts = runs.read(folder)
+        run = (facts.get("weights") or {}).get("run")
+        if run and (folder / passport.FILE).is_file() and (smoke or not facts.get("smoke")):
+            found.append((folder, Path(run).resolve()))
+    return found
+
+
+def _siblings(
+    record: Record, trained: Path, table: Sequence[tuple[Path, Path]]
+) -> dict[Path, Path]:
+    """Training -> its newest evaluation that was made as this one was, by another seed alone."""
+    found: dict[Path, Path] = {}
+    seeds: list[int] = []
+    for folder, run in reversed(table):
+        if run in found or run == trained.resolve() or not run.is_dir():
+            continue
+        other = passport.read(folder)
+        if not _made_alike(record, other):
+            continue
+        differs = configs([record, other])
+        if differs.keys() == {"seed"} and differs["seed"][1] not in seeds:
+            found[run] = folder
+            seeds.append(differs["seed"][1])
+    return dict(sorted(found.items()))
+
+
+def _made_alike(one: Record, other: Record) -> bool:
+    """Do two records differ in the weights alone?"""
+    fields = passport.differing([one, other], passport.SAME)
+    tried = {found.field for found in passport.differing([one, other], passport.TRIED)}
+    allowed = {f"weights.{name}" for name in APART} | {"seeds.seed"}
+    steps = [record["weights"]["step"] for record in (one, other)]
+    near = abs(steps[0] - steps[1]) <= BY_THE_CLOCK * max(steps)
+    return not fields and tried <= allowed and near
+
+
+def _next(trained: Path, record: Record) -> list[str]:
+    """The same training with another seed, and the same evaluation of it."""
+    try:
+        typed = yaml.safe_load((trained / "overrides.yaml").read_text()) or []
+    except (OSError, yaml.YAMLError):
+        typed = []
+    seed = runs.read(trained).get("seed", 0)
+    words = [word for word in typed if not word.startswith(("seed=", "resume", "hypothesis="))]
+    evaluated = [
+        word
+        for word in shlex.split(record.get("command", "diffuse eval"))
+        if not word.startswith(("run=", "name=", "--json", "hypothesis="))
+    ]
+    return [shlex.join(["diffuse", "train", *words, f"seed={seed + 1}"]), shlex.join(evaluated)]

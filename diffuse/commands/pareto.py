@@ -1,0 +1,176 @@
+"""`diffuse pareto`: what each sampler reaches for so many network calls, from one checkpoint."""
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from diffuse import assembly, hardware, passport, runs, scoring
+from diffuse.assembly import Trained
+from diffuse.commands import cells, drawing, fronts, judging, sample
+from diffuse.commands.cells import Cell
+from diffuse.commands.eval import passport_of
+from diffuse.config import Job
+from diffuse.data import open_dataset
+from diffuse.encoders import check_encoder
+from diffuse.errors import ConfigError, DivergedError
+from diffuse.interrupts import Interrupts
+from diffuse.plots.pareto import pareto
+from diffuse.sampling import Plan
+from diffuse.scoring import Real, Settings
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all cells share."""
+
+    cfg: DictConfig
+    job: Job
+    trained: Trained
+    label: int | None
+    real: Real
+    floor: Mapping[str, Any]  # FID of as many real images: value, ci95
+
+
+def main(cfg: DictConfig, job: Job) -> int:
+    """Check the config, restore the run, lay out the cells, then draw and score one by one."""
+    check(cfg)
+    folder = runs.find(Path(cfg.outputs), cfg.run)
+    trained = assembly.restore(folder, cfg.checkpoint, cfg.weights, cfg)
+    device = next(trained.denoiser.parameters()).device
+    label = sample.class_number(cfg, trained)
+    table, left_out = cells.laid_out(cfg, trained, assembly.sampling_batch(cfg.batch, device))
+    if not table:
+        raise ConfigError(f"samplers: none is left: {fronts.why_not(left_out)}")
+    if cfg.dry_run:
+        return fronts.show_plan(cfg, job, trained, label, table, left_out)
+    test = open_dataset(trained.cfg.dataset, "test")
+    judge = assembly.judge(cfg, test, open_dataset(trained.cfg.dataset, "train"))
+    real = scoring.real(judge, cfg.n)
+    bench = Bench(cfg, job, trained, label, replace(real, floor=None), _floor(real))
+    folder, run = sample.begin("pareto", cfg, job, trained)
+    with run.logged(), run.watched(), Interrupts(at_once=True):
+        started = time.monotonic()
+        assert real.floor is not None
+        shown = real.floor.images  # ours cannot have another range: it is the checkpoint's
+        said = judging.warnings(judge.encoder, cfg.n, shown, real, None, test.spec.name)
+        rows = _all(bench, table)
+        cells.mark(rows)
+        first = table[0].plan
+        record = {"n": cfg.n, "warnings": said} | judging.reference(real, None, test)
+        record |= passport_of(cfg, job, trained, first, judge.encoder)
+        record |= {"schema": SCHEMA, "sampler": _shared(cfg, first), "fid_floor": bench.floor}
+        record |= {"floor_n": len(real.floor), "cells": rows}
+        record |= {"left_out": [asdict(one) for one in left_out]}
+        record["seconds"] = round(time.monotonic() - started, 1)
+        picture = pareto(rows, bench.floor, folder / "pareto")[0]
+        record["picture"] = str(picture)
+        runs.write_json(folder / passport.FILE, record)
+        for row in rows:
+            run.log(**{k: row[k] for k in ("sampler", "nfe", "steps", "value", "seconds")})
+        run.finish("done", picture=str(picture))
+    return fronts.show(job, folder, record)
+
+
+def check(cfg: DictConfig) -> None:
+    """Everything that can be wrong without looking at a run."""
+    check_encoder(cfg.encoder)
+    hardware.devices(cfg.devices, hardware.device(cfg.device))
+    if cfg.seed + cfg.seeds > 2**63:
+        raise ConfigError(f"seeds={cfg.seeds}: from seed={cfg.seed} on there are not that many")
+
+
+def _floor(real: Real) -> dict[str, Any]:
+    """FID of as many training images."""
+    assert real.floor is not None
+    return scoring.measured("fid", [real.floor], replace(real, floor=None), Settings())["fid"]
+
+
+def _all(bench: Bench, table: Sequence[Cell]) -> list[dict[str, Any]]:
+    """The cells as they stand in a record; one that diverges does not lose the others."""
+    rows: list[dict[str, Any]] = []
+    try:
+        for k, cell in enumerate(table, 1):
+            log.info("%s (%d of %d)", cell, k, len(table))
+            about = {"sampler": cell.sampler, "asked": cell.asked, "steps": cell.steps}
+            rows.append(about | {"nfe": cell.calls} | _measured(bench, cell))
+    except SystemExit:
+        log.info("%d of %d are measured: the same command goes on", len(rows), len(table))
+        raise
+    if not any(row["status"] == "done" for row in rows):
+        raise DivergedError(f"no sampler came to an end: {rows[0]['reason']}")
+    return rows
+
+
+def _measured(bench: Bench, cell: Cell) -> dict[str, Any]:
+    """Draw what is missing of a cell, and score it."""
+    cfg, label = bench.cfg, bench.label
+    plans = [*cell.seeds(cfg.seeds)]
+    lost: dict[str, Any] = dict.fromkeys(("value", "ci95", "seconds", "images_per_second"))
+    try:
+        _warm(bench, cell, plans[0])
+        results = [drawing.draw(bench.trained, plan, cfg.n, label, cell.cfg) for plan in plans]
+    except DivergedError as error:
+        log.warning("%s: %s", cell, error)
+        return lost | {"status": "diverged", "reason": str(error)}
+    encoder = bench.real.encoder
+    draws = [scoring.rows_of(encoder, result.images) for result in results]
+    score = scoring.measured("fid", draws, bench.real, Settings())["fid"]
+    kept = cells.store(cell, plans[0], bench.trained, label)
+    # of the drawing itself, whenever that was and however many processes shared in it
+    speed = (kept.speed() if kept else None) or results[0].speed
+    shards = {key: sum(r.shards[key] for r in results) for key in ("drawn", "known")}
+    job = replace(bench.job, choices={**bench.job.choices, "sampler": cell.sampler})
+    return {
+        "status": "done",
+        **score,
+        "floor": bench.floor["value"],
+        "seconds": 1 / speed,
+        "images_per_second": speed,
+        "shards": shards,
+        "how": sample.how(cell.cfg, job, cell.plan, results[0]),
+    }
+
+
+def _warm(bench: Bench, cell: Cell, plan: Plan) -> None:
+    """A GPU's first call takes long, and should not count for the cell that happens to be first."""
+    device = next(bench.trained.denoiser.parameters()).device
+    if device.type == "cpu" or not cells.missing(
+        cell, plan, bench.trained, bench.label, bench.cfg.n
+    ):
+        return
+    spec = bench.trained.spec
+    x = torch.zeros(plan.batch, *spec.shape, device=device)
+    classes = torch.zeros(plan.batch, dtype=torch.int64, device=device)
+    with torch.no_grad():
+        bench.trained.denoiser(x, plan.sigmas[0], classes)
+
+
+def _shared(cfg: DictConfig, plan: Plan) -> dict[str, Any]:
+    """How images of all cells were drawn; what is a sampler's own stands in its cells."""
+    guidance = plan.guidance.record() if plan.guidance else None
+    return {
+        "start": plan.start, "clip": plan.clip, "guidance": guidance, "batch": plan.batch,
+        "label": cfg.label,
+    }  # fmt: skip
+
+
+def summary(folder: Path) -> dict[str, str]:
+    """One row of a sweep."""
+    rows = json.loads((folder / passport.FILE).read_text())["cells"]
+    best, cheapest = (next(r for r in rows if r[key]) for key in ("best", "cheapest"))
+    return {
+        "good enough": fronts.named(cheapest),
+        "FID (95%)": fronts.value(cheapest),
+        "best": f"{fronts.named(best)}: {fronts.value(best)}",
+    }

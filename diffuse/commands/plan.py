@@ -1,0 +1,200 @@
+"""`diffuse plan`: the images and trainings that telling two FIDs apart takes, as measured."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from diffuse import runs
+from diffuse.commands import measured
+from diffuse.commands.measured import Measured
+from diffuse.config import Job
+from diffuse.console import clock, print_columns, print_json, print_table
+from diffuse.errors import ConfigError
+from diffuse.metrics import Need, needed, resolved
+
+MOST = 1_000_000  # images of each training: nobody draws more
+SIZES = (1, 4, 16)  # times the images there were, for what could be told apart
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What it takes for each of the two runs that are compared, nothing being there yet."""
+
+    need: Need
+    drawing: float  # seconds
+    training: float | None  # None: the run does not say how long it took
+
+    @property
+    def seconds(self) -> float:
+        return self.drawing + (self.training or 0.0)
+
+
+def main(cfg: DictConfig, job: Job) -> int:
+    """Find what was measured of a run, then say what it implies; nothing is written."""
+    check(cfg)
+    trained = runs.find(Path(cfg.outputs), cfg.run)
+    found = measured.measured(Path(cfg.outputs), trained, cfg.smoke)
+    costs = [] if cfg.delta is None else priced(cfg.delta, cfg.power, found)
+    if job.json:
+        print_json(_as_json(cfg, found, costs))
+    else:
+        _show(cfg, found, costs)
+    return 0
+
+
+def check(cfg: DictConfig) -> None:
+    """What can be wrong without looking at a run."""
+    if cfg.delta is not None and not 0 < cfg.delta < math.inf:
+        raise ConfigError(f"delta must be more than 0, got {cfg.delta:g}: a difference of two FIDs")
+    if not 0.05 < cfg.power < 1:
+        raise ConfigError(f"power must be in (0.05, 1), got {cfg.power:g}; 0.8 is usual")
+
+
+def priced(delta: float, power: float, found: Measured) -> list[Cost]:
+    """Each way to resolve a difference, and its cost."""
+    trainings = (2, 3, 4, 5, 8, 10, 16) if found.values else (1,)
+    needs = needed(delta, found.spread, power, trainings, MOST)
+    return [_cost(need, found) for need in needs]
+
+
+def _cost(need: Need, found: Measured) -> Cost:
+    n = max(need.n, measured.LEAST)
+    need = need._replace(n=n)
+    each = found.training
+    return Cost(need, need.seeds * n / found.speed, None if each is None else need.seeds * each)
+
+
+def cheapest(costs: Sequence[Cost]) -> Cost | None:
+    """The one that takes least time, of several the one of fewest trainings."""
+    return min(costs, key=lambda cost: (cost.seconds, cost.need.seeds), default=None)
+
+
+def _show(cfg: DictConfig, found: Measured, costs: Sequence[Cost]) -> None:
+    print_table(f"Measured: FID of {found.name}", _known(found))
+    print()
+    if cfg.delta is not None:
+        title = f"To tell FIDs apart that differ by {cfg.delta:g} ({cfg.power:.0%} of the time)"
+        if costs:
+            best = cheapest(costs)
+            print_columns(title, {_trainings(c.need.seeds): _cells(c, c is best) for c in costs})
+            print("  for each of the two runs, nothing being there yet")
+        else:
+            print_table(title, {"there is no way": _why_not(cfg.delta, cfg.power, found)})
+        print()
+    sizes = _resolved(cfg.power, found)
+    print_columns(
+        f"What can be told apart ({cfg.power:.0%} of the time)",
+        {f"n={n:,}": {_trainings(k): f"{delta:.3g}" for k, delta in row.items()}
+         for n, row in sizes.items()},
+    )  # fmt: skip
+    print("  the smallest difference of FIDs, by images and trainings of each run")
+    print()
+    print_table("This takes for granted", dict(assumptions(found)))
+    if found.next:
+        print("\nTo measure how far trainings scatter, train and evaluate again")
+        for line in found.next:
+            print(f"  {line}")
+
+
+def _trainings(number: int) -> str:
+    return f"{number} training{'s' * (number > 1)}"
+
+
+def _cells(cost: Cost, best: bool) -> dict[str, str]:
+    return {
+        "images each": f"{cost.need.n:,}",
+        "power": f"{cost.need.power:.0%}",
+        "drawing": clock(cost.drawing),
+        "training": "?" if cost.training is None else clock(cost.training),
+        "in all": clock(cost.seconds) + (" <-" if best else ""),
+    }
+
+
+def _known(found: Measured) -> dict[str, str]:
+    spread = found.spread
+    rows = {
+        "FID": f"{found.value:.3f} at n={spread.n:,}",
+        "over images": f"sd {spread.images:.3g} at n={spread.n:,} ({found.of_images})",
+        "over trainings": f"sd {spread.seeds:.3g}, of {len(found.values)} trainings: "
+        + ", ".join(f"{value:.3f}" for value in found.values)
+        if found.values
+        else "not known: there is one training of this config",
+        "drawing": f"{found.speed:.1f} images/s",
+        "training": "?" if found.training is None else f"{clock(found.training)} each",
+        "records": str(found.records[0]),
+    }
+    for k, more in enumerate(found.records[1:], 1):
+        rows[" " * k] = str(more)  # the keys of a table are different ones
+    return rows
+
+
+def _resolved(power: float, found: Measured) -> dict[int, dict[int, float]]:
+    """n -> trainings -> the smallest difference."""
+    number = sorted({2, 4, 8, max(2, len(found.values))}) if found.values else [1]
+    sizes = [found.spread.n * times for times in SIZES]
+    return {n: {k: resolved(found.spread, n, k, power) for k in number} for n in sizes}
+
+
+def _why_not(delta: float, power: float, found: Measured) -> str:
+    if found.values:
+        least = resolved(found.spread, MOST, 16, power)
+        return f"trainings scatter too much: 16 of {MOST:,} images each tell {least:.3g} apart"
+    least = resolved(found.spread, MOST, 1, power)
+    return f"{MOST:,} images tell {least:.3g} apart"
+
+
+def assumptions(found: Measured) -> list[tuple[str, str]]:
+    """What the numbers rest on, in a line each."""
+    lines = [
+        ("images", "the variance over images falls as 1 / n; the bias is the same in both runs"),
+        ("the other run", "scatters as this one does, and is measured in the same way"),
+        ("the test", "two-sided at 5%, as in compare; the same noise in both can only help it"),
+    ]
+    if found.values:
+        few = ": few, so itself known to a factor of 2 or so" if len(found.values) < 5 else ""
+        lines.append(("trainings", f"scatter as these {len(found.values)} did{few}"))
+    else:
+        lines.append(("trainings", "one each: a verdict on two checkpoints, not on two ways to "
+                      "train"))  # fmt: skip
+    lines.append(("time", "as it took here; what is there already is not subtracted"))
+    return lines
+
+
+def _as_json(cfg: DictConfig, found: Measured, costs: Sequence[Cost]) -> dict[str, Any]:
+    best = cheapest(costs)
+    ways: list[Mapping[str, Any]] = [
+        {"n": c.need.n, "trainings": c.need.seeds, "power": c.need.power,
+         "drawing_seconds": c.drawing, "training_seconds": c.training, "seconds": c.seconds,
+         "cheapest": c is best} for c in costs
+    ]  # fmt: skip
+    return {
+        "delta": cfg.delta,
+        "power": cfg.power,
+        "run": str(found.trained),
+        "measured": {
+            "fid": found.value,
+            **_spread(found),
+            "trainings": found.values,
+            "images_per_second": found.speed,
+            "training_seconds": found.training,
+            "records": [str(path) for path in found.records],
+        },
+        "ways": ways,
+        "resolved": [
+            {"n": n, "trainings": k, "delta": delta}
+            for n, row in _resolved(cfg.power, found).items()
+            for k, delta in row.items()
+        ],
+        "assumptions": dict(assumptions(found)),
+        "next": found.next,
+    }
+
+
+def _spread(found: Measured) -> dict[str, Any]:
+    spread = found.spread
+    return {"n": spread.n, "sd_images": spread.images,
+            "sd_trainings": spread.seeds if found.values else None}  # fmt: skip

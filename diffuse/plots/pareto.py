@@ -1,0 +1,143 @@
+"""FID against what it costs: a curve for each sampler, with intervals, the floor and the choice."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffuse.plots.figures import COLOURS, INK, files, look, panels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDE = 12  # times from the lowest to the highest value from which on the scale is logarithmic
+FLOOR, CHOSEN = "#8a8a8a", "#E69F00"
+APART = 1.035  # times between samplers of as many calls, whose intervals would hide each other
+RING: dict[str, Any] = {
+    "marker": "o", "markersize": 12, "markerfacecolor": "none", "markeredgecolor": CHOSEN,
+    "markeredgewidth": 2.2, "linestyle": "none",
+}  # fmt: skip
+AXES = {"nfe": "calls of the network an image", "seconds": "time an image"}
+
+
+def pareto(
+    cells: Sequence[Mapping[str, Any]],  # as they stand in a record
+    floor: Mapping[str, Any],  # value and ci95 of as many real images
+    path: Path,
+) -> list[Path]:
+    """Two panels: FID over calls and over seconds; a ring is around the cheapest that is enough."""
+    scored = [cell for cell in cells if cell.get("value") is not None]
+    if not scored:
+        raise ValueError("there is no cell with a value to draw")
+    names = list(dict.fromkeys(cell["sampler"] for cell in cells))
+    chosen = next(cell for cell in scored if cell["cheapest"])
+    with panels(path, ["FID against calls", "FID against time"], height=3.6) as axes:
+        for panel, key in zip(axes, AXES, strict=True):
+            _floor(panel, floor)
+            for k, name in enumerate(names):
+                ours = [cell for cell in scored if cell["sampler"] == name]
+                aside = APART ** (k - (len(names) - 1) / 2) if key == "nfe" else 1.0
+                style = look(k) | {"label": name}
+                _curve(panel, sorted(ours, key=lambda cell: cell[key]), key, aside, style)
+                if name == chosen["sampler"]:
+                    panel.plot([chosen[key] * aside], [chosen["value"]], zorder=4, **RING)
+            _scales(panel, scored, floor, key)
+            lost = key == "nfe" and len(scored) < len(cells)
+            _explained(panel, chosen, floor, key, lost)
+        _lost(axes[0], cells, names)
+        axes[1].sharey(axes[0])
+        axes[0].set_ylabel("FID")
+    return files(path)
+
+
+def _curve(
+    panel: "Axes", cells: Sequence[Mapping[str, Any]], key: str, aside: float, style: dict[str, Any]
+) -> None:
+    """One sampler: a point with its interval for each number of calls, a little aside of it."""
+    values = [cell["value"] for cell in cells]
+    below = [cell["value"] - cell["ci95"][0] for cell in cells]
+    above = [cell["ci95"][1] - cell["value"] for cell in cells]
+    panel.errorbar(
+        [cell[key] * aside for cell in cells], values, yerr=[below, above], marker="o",
+        markersize=3.8, markeredgecolor="white", markeredgewidth=0.5, capsize=2.2, elinewidth=1.0,
+        capthick=1.0, zorder=3, **style,
+    )  # fmt: skip
+
+
+def _floor(panel: "Axes", floor: Mapping[str, Any]) -> None:
+    """What as many real images score, with its interval."""
+    panel.axhline(floor["value"], color=FLOOR, linewidth=1.2, zorder=1.5)
+    panel.axhspan(*floor["ci95"], color=FLOOR, alpha=0.18, linewidth=0, zorder=1)
+
+
+def _lost(panel: "Axes", cells: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """What diverged has no height: a cross at the upper edge, over its calls."""
+    for cell in cells:
+        if cell.get("value") is None:
+            colour = COLOURS[names.index(cell["sampler"]) % len(COLOURS)]
+            panel.plot(
+                [cell["nfe"]], [1.0], transform=panel.get_xaxis_transform(), marker="X",
+                markersize=6.5, color=colour, linestyle="none", zorder=4, clip_on=False,
+            )  # fmt: skip
+
+
+def _explained(
+    panel: "Axes", cell: Mapping[str, Any], floor: Mapping[str, Any], key: str, lost: bool
+) -> None:
+    """What ring and band are, where curves that fall leave room."""
+    from matplotlib.legend_handler import HandlerTuple
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    cost = f"{cell['nfe']:g} calls" if key == "nfe" else duration(cell["seconds"])
+    band = (Patch(color=FLOOR, alpha=0.18, linewidth=0), Line2D([], [], color=FLOOR))
+    shown: list[Any] = [Line2D([], [], **RING), band]
+    said = [
+        f"cheapest within noise of the best:\n{cell['sampler']}, {cost}, FID {cell['value']:.3g}",
+        f"as many real images: {floor['value']:.3g}",
+    ]
+    if lost:
+        shown.append(Line2D([], [], marker="X", color=INK, markersize=6.5, linestyle="none"))
+        said.append("diverged, at the upper edge")
+    panel.legend(
+        shown, said, loc="upper right", fontsize=8, labelcolor=INK, handlelength=1.8,
+        labelspacing=0.8, handler_map={tuple: HandlerTuple(ndivide=1, pad=0)},
+    )  # fmt: skip
+
+
+def _scales(
+    panel: "Axes", scored: Sequence[Mapping[str, Any]], floor: Mapping[str, Any], key: str
+) -> None:
+    """Costs on a logarithmic scale, with the calls as they are; FID too if it has a wide range."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    panel.set_xscale("log")
+    panel.set_xlabel(AXES[key])
+    asked = sorted({nfe for cell in scored for nfe in cell["asked"]})
+    at = sorted([cell[key] for cell in scored] + (asked if key == "nfe" else []))
+    panel.set_xlim(at[0] / 1.3, at[-1] * 1.3)
+    if key == "nfe":
+        ticks = _apart(asked)
+        panel.set_xticks(ticks, [f"{nfe:g}" for nfe in ticks])
+    else:
+        panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: duration(x)))
+    values = [floor["value"], *(cell["value"] for cell in scored)]
+    if min(values) > 0 and max(values) > WIDE * min(values):
+        panel.set_yscale("log")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    panel.minorticks_off()
+
+
+def _apart(ticks: Sequence[float]) -> list[float]:
+    """Ticks whose labels would stand in each other are left out."""
+    kept = [ticks[0]]
+    for tick in ticks[1:]:
+        if tick > kept[-1] * 1.15:
+            kept.append(tick)
+    return kept
+
+
+def duration(seconds: float) -> str:
+    """E.g. 0.5 ms, 20 ms, 1.5 s."""
+    return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

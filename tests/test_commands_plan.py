@@ -1,0 +1,213 @@
+"""`diffuse plan`: what was measured is read right, and what it implies can be checked."""
+
+import json
+import math
+import shutil
+import statistics
+
+import pytest
+from scipy.special import stdtrit
+
+from diffuse.commands import measured
+from diffuse.commands.measured import over_images, over_trainings
+from diffuse.commands.plan import cheapest, priced
+from diffuse.metrics import Spread, needed, power_of
+
+REACH = float(stdtrit(19, 0.975))
+
+
+def record(value=10.0, sd=1.0, n=1000, **more):
+    ends = [value - REACH * sd, value + REACH * sd]
+    return {"n": n, "fid": {"value": value, "ci95": ends} | more}
+
+
+def known(values=(), seeds=0.0, training=60.0, speed=100.0):
+    return measured.Measured(
+        None, "a", [], 10.0, Spread(1.0, 1000, seeds), "", list(values), speed, training, []
+    )  # fmt: skip
+
+
+def test_the_deviation_of_one_draw_is_read_from_its_interval():
+    assert over_images([record(sd=0.7)])[0] == pytest.approx(0.7)
+    few = float(stdtrit(7, 0.975))  # of 16 images: 8 blocks of two
+    assert over_images([record(sd=few / REACH, n=16)])[0] == pytest.approx(1)
+
+
+def test_of_an_interval_that_is_cut_off_at_0_the_upper_end_counts():
+    cut = record(value=1.0, sd=2.0)
+    cut["fid"]["ci95"][0] = 0.0
+    assert over_images([cut])[0] == pytest.approx(2)
+
+
+def test_several_seeds_give_the_mean_variance_of_their_jackknives_not_their_own_interval():
+    each = [record(value=v, sd=sd)["fid"]["ci95"] for v, sd in ((9, 3), (11, 4))]
+    several = record(sd=100, per_seed=[9.0, 11.0], per_seed_ci95=each)
+    assert over_images([several])[0] == pytest.approx(math.sqrt((9 + 16) / 2))
+
+
+def test_what_images_add_is_taken_off_the_trainings_unless_their_noise_was_the_same():
+    values = [8.0, 10.0, 12.0]  # variance 4
+    assert over_trainings(values, 1.0, 1) == pytest.approx(math.sqrt(3))
+    assert over_trainings(values, 1.0, 4) == pytest.approx(math.sqrt(3.75))
+    assert over_trainings(values, 1.0, None) == pytest.approx(2)
+    assert over_trainings(values, 5.0, 1) == 0
+    assert over_trainings([8.0], 1.0, 1) == 0
+
+
+def test_one_training_is_all_there_is_until_others_were_measured():
+    assert [cost.need.seeds for cost in priced(0.5, 0.8, known())] == [1]
+    assert 1 not in [cost.need.seeds for cost in priced(0.5, 0.8, known([9, 10, 11], 0.2))]
+    assert priced(0.5, 0.8, known([5, 10, 15], 5.0)) == []
+
+
+@pytest.mark.parametrize("delta", [0.3, 1.0])
+def test_what_is_asked_for_is_resolved_and_one_image_less_is_not(delta):
+    found = known([9, 10, 11], 0.1)
+    for cost in priced(delta, 0.8, found):
+        n, seeds, power = cost.need
+        assert power == power_of(delta, found.spread, n, seeds) >= 0.8
+        assert n <= measured.LEAST or power_of(delta, found.spread, n - 1, seeds) < 0.8
+
+
+def test_the_cheapest_way_is_the_quickest_and_dear_trainings_make_it_few():
+    values = [9, 10, 11]
+    dear, cheap = (cheapest(priced(0.5, 0.8, known(values, 0.1, training=t))) for t in (9000, 1))
+    assert dear.need.seeds < cheap.need.seeds
+    assert dear.need.n > cheap.need.n
+    assert dear.drawing == dear.need.seeds * dear.need.n / 100
+    assert dear.training == dear.need.seeds * 9000
+    assert dear.seconds == dear.drawing + dear.training
+
+
+@pytest.fixture
+def evaluated(trained, diffuse):
+    assert diffuse("eval n=24 device=cpu encoder=pixels steps=2 metrics=fid") == 0
+    return trained.parents[2]
+
+
+def sibling(outputs, number, value, sampling_seed, **changes):
+    """A training by another seed and its evaluation, as planted files."""
+    train, scored = outputs / f"train/tiny/v{number:03d}", outputs / f"eval/tiny/v{number:03d}"
+    shutil.copytree(outputs / "train/tiny/v001", train)
+    config = (train / "config.yaml").read_text()
+    (train / "config.yaml").write_text(config.replace("\nseed: 0\n", f"\nseed: {number}\n"))
+    shutil.copytree(outputs / "eval/tiny/v001", scored)
+    for name in ("run.json", "record.json"):
+        facts = json.loads((scored / name).read_text())
+        facts["weights"] |= {"run": f"outputs/train/tiny/v{number:03d}", "sha256": f"{number}"}
+        if name == "record.json":
+            facts["seeds"]["seed"] = sampling_seed
+            facts["fid"]["value"] = value
+            facts |= changes
+        (scored / name).write_text(json.dumps(facts))
+
+
+def test_the_newest_evaluation_is_what_a_plan_is_made_from(evaluated, diffuse):
+    found = diffuse.json("plan delta=5")
+    made = json.loads((evaluated / "eval/tiny/v001/record.json").read_text())
+    assert found["measured"]["fid"] == made["fid"]["value"]
+    sd = (made["fid"]["ci95"][1] - made["fid"]["value"]) / float(stdtrit(11, 0.975))
+    assert found["measured"]["sd_images"] == pytest.approx(sd)
+    assert found["measured"]["sd_trainings"] is None
+    [way] = found["ways"]
+    [need] = needed(5, Spread(sd, 24), 0.8, (1,))
+    assert (way["n"], way["trainings"], way["cheapest"]) == (need.n, 1, True)
+    assert way["drawing_seconds"] == pytest.approx(need.n / made["images_per_second"])
+    assert found["next"][0].startswith("diffuse train dataset=digits")
+    assert found["next"][0].endswith("seed=1")
+    assert found["next"][1] == "diffuse eval n=24 device=cpu encoder=pixels steps=2 metrics=fid"
+
+
+def test_siblings_by_another_seed_say_how_trainings_scatter(evaluated, diffuse):
+    first = diffuse.json("plan")["measured"]["fid"]
+    sibling(evaluated, 2, first + 3, sampling_seed=7)
+    sibling(evaluated, 3, first - 3, sampling_seed=8)
+    found = diffuse.json("plan delta=5 run=tiny/v001")
+    assert found["measured"]["trainings"] == [first, first + 3, first - 3]
+    total = statistics.variance([0, 3, -3])
+    images = found["measured"]["sd_images"] ** 2
+    assert found["measured"]["sd_trainings"] == pytest.approx(math.sqrt(max(0, total - images)))
+    assert min(way["trainings"] for way in found["ways"]) > 1
+    assert found["next"] == []
+
+
+def test_a_later_evaluation_in_another_way_does_not_hide_what_trainings_told(evaluated, diffuse):
+    sibling(evaluated, 2, 1.0, 7)
+    assert diffuse("eval n=30 device=cpu encoder=pixels steps=2 metrics=fid run=tiny/v001") == 0
+    found = diffuse.json("plan run=tiny/v001")["measured"]
+    assert (found["n"], len(found["trainings"])) == (24, 2)
+    shutil.rmtree(evaluated / "eval/tiny/v002")
+    assert diffuse.json("plan run=tiny/v001")["measured"]["n"] == 30
+
+
+UNLIKE = {
+    "another sampler": {"sampler": {"steps": 3}},
+    "another n": {"n": 25},
+    "another reference": {"reference": {"sha256": "other"}},
+    "other steps": None,
+}
+
+
+@pytest.mark.parametrize("kind", UNLIKE)
+def test_what_was_made_otherwise_is_no_sibling(kind, evaluated, diffuse):
+    made = json.loads((evaluated / "eval/tiny/v001/record.json").read_text())
+    changes = UNLIKE[kind] or {"weights": {"run": "outputs/train/tiny/v002", "step": 400}}
+    merged = {k: made[k] | v if isinstance(v, dict) else v for k, v in changes.items()}
+    sibling(evaluated, 2, 1.0, 7, **merged)
+    assert diffuse.json("plan run=tiny/v001")["measured"]["trainings"] == []
+
+
+def test_a_training_of_another_config_is_no_sibling(evaluated, diffuse):
+    sibling(evaluated, 2, 1.0, 7)
+    path = evaluated / "train/tiny/v002/config.yaml"
+    path.write_text(path.read_text().replace("label_dropout: 0.1", "label_dropout: 0.2"))
+    assert "label_dropout: 0.2" in path.read_text()
+    assert diffuse.json("plan run=tiny/v001")["measured"]["trainings"] == []
+
+
+def test_what_is_printed_is_narrow_and_says_what_it_rests_on(evaluated, diffuse):
+    assert diffuse("plan delta=2") == 0
+    for words in ("To tell FIDs apart that differ by 2 (80% of the time)", "1 training ",
+                  "for each of the two runs", "This takes for granted", "falls as 1 / n",
+                  "not known: there is one training", "train and evaluate again"):  # fmt: skip
+        assert words in diffuse.out
+    shown = diffuse.out.partition("To measure how far")[0]  # lines to be copied stay as they are
+    assert max(map(len, shown.splitlines())) <= 100
+    sibling(evaluated, 2, 1.0, 7)
+    assert diffuse("plan run=tiny/v001") == 0
+    assert "of 2 trainings" in diffuse.out
+    assert "To tell" not in diffuse.out
+
+
+def test_what_cannot_be_resolved_says_what_could(evaluated, diffuse):
+    assert diffuse("plan delta=0.0001") == 0
+    assert "there is no way" in diffuse.out
+    assert "1,000,000 images tell" in diffuse.out
+    assert diffuse.json("plan delta=0.0001")["ways"] == []
+
+
+def test_a_plan_writes_nothing(evaluated, diffuse):
+    before = sorted(str(path) for path in evaluated.rglob("*"))
+    assert diffuse("plan delta=2") == 0
+    assert sorted(str(path) for path in evaluated.rglob("*")) == before
+
+
+ERRORS = {
+    "delta=0": "delta must be more than 0, got 0",
+    "delta=-1": "delta must be more than 0, got -1",
+    "delta=little": "delta must be a number, got 'little'",
+    "power=1": "power must be in (0.05, 1), got 1",
+    "run=tinny": "run: no run 'tinny'",
+    "dleta=1": "did you mean 'delta'?",
+    "delta=1,2 -m": "--multirun: a plan is one",
+}
+
+
+@pytest.mark.parametrize(("words", "message"), ERRORS.items())
+def test_what_cannot_be_planned_is_one_line(words, message, trained, diffuse):
+    assert message in diffuse.error(f"plan {words}")
+
+
+def test_a_run_that_was_not_evaluated_says_what_to_do(trained, diffuse):
+    message = diffuse.error("plan delta=1")
+    assert message.endswith("measure it first: diffuse eval run=tiny/v001 n=1024")
