@@ -1,0 +1,52 @@
+"""The pictures in an evaluation's folder that belong to groups of its numbers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from diffuse.plots.bias import bias
+from diffuse.plots.neighbours import neighbours
+from diffuse.scoring import Real
+from diffuse.scoring.lookalikes import lookalikes
+
+
+def draw(folder: Path, record: Mapping[str, Any], images: Tensor, real: Real) -> dict[str, str]:
+    """neighbours.png for `memorisation` and fid_n.png for `infinity`, of the first seed's images.
+
+    What there is to see stands in the record; a picture's name -> its path.
+    """
+    found: dict[str, str] = {}
+    scores = record["metrics"]
+    of = f"{len(images):,} images of {_source(record)}"
+    if "closest" in (copies := scores.get("authenticity", {})):
+        numbers = [int(row[0]) for row in copies["closest"]]
+        close = scores["closer"]
+        path = folder / "neighbours"
+        about = f"{len(numbers)} of {of}"
+        pictures = neighbours(
+            lookalikes(images, numbers, real), close["threshold"], close["median_test"], about, path
+        )
+        found["neighbours"] = str(pictures[0])
+    if infinity := scores.get("fid_infinity"):
+        first = {
+            "value": infinity.get("per_seed", [infinity["value"]])[0],
+            "ci95": infinity.get("per_seed_ci95", [infinity["ci95"]])[0],
+            "slope": infinity["slope"],
+            "points": infinity["points"],
+        }
+        floor = record["fid"].get("floor") if record["floor_n"] == len(images) else None
+        title = f"FID of fewer and of more than {of}"
+        found["fid_n"] = str(
+            bias(record["curves"]["fid"], first, floor, title, folder / "fid_n")[0]
+        )
+    return found
+
+
+def _source(record: Mapping[str, Any]) -> str:
+    """Where the images are from."""
+    if weights := record.get("weights"):
+        seed = record["seeds"]["seed"]
+        return f"{weights['run']}, step {weights['step']:,}, seed {seed}"
+    return str(record["source"]["path"])

@@ -1,0 +1,128 @@
+"""`diffuse plot fid_trajectory`: how good the images of a network are after each step."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from diffuse import assembly, passport, ranges, scoring
+from diffuse.assembly import Trained
+from diffuse.commands import sample
+from diffuse.commands.plotting import Picture, Said, restored
+from diffuse.commands.plotting.trajectory import check_steps
+from diffuse.config import Job
+from diffuse.console import Meter
+from diffuse.data import open_dataset, to_uint8, unfit
+from diffuse.encoders import check_encoder
+from diffuse.errors import ConfigError
+from diffuse.metrics import fid_estimate
+from diffuse.plots import fid_trajectory as pictures
+from diffuse.plots.states import scaled, short
+from diffuse.sampling import Plan, batches, walk
+from diffuse.scoring.along import Along, Point, watched
+
+IMAGES = 512
+MOST = 50  # steps that are measured
+SHOWN = 6  # in the table
+
+
+def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
+    """FID of the estimate of x0, and of the state, after each step."""
+    check_steps(cfg)
+    check_encoder(cfg.encoder)
+    n = cfg.n or IMAGES
+    if n < ranges.SCORED:
+        raise ConfigError(f"n must be at least {ranges.SCORED}, got {n}: a FID has an interval")
+    trained, run = restored(cfg)
+    device = next(trained.denoiser.parameters()).device
+    plan = sample.planned(cfg, trained, assembly.sampling_batch(None, device))
+    label = sample.class_number(cfg, trained)
+    test, train = (open_dataset(trained.cfg.dataset, split) for split in ("test", "train"))
+    real = scoring.real(assembly.judge(cfg, test, train), n)
+    steps = len(plan.sigmas) - 1
+    about = f"{job.choices['sampler']}, {steps:,} steps, grid {job.choices['grid']}"
+    rows = {
+        "run": run,
+        "images": f"{n:,}, seed {cfg.seed}",
+        "sampler": f"{about}, clip {plan.clip}, start {plan.start}",
+        "encoder": f"{real.encoder.name} ({real.encoder.sha256[:8]})",
+    }
+
+    def draw(folder: Path) -> tuple[list[Path], Said]:
+        along = Along(real.encoder, watched(steps, MOST))
+        _walked(trained, plan, n, label, along)
+        points = along.points(plan.sigmas.tolist(), real.moments)
+        assert real.floor is not None
+        floor = fid_estimate(real.floor.features, real.moments, real.floor.blocks)
+        title = (
+            f"FID along the way, {trained.folder}, step {trained.state['step']:,}: {about}, n={n:,}"
+        )
+        facts = _facts(cfg, job, trained, plan, along) | {
+            "n": n, "encoder": passport.of_encoder(real.encoder),
+            "reference": passport.of_images(test, "test"),
+            "real": passport.of_images(train, "train"),
+            "floor": floor.record(), "floor_n": len(real.floor),
+            "points": [point.record() for point in points],
+        }  # fmt: skip
+        drawn = pictures.draw(points, floor.value, title, folder)
+        return drawn, Said(_rows(points, floor.value), facts)
+
+    return Picture("FID along the way", Said(rows), draw, trained)
+
+
+def _walked(trained: Trained, plan: Plan, n: int, label: int | None, along: Along) -> None:
+    """Draw n images just as an evaluation does, and look at them on their way."""
+    done, spec = 0, trained.spec
+    trained.denoiser.eval()
+
+    def pixels(x: Tensor) -> Tensor:
+        return unfit(to_uint8(x, plan.range).cpu(), spec)
+
+    with Meter("sample", n) as meter:
+        for indices, labels in batches(spec, plan.batch, n, label):
+            b, fill = len(indices), plan.batch - len(indices)
+            everyone = [*indices, *[indices[-1]] * fill]
+            classes = torch.cat([labels, labels[-1:].expand(fill)])
+            states = walk(trained.denoiser, spec, plan, everyone, classes)
+            for step, (x, denoised, calls) in enumerate(states, 1):
+                if step in along.calls:
+                    level = plan.sigmas[step].expand(b)
+                    seen = scaled(x[:b], level.to(x.device), trained.denoiser.objective)
+                    along.add(step, pixels(denoised[:b]), pixels(seen), calls)
+                if meter.due():
+                    meter.show(done)
+            done += b
+
+
+def _facts(cfg: DictConfig, job: Job, trained: Trained, plan: Plan, along: Along) -> dict[str, Any]:
+    """What the numbers depend on, named as in the record of an evaluation."""
+    drawn = sample.chosen(cfg, job) | {
+        "grid": dict(cfg.grid), "steps": len(plan.sigmas) - 1, "nfe": max(along.calls.values()),
+        "start": plan.start, "clip": plan.clip, "batch": plan.batch, "label": cfg.label,
+        "guidance": plan.guidance.record() if plan.guidance else None,
+    }  # fmt: skip
+    device = next(trained.denoiser.parameters()).device
+    precision = str(trained.denoiser.precision).removeprefix("torch.")
+    return {
+        "sampler": drawn, "seeds": {"seed": plan.seed, "count": 1}, "range": list(plan.range),
+        "dtype": precision, **passport.of_machine(device),
+    }  # fmt: skip
+
+
+def _rows(points: list[Point], floor: float) -> dict[str, str]:
+    """Some of the points, the best estimate, and the floor."""
+    some = [points[k - 1] for k in watched(len(points), SHOWN)]
+    rows = {
+        f"step {point.step:,}": f"sigma {short(point.sigma)}, FID of denoised "
+        f"{point.denoised.value:.3f}, of x {point.x.value:.3f}"
+        for point in some
+    }
+    last = points[-1].x
+    best = min(points, key=lambda point: point.denoised.value)
+    return rows | {
+        "at the end": f"FID {last.value:.3f}  (95%: {last.low:.3f} to {last.high:.3f})",
+        "best estimate": f"FID {best.denoised.value:.3f}, in step {best.step:,}",
+        "real images": f"FID {floor:.3f}",
+    }

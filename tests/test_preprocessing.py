@@ -1,0 +1,159 @@
+"""What is done to images before they are compared, and what it does to their FID."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffuse.data import open_dataset
+from diffuse.encoders import encode, pixels
+from diffuse.metrics import fid
+from diffuse.plots import preprocessing as pictures
+from diffuse.scoring import Judge, real
+from diffuse.scoring import preprocessing as ways
+
+
+def digits(split):
+    return open_dataset({"name": "digits"}, split)
+
+
+@pytest.fixture(scope="module")
+def judge():
+    test = digits("test")
+    return Judge(pixels(test.spec, 4), test, digits("train"))
+
+
+@pytest.fixture(scope="module")
+def found(judge):
+    return {effect.treatment.name: effect for effect in ways.effects(judge, 120)}
+
+
+def test_untouched_images_are_the_floor_of_an_evaluation(judge, found):
+    value = found[ways.UNTOUCHED].fid.value
+    assert value == fid(real(judge, 120).floor.features, judge.reference)
+    assert found[ways.UNTOUCHED].change == (0, 0, 0)
+
+
+def test_what_gives_every_pixel_back_changes_nothing(found):
+    for name in ("rounded", "nearest, 8 -> 9 -> 8"):
+        assert found[name].levels == 0
+        assert found[name].change == (0, 0, 0)
+    assert found["nearest, 8 -> 7 -> 8"].change.value > 0
+
+
+def test_truncation_is_worse_than_rounding_where_the_truth_is_known():
+    """Images beside themselves: rounding is at 0, what is cut off is not."""
+    test = digits("test")
+    same = Judge(pixels(test.spec, 4), test, test)
+    effects = {e.treatment.name: e for e in ways.effects(same, len(test))}
+    assert effects["rounded"].fid.value == pytest.approx(0, abs=1e-9)
+    assert effects["truncated"].fid.value > 1e-6
+
+
+def test_truncated_pixels_lose_half_a_level_in_the_mean():
+    images = torch.full((64, 1, 16, 16), 100, dtype=torch.uint8)
+    assert images.equal(ways.rounded(images))
+    lost = 100 - ways.truncated(images).double()
+    assert set(lost.unique().tolist()) == {0, 1}
+    assert lost.mean().item() == pytest.approx(0.5, abs=0.02)
+
+
+def test_jpeg_is_pillows_and_of_less_quality_it_changes_more():
+    images = digits("test").images[:20]
+    far = [(ways.jpeg(images, quality).short() - images).abs().sum() for quality in (95, 75, 20)]
+    assert far == sorted(far)
+    colours = images.expand(-1, 3, -1, -1).clone()
+    colours[:, 2] = 0
+    assert ways.jpeg(colours, 95).shape == colours.shape
+    assert (ways.jpeg(colours, 95)[:, 2].double().mean()) < 40  # the channels keep their order
+
+
+@pytest.mark.parametrize("name", ["nearest", "bilinear antialias", "bicubic", "Lanczos"])
+def test_filters_are_pillows(name):
+    images = torch.randint(64, 192, (3, 2, 13, 21), dtype=torch.uint8)  # bicubic overshoots
+    ours = ways.RESIZES[name](images, (9, 14))
+    words = {"bilinear antialias": "BILINEAR"}
+    how = Image.Resampling[words.get(name, name.upper())]
+    theirs = [Image.fromarray(p).resize((14, 9), how) for p in images.flatten(0, 1).numpy()]
+    assert ours.shape == (3, 2, 9, 14)
+    difference = ours.flatten(0, 1).int() - torch.from_numpy(np.stack(theirs)).int()
+    assert difference.abs().max() <= 1  # Pillow rounds between the axes
+
+
+def test_the_filter_of_an_encoder_counts_only_where_it_resizes(judge):
+    size = (judge.encoder.height, judge.encoder.width)
+    kinds = {way.kind for way in ways.treatments(size, judge.encoder)}
+    assert "encoder's resize" not in kinds
+    resizing = [way for way in ways.treatments((8, 8), judge.encoder) if way.prepared]
+    names = [way.name for way in resizing if way.kind == "encoder's resize"]
+    assert "encoder: bilinear antialias" not in names  # that is its own
+    assert len(names) == 3
+    images = digits("test").images[:8]
+    before = encode(judge.encoder, images)
+    for way in resizing:
+        assert not torch.equal(encode(way.prepared(judge.encoder), images), before), way.name
+    assert torch.equal(encode(judge.encoder, images), before)
+
+
+def test_half_precision_is_near_and_nearer_if_both_sides_have_it(found):
+    one, both = found["bfloat16 encoder"], found["bfloat16, reference too"]
+    assert one.levels == both.levels == 0
+    assert 0 < abs(one.change.value) < 0.05 * one.fid.value
+    assert abs(both.change.value) < 0.05 * both.fid.value
+
+
+def test_a_paired_difference_is_surer_than_either_number(found):
+    truncated = found["truncated"]
+    assert truncated.change.high - truncated.change.low < 0.2 * (
+        truncated.fid.high - truncated.fid.low
+    )
+
+
+@pytest.mark.slow
+def test_the_largest_effect_is_on_top_and_differences_are_gray_around_nothing(found, tmp_path):
+    effects = list(found.values())
+    sizes = [abs(effect.change.value) for effect in ways.sorted_by_size(effects)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(sizes) == len(effects) - 1
+    image = torch.tensor([[[[0, 10, 255]]]], dtype=torch.uint8)
+    other = torch.tensor([[[[0, 12, 0]]]], dtype=torch.uint8)
+    assert pictures.difference(other, image).flatten().tolist() == [128, 136, 0]
+    files = pictures.draw(effects, "120 digits", "pixels", tmp_path)
+    assert [file.name for file in files] == [
+        "preprocessing.png", "preprocessing.svg", "images.png", "images.svg"
+    ]  # fmt: skip
+    sizes = [Image.open(tmp_path / name).size for name in ("preprocessing.png", "images.png")]
+    assert sizes[0][0] == 1200
+    assert all(400 < side < 2200 for size in sizes for side in size)
+
+
+def test_bad_words_are_exit_2(diffuse):
+    assert "n must be at least 4" in diffuse.error("plot preprocessing dataset=digits n=3")
+    assert "does not read it" in diffuse.error("plot preprocessing run=tiny")
+    assert "size must be at least 1" in diffuse.error(
+        "plot preprocessing dataset=digits encoder=pixels encoder.size=0"
+    )
+
+
+@pytest.mark.slow
+def test_the_command_says_what_it_measured_and_on_what(diffuse):
+    facts = diffuse.json("plot preprocessing dataset=digits n=60 encoder=pixels")
+    assert facts["n"] == 60
+    assert facts["reference"]["sha256"] == digits("test").sha256
+    assert facts["encoder"]["rounding"] == "uint8"
+    assert facts["untouched"]["fid"]["value"] > 0
+    assert {e["name"] for e in facts["effects"]} > {"JPEG, quality 75", "truncated", "rounded"}
+    diffuse("plot preprocessing dataset=digits n=60 encoder=pixels")
+    assert "untouched" in diffuse.out
+
+
+def test_images_that_the_network_sees_padded_are_measured_at_their_own_size(judge):
+    """As in an evaluation: the border is none of the data."""
+    train = judge.train
+    spec = replace(train.spec, height=32, width=32, fit="pad")
+    padded = replace(train, spec=spec, images=torch.nn.functional.pad(train.images, [12] * 4))
+    wide = Judge(judge.encoder, judge.test, padded)
+    first = next(ways.effects(wide, 120))
+    assert first.fid == next(ways.effects(judge, 120)).fid
