@@ -75,10 +75,11 @@ class Journal:
         multiple: int | None,  # and those whose step is a multiple of this
         about: dict[str, Any],  # what `sample` and `eval` need besides the weights
         seen: Seen,
+        leader: int | None = None,  # a step whose checkpoint stays, too
     ) -> None:
         self.run, self.tracker, self.training = run, tracker, training
         self.batch, self.keep, self.multiple = batch, keep, multiple
-        self.about, self.seen = about, seen
+        self.about, self.seen, self.leader = about, seen, leader
         self.best: dict[str, Any] | None = run.facts.get("best")
         self.saved = training.step
 
@@ -146,6 +147,7 @@ class Journal:
         self.saved = self.training.step
         # the one just saved by name: a damaged one that training has not passed again looks newer
         spared = [self.saved, *([self.best["step"]] if self.best else [])]
+        spared += [self.leader] if self.leader else []
         checkpoints.purge(folder, self.keep, spared, self.multiple)
         # the peak depends on the machine: a row of it would differ from one run to the next
         memory = hardware.peak_memory(self.seen.device)

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from diffuse import runs
+from diffuse import checkpoints, runs
 from diffuse.guidance import Guidance
 from diffuse.planning import _calls
 from diffuse.samplers import ddim
@@ -124,6 +124,12 @@ def test_a_run_is_sampled_with_the_guidance_it_was_trained_with_unless_told_othe
 def test_guidance_that_cannot_be_is_refused(line, error, diffuse, tiny):
     words = tiny.replace("steps=2 ", "") if "nfe" in line else tiny
     assert error in diffuse.error(f"train {words} {line}")
+
+
+def test_the_checkpoint_that_is_to_lead_is_saved_and_kept(diffuse, tmp_path):
+    line = "train.steps=10 train.save_every=4 train.keep=1 guidance=3 guide=30%"
+    assert diffuse.train(line) == 0, diffuse.err
+    assert checkpoints.steps(tmp_path / "outputs/train/tiny/v001/checkpoints") == [3, 10]
 
 
 def test_an_earlier_checkpoint_leads_a_model_without_classes(diffuse):

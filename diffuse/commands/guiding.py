@@ -39,6 +39,18 @@ def is_checkpoint(guide: str) -> bool:
     return guide.removesuffix("%").isdigit()
 
 
+def leader(cfg: DictConfig, steps: int) -> int | None:
+    """The step of the checkpoint that will lead, which a training of so many steps has to keep."""
+    if not planning.led(cfg) or not is_checkpoint(cfg.guide):
+        return None
+    return max(1, round(_wanted(cfg.guide, steps)))
+
+
+def _wanted(guide: str, last: int) -> float:
+    """A step as it is, or the share of all steps."""
+    return last * int(guide[:-1]) / 100 if guide.endswith("%") else int(guide)
+
+
 def guidance(cfg: DictConfig, trained: Trained) -> Guidance | None:
     """That of a config which `complete` has seen, with the weak network; None if there is none."""
     decays = meanings.decays(trained.cfg.train)
@@ -58,11 +70,10 @@ def _step(guide: str, last: int, folder: Path) -> int:
     """Of the checkpoint that is meant; a share means the nearest one that there is before."""
     if not guide.endswith("%"):
         return int(guide)
-    wanted = last * int(guide.removesuffix("%")) / 100
     before = [step for step in checkpoints.steps(folder / "checkpoints") if step < last]
     if not before:
         raise ConfigError(
             f"guide={guide}: {folder} has no checkpoint before step {last}; use guidance=1, or "
-            "train with train.save_every= and train.keep_every="
+            f"train with guidance=2 guide={guide}, which keeps one"
         )
-    return min(before, key=lambda step: abs(step - wanted))
+    return min(before, key=lambda step: abs(step - _wanted(guide, last)))

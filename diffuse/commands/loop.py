@@ -38,7 +38,7 @@ def loop(
         if step.every(every.eval_every):
             journal.score(step, checkup.score(judge, every.eval_n))
         stop = ranks.any(interrupts.caught is not None)
-        if step.every(every.save_every) or stop or step.last:
+        if step.every(every.save_every) or step.number == work.leader or stop or step.last:
             journal.save()
         if stop:
             return False

@@ -48,6 +48,7 @@ class Work:
     seen: Seen  # the losses since the last line of the log, and those before
     initial: Beginning | None  # the run whose weights it began with
     ranks: Ranks
+    leader: int | None  # the step whose checkpoint is to lead others' images
 
     def seconds(self) -> float:
         """Of a step, by doing some."""
@@ -131,7 +132,7 @@ def _built(
     )
     return Work(
         cfg, data, test, law, plan, schedule.range, training, recipe, peaks, device, seen, initial,
-        ranks,
+        ranks, guiding.leader(cfg, recipe.steps),
     )  # fmt: skip
 
 

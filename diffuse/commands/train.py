@@ -145,7 +145,9 @@ def _train(work: Work, run: runs.Run, job: Job, interrupts: Interrupts) -> int:
         "device": work.device.type,
     }
     multiple = every.keep_every and every.save_every and every.keep_every * every.save_every
-    journal = Journal(run, tracker, training, recipe.batch, every.keep, multiple, about, work.seen)
+    journal = Journal(
+        run, tracker, training, recipe.batch, every.keep, multiple, about, work.seen, work.leader
+    )
     judge = assembly.judge(work.cfg, work.test, work.data) if every.eval_every else None
     work.begin(run.folder)
     with Meter("train", recipe.steps, training.step, recipe.batch) as meter:
