@@ -176,7 +176,7 @@ def seconds_per_step(
     ranks: Ranks = ALONE,
     seconds: float = 4.0,
 ) -> float:
-    """The time of the faster ones of the first steps, taken on a throw-away copy.
+    """The median time of the first steps, taken on a throw-away copy.
 
     Other load comes and goes: a moment of it should not make a training a fraction as long.
     """
@@ -196,7 +196,7 @@ def seconds_per_step(
         if ranks.agree(step.number >= 8 and now - started > seconds):
             break
     times = sorted(times[3:])  # the first ones allocate and choose algorithms
-    return ranks.agree(times[len(times) // 4])
+    return ranks.agree(times[len(times) // 2])
 
 
 def draw(

@@ -1,5 +1,6 @@
 """Guidance leads away from a weaker estimate: by so much, and only where it is told to."""
 
+import json
 import math
 from functools import partial
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from diffuse import checkpoints, runs
+from diffuse.commands import guiding
 from diffuse.guidance import Guidance
 from diffuse.planning import _calls
 from diffuse.samplers import ddim
@@ -145,6 +147,19 @@ def test_an_earlier_checkpoint_leads_a_model_without_classes(diffuse):
     assert by["guide=4"] == by[""] == by["guide=37%"]
     assert len({*by.values()}) == 3
     assert "has no checkpoint 5" in diffuse.error("sample n=4 device=cpu guide=5")
+
+
+@pytest.mark.parametrize(
+    ("guidance", "said"),
+    [
+        (Guidance(2.0), "2, away from no label"),
+        (Guidance(1.5, weights="10%"), "1.5, away from 10% of the training"),
+        (Guidance(3.0, 0.2, 5.0, "ema_0.9"), "3, away from ema_0.9, sigma 0.2 to 5"),
+        (Guidance(3.0, 0.2), "3, away from no label, sigma 0.2 to inf"),
+    ],
+)
+def test_a_record_says_what_led_and_how(guidance, said):
+    assert guiding.said(json.loads(json.dumps(guidance.record()))) == said
 
 
 @pytest.mark.parametrize("guide", ["raw", "ema_0.9"])

@@ -40,7 +40,7 @@ ALWAYS_TEXT = ("hypothesis", "name", "outputs")  # a sweep over these makes no s
 TEXT = ("run", "resume", "init_from", "noise_level", "trust", "images", "reference")
 TEXT_ENDINGS = ("root", "path", "file", "folder")  # of a dotted key, e.g. dataset.root
 OF_A_SWEEP = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper")
-SHORT = {"resume.allow": "resume_allow"}  # what may be typed for a key
+SHORT = {"resume.allow": "resume_allow", "eval.seeds": "seeds"}  # what may be typed for a key
 LENGTHS = ("train.steps", "train.epochs", "train.images", "train.minutes")
 
 

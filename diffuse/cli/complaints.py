@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 import yaml
 from hydra.errors import MissingConfigException, OverrideParseException
@@ -94,12 +95,19 @@ def _of_a_message(message: str, verb: str) -> str:
         r"(?:In '([^']+)': )?Could not override '([^']+)'\. No match in the defaults list", message
     ):
         where = f"{group[1]}: " if group[1] else ""
-        return f"{where}unknown group {group[2]!r}; {nearest(group[2], usage.root(verb).groups)}"
+        return where + _unknown_group(group[2], verb)
     if group := re.search(r"config group '([^']+)' does not exist", message):
-        return f"unknown group {group[1]!r}; {nearest(group[1], usage.root(verb).groups)}"
+        return _unknown_group(group[1], verb)
     if gone := re.search(r"Could not delete from config\. '([^']+)' does not exist", message):
         return f"~{gone[1]}: there is no value to delete"
     if several := re.search(r"Ambiguous value for argument '(.+?)'\n", message):
         key, _, value = several[1].partition("=")
         return f"{several[1]}: add --multirun to run each, or write a list: {key}=[{value}]"
     return _first_line(message)
+
+
+def _unknown_group(word: str, verb: str) -> str:
+    known = usage.root(verb)
+    if key := get_close_matches(word, known.keys, n=1, cutoff=0.85):  # sampler -> samplers
+        return f"unknown group {word!r}; did you mean the key {key[0]!r}?"
+    return f"unknown group {word!r}; {nearest(word, known.groups)}"

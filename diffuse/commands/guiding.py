@@ -1,7 +1,9 @@
 """`guidance=`: what a run's images are led away from."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -37,6 +39,16 @@ def check(cfg: DictConfig, conditional: bool, decays: Sequence[float], where: st
 def is_checkpoint(guide: str) -> bool:
     """Is the weak network an earlier one, of a step or at a share of the way?"""
     return guide.removesuffix("%").isdigit()
+
+
+def said(record: Mapping[str, Any]) -> str:
+    """Guidance as it stands in a record, for people: e.g. "2, away from 10% of the training"."""
+    weak, (low, high) = record["weak"]["weights"], record["levels"]
+    away = "no label" if weak == LABELS else weak
+    away += " of the training" if weak.endswith("%") else ""
+    ends = f", sigma {low:g} to {math.inf if high is None else high:g}"
+    some = ends if low or high is not None else ""
+    return f"{record['weight']:g}, away from {away}{some}"
 
 
 def leader(cfg: DictConfig, steps: int) -> int | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffuse.commands import sample
+from diffuse.commands import guiding, sample
 from diffuse.config import Job
 from diffuse.console import clock, print_columns, print_json, print_table
 from diffuse.measures import measure, scores
@@ -76,6 +76,7 @@ def _others(record: Mapping[str, Any]) -> dict[str, str]:
         rows |= {
             "weights": f"step {weights['step']:,}, {'ema' if weights['ema'] else 'raw'}",
             "sampler": f"{sample.named(drawn)}, {levels}, start {drawn['start']}",
+            **({"guidance": guiding.said(led)} if (led := drawn.get("guidance")) else {}),
             "NFE": f"{drawn['nfe']:g}",
             "speed": f"{record['images_per_second']:.1f} images/s",
             "run": weights["run"],

@@ -18,6 +18,8 @@ WRONG = {
     "train experiment=quikstart": "unknown choice 'quikstart'; did you mean 'quickstart'?",
     "train debug=smok": "did you mean 'smoke'?",
     "train train.stps=3": "unknown key 'train.stps'; did you mean 'train.steps'?",
+    "pareto sampler=ddim": "unknown group 'sampler'; did you mean the key 'samplers'?",
+    "eval eval.seeds=0": "seeds must be at least 1, got 0",
     "train batch=3": "did you mean 'train.batch'?",
     "train schedule.betamax=0.1": "this schedule has none, linear and scaled_linear would",
     "train schedule=linear schedule.betamx=0.1": "did you mean 'schedule.betamax'?",
