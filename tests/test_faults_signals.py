@@ -53,8 +53,11 @@ MOMENTS = {  # where, what is called there, the step that is saved
     ("moment", "number"),
     [
         *((moment, signal.SIGTERM) for moment in MOMENTS),
-        *((moment, signal.SIGINT) for moment in ("in a grid", "in a save")),
-        *((moment, signal.SIGUSR1) for moment in ("in a grid", "in a save")),
+        *(
+            pytest.param(moment, number, marks=pytest.mark.slow)
+            for moment in ("in a grid", "in a save")
+            for number in (signal.SIGINT, signal.SIGUSR1)
+        ),
     ],
 )
 def test_a_signal_anywhere_is_a_checkpoint_of_this_step_and_the_rest_comes_out_the_same(

@@ -169,6 +169,7 @@ def test_half_precision_features_are_summed_in_float64():
     assert fid(table, table.double()) < 1e-12
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_mean_fid_of_this_many_samples_19_times_of_20():
     reference = gaussian(0, 3000, 8)
     random = torch.Generator().manual_seed(1)

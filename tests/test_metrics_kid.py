@@ -89,6 +89,7 @@ def test_kid_depends_on_its_seed_alone_and_agrees_between_seeds():
     assert other.value == pytest.approx(one.value, abs=3 * one.sd)
 
 
+@pytest.mark.slow
 def test_the_kid_interval_covers_the_mean_19_times_of_20():
     reference = table(0, 500, 4)
     random = torch.Generator().manual_seed(1)

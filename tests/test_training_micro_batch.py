@@ -141,7 +141,7 @@ def on_a_gpu():
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
 
 
-@pytest.mark.parametrize("error", [too_much, on_a_gpu])
+@pytest.mark.parametrize("error", [too_much, pytest.param(on_a_gpu, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("most", "named"), [(7, 4), (4, 4), (3, 2), (1, 1)])
 def test_without_memory_the_error_names_the_largest_part_that_was_seen_to_fit(
     error, most, named, make_training, images, law, make_recipe

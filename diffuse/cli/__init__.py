@@ -83,7 +83,7 @@ def _hydra_verb(verb: str, rest: list[str]) -> int:
         cfg = overlays.laid(cfg, choices, parsed.value("what"))
         codes.append(run_command(verb, parsed, cfg, parsed.typed))
 
-    composing.run(verb, parsed, job)
+    composing.run_alone(verb, parsed, job)
     return codes[0] if codes else 0  # none ran: --info or --cfg hydra
 
 

@@ -63,6 +63,21 @@ def _beside_a_running_one() -> Iterator[None]:
         GlobalHydra.instance().hydra = running
 
 
+def run_alone(verb: str, parsed: Arguments, task: Callable[[DictConfig], Any]) -> None:
+    """Call `task(cfg)` for one job, composed once: `hydra.main` composes twice, the mode first."""
+    asked = parsed.flags.keys() & set(HYDRA_FLAGS)
+    cfg = None if asked else compose(verb, parsed)
+    if cfg is None or cfg.hydra.mode is not None:  # all else is Hydra's own to do
+        run(verb, parsed, task)
+        return
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(cfg)
+    try:
+        task(cfg)
+    finally:
+        HydraConfig.instance().cfg = before
+
+
 def run(
     verb: str, parsed: Arguments, task: Callable[[DictConfig], Any], extra: Sequence[str] = ()
 ) -> None:
