@@ -27,6 +27,7 @@ class Guidance:
     weights: str = LABELS  # of the weak one; labels: the strong one's own, without a label
     weak: Denoiser | None = None  # None: the network itself
     sha256: str | None = None  # of the weak one's weights
+    step: int | None = None  # of the checkpoint it is from, where that is another one
 
     @property
     def everywhere(self) -> bool:
@@ -40,7 +41,7 @@ class Guidance:
     def record(self) -> dict[str, Any]:
         """As it stands in a record; JSON has no word for infinity."""
         high = None if self.high == math.inf else self.high
-        weak = {"weights": self.weights, "sha256": self.sha256}
+        weak = {"weights": self.weights, "step": self.step, "sha256": self.sha256}
         return {"weight": self.weight, "levels": [self.low, high], "weak": weak}
 
     def lead(self, strong: Denoise, weak: Denoise) -> Denoise:

@@ -114,10 +114,15 @@ def led(cfg: DictConfig) -> bool:
     return cfg.guidance is not None and cfg.guidance != 1
 
 
-def guidance(cfg: DictConfig, weak: Denoiser | None = None, sha256: str | None = None) -> Guidance:
+def guidance(
+    cfg: DictConfig,
+    weak: Denoiser | None = None,
+    sha256: str | None = None,
+    step: int | None = None,
+) -> Guidance:
     """As `guidance=`, `guide=` and `guidance_levels=` say."""
     low, high = cfg.guidance_levels or (0.0, math.inf)  # null: those of a run not known yet
-    return Guidance(cfg.guidance, low, high, str(cfg.guide), weak, sha256)
+    return Guidance(cfg.guidance, low, high, str(cfg.guide), weak, sha256, step)
 
 
 def made(cfg: DictConfig, calls: int) -> list[bool]:

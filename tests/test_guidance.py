@@ -146,6 +146,9 @@ def test_an_earlier_checkpoint_leads_a_model_without_classes(diffuse):
         assert weak.get("weights") == (None if guide == "guidance=1" else guide[6:] or "40%")
     assert by["guide=4"] == by[""] == by["guide=37%"]
     assert len({*by.values()}) == 3
+    assert diffuse("sample n=4 steps=2 device=cpu guide=90%") == 0  # 8 of 10 is near no more
+    assert "warning: guide=90% is step 9; the nearest checkpoint" in diffuse.err
+    assert "unknown choice '140%'" in diffuse.error("sample device=cpu guide=140%")
     assert "has no checkpoint 5" in diffuse.error("sample n=4 device=cpu guide=5")
 
 
@@ -153,7 +156,7 @@ def test_an_earlier_checkpoint_leads_a_model_without_classes(diffuse):
     ("guidance", "said"),
     [
         (Guidance(2.0), "2, away from no label"),
-        (Guidance(1.5, weights="10%"), "1.5, away from 10% of the training"),
+        (Guidance(1.5, weights="10%", step=1780), "1.5, away from step 1,780"),
         (Guidance(3.0, 0.2, 5.0, "ema_0.9"), "3, away from ema_0.9, sigma 0.2 to 5"),
         (Guidance(3.0, 0.2), "3, away from no label, sigma 0.2 to inf"),
     ],

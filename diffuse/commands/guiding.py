@@ -1,5 +1,6 @@
 """`guidance=`: what a run's images are led away from."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,9 @@ from diffuse.assembly import Trained
 from diffuse.errors import ConfigError
 from diffuse.guidance import LABELS, Guidance
 
+log = logging.getLogger(__name__)
+
+FAR = 0.05  # of the training, from a share to the checkpoint that stands for it
 KEYS = ("guidance", "guide", "guidance_levels")
 
 
@@ -42,10 +46,10 @@ def is_checkpoint(guide: str) -> bool:
 
 
 def said(record: Mapping[str, Any]) -> str:
-    """Guidance as it stands in a record, for people: e.g. "2, away from 10% of the training"."""
+    """Guidance as it stands in a record, for people: e.g. "2, away from step 178"."""
     weak, (low, high) = record["weak"]["weights"], record["levels"]
-    away = "no label" if weak == LABELS else weak
-    away += " of the training" if weak.endswith("%") else ""
+    step = record["weak"].get("step")
+    away = f"step {step:,}" if step is not None else "no label" if weak == LABELS else weak
     ends = f", sigma {low:g} to {math.inf if high is None else high:g}"
     some = ends if low or high is not None else ""
     return f"{record['weight']:g}, away from {away}{some}"
@@ -71,11 +75,12 @@ def guidance(cfg: DictConfig, trained: Trained) -> Guidance | None:
         return None
     if cfg.guide == LABELS:
         return planning.guidance(cfg)
-    step, weights = trained.state["step"], cfg.guide
-    if is_checkpoint(cfg.guide):
-        step, weights = _step(cfg.guide, step, trained.folder), "ema"
-    weak = assembly.restore(trained.folder, step, weights, cfg)
-    return planning.guidance(cfg, weak.denoiser, weak.sha256)
+    if not is_checkpoint(cfg.guide):
+        weak = assembly.restore(trained.folder, trained.state["step"], cfg.guide, cfg)
+        return planning.guidance(cfg, weak.denoiser, weak.sha256)
+    step = _step(cfg.guide, trained.state["step"], trained.folder)
+    weak = assembly.restore(trained.folder, step, "ema", cfg)
+    return planning.guidance(cfg, weak.denoiser, weak.sha256, step)
 
 
 def _step(guide: str, last: int, folder: Path) -> int:
@@ -88,4 +93,11 @@ def _step(guide: str, last: int, folder: Path) -> int:
             f"guide={guide}: {folder} has no checkpoint before step {last}; use guidance=1, or "
             f"train with guidance=2 guide={guide}, which keeps one"
         )
-    return min(before, key=lambda step: abs(step - _wanted(guide, last)))
+    wanted = _wanted(guide, last)
+    nearest = min(before, key=lambda step: abs(step - wanted))
+    if abs(nearest - wanted) > FAR * last:
+        log.warning(
+            "guide=%s is step %.0f; the nearest checkpoint of %s is of step %d",
+            guide, wanted, folder, nearest,
+        )  # fmt: skip
+    return nearest
