@@ -47,7 +47,7 @@ AVERAGE = r"ema_0\.\d+"  # of another half-life
 PATTERNS = {
     "device": r"cuda:\d+",
     **dict.fromkeys(("weights", "init_weights"), AVERAGE),
-    "guide": rf"{AVERAGE}|\d+|\d{1, 2}%",
+    "guide": rf"{AVERAGE}|\d+|\d\d?%",
 }
 
 
