@@ -162,9 +162,9 @@ def draw(
     """Some images of the plan's seed, of these classes, in one batch of the plan's size."""
     n, fill = len(indices), plan.batch - len(indices)
     everyone = [*indices, *[indices[-1]] * fill]
-    classes = torch.cat([labels, labels[-1:].expand(fill)])
+    every = torch.cat([labels, labels[-1:].expand(fill)])
     state, made = torch.empty(0), 0
-    for state, _, made in walk(denoiser, spec, plan, everyone, classes):  # noqa: B007
+    for state, _, made in walk(denoiser, spec, plan, everyone, every):  # noqa: B007
         pass  # only the last one is wanted
     if plan.calls is not None and made != plan.calls:
         raise RuntimeError(f"the sampler made {made} calls of the network, not {plan.calls}")
@@ -172,17 +172,19 @@ def draw(
     return Drawn(pixels, labels, made, state[:n].cpu())
 
 
+def classes(spec: ImageSpec, indices: Sequence[int], label: int | None = None) -> Tensor:
+    """Image k of a conditional model is of class k mod classes, or of the one class `label`."""
+    labels = torch.tensor(indices) % max(1, len(spec.classes))
+    return labels if label is None else torch.full_like(labels, label)
+
+
 def batches(
     spec: ImageSpec, size: int, n: int, label: int | None = None
 ) -> Iterator[tuple[range, Tensor]]:
-    """The numbers and classes of exactly n images, a batch at a time.
-
-    Image k of a conditional model is of class k mod classes, or of the one class `label`.
-    """
+    """The numbers and `classes` of exactly n images, a batch at a time."""
     for first in range(0, n, size):
         indices = range(first, min(n, first + size))
-        labels = torch.tensor(indices) % max(1, len(spec.classes))
-        yield indices, labels if label is None else torch.full_like(labels, label)
+        yield indices, classes(spec, indices, label)
 
 
 def images(

@@ -164,3 +164,9 @@ def trained(_trained, diffuse, tmp_path):
     """Its folder, copied to where `diffuse` runs."""
     shutil.copytree(_trained, tmp_path / "outputs", symlinks=True)
     return tmp_path / "outputs/train/tiny/v001"
+
+
+@pytest.fixture
+def kept(trained):
+    """Where the shards of `trained` are kept."""
+    return trained.parents[2] / ".samples"

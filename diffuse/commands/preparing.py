@@ -22,7 +22,7 @@ from diffuse.guidance import LABELS, Guidance
 from diffuse.journal import Seen
 from diffuse.launching import Meet
 from diffuse.noise_laws import Law
-from diffuse.ranks import ALONE, Ranks
+from diffuse.ranks import Ranks
 from diffuse.sampling import Plan
 from diffuse.training import Recipe, Training, seconds_per_step
 
@@ -64,7 +64,7 @@ class Work:
         return 0
 
 
-def prepare(cfg: DictConfig, folder: Path | None, meet: Meet = lambda: ALONE) -> Work:
+def prepare(cfg: DictConfig, folder: Path | None, meet: Meet) -> Work:
     """Data, network, optimizer; the state of the run if one is continued; the length in steps.
 
     The other processes of the training follow when the data is there.

@@ -8,12 +8,10 @@ import hashlib
 import time
 from collections.abc import Iterator
 
-import torch
-
 from diffuse import conditions
 from diffuse.data import ImageSpec
 from diffuse.denoiser import Denoiser
-from diffuse.sampling import Plan, draw
+from diffuse.sampling import Plan, classes, draw
 from diffuse.shards.identity import describe
 from diffuse.shards.store import Shard, Store
 
@@ -36,10 +34,7 @@ def images(
     store: Store | None = None,  # None: everything is drawn, and nothing is kept
     rank: int = 0,  # of the processes that share the work; each begins with another shard
 ) -> Iterator[Shard]:
-    """The shards of n images, each once, as they come: those that are there, or free, go first.
-
-    Image k of a conditional model is of class k mod classes, or of the one class `label`.
-    """
+    """The shards of n images, each once, as they come: those that are there, or free, go first."""
     denoiser.eval()
     shards = count(n, plan.batch)
     missing = [(rank + k) % shards for k in range(shards)]
@@ -80,9 +75,7 @@ def _drawn(
     denoiser: Denoiser, spec: ImageSpec, plan: Plan, number: int, label: int | None
 ) -> Shard:
     indices = range(number * plan.batch, (number + 1) * plan.batch)
-    labels = torch.tensor(indices) % max(1, len(spec.classes))
-    if label is not None:
-        labels = torch.full_like(labels, label)
+    labels = classes(spec, indices, label)
     with conditions.repeatable():
         done = draw(denoiser, spec, plan, indices, labels)
     fingerprint = hashlib.sha256(done.state[:4].numpy().tobytes()).hexdigest()

@@ -3,7 +3,6 @@
 import math
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig
 
 from diffuse import config, planning
@@ -14,7 +13,7 @@ from diffuse.console import Meter
 from diffuse.errors import ConfigError
 from diffuse.plots import trajectory as pictures
 from diffuse.plots.trajectory import Trajectory
-from diffuse.sampling import walk
+from diffuse.sampling import classes, walk
 
 IMAGES = 4
 
@@ -25,10 +24,7 @@ def trajectory(cfg: DictConfig, job: Job) -> Picture:
     trained, run = restored(cfg)
     n = cfg.n or IMAGES
     plan = sample.planned(cfg, trained, n)
-    one = sample.class_number(cfg, trained)
-    classes = trained.spec.classes if trained.conditional else ()
-    labels = torch.arange(n) % max(1, len(trained.spec.classes))
-    labels = labels if one is None else torch.full_like(labels, one)
+    labels = classes(trained.spec, range(n), sample.class_number(cfg, trained))
     steps = len(plan.sigmas) - 1
     about = f"{job.choices['sampler']}, {steps:,} steps, grid {job.choices['grid']}"
     rows = {
@@ -45,7 +41,7 @@ def trajectory(cfg: DictConfig, job: Job) -> Picture:
                 seen.add(*state)
                 if meter.due():
                     meter.show(len(seen.rows))
-        names = [classes[k] for k in labels.tolist()] if classes else [""] * n
+        names = [trained.spec.classes[k] if trained.conditional else "" for k in labels.tolist()]
         files = pictures.draw(seen, f"{trained.folder}: {about}", names, folder)
         return files, _numbers(seen)
 
