@@ -42,3 +42,13 @@ def test_a_known_evaluation_was_led_away_from_the_same_weak_network(diffuse, tmp
     facts["sampler"]["guidance"]["weak"]["sha256"] = 64 * "0"  # of a network that is gone
     (tmp_path / first / "run.json").write_text(json.dumps(facts))
     assert diffuse.json(line)["folder"] != first
+
+
+@pytest.mark.parametrize("split", ["reference", "real"])
+def test_a_known_evaluation_was_measured_on_the_same_images(split, trained, diffuse, tmp_path):
+    first, again = (diffuse.json(f"{LINE} encoder=pixels")["folder"] for _ in range(2))
+    assert first == again
+    record = json.loads((tmp_path / first / "record.json").read_text())
+    record[split]["sha256"] = 64 * "0"  # of what the data set was before somebody changed it
+    (tmp_path / first / "record.json").write_text(json.dumps(record))
+    assert diffuse.json(f"{LINE} encoder=pixels")["folder"] != first

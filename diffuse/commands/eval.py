@@ -25,7 +25,7 @@ from diffuse.commands import (
 from diffuse.commands.saving import Result
 from diffuse.config import Job
 from diffuse.console import print_json, print_table
-from diffuse.data import open_dataset
+from diffuse.data import ImageSet, open_dataset
 from diffuse.encoders import Encoder, check_encoder, open_encoder
 from diffuse.errors import ConfigError
 from diffuse.interrupts import Interrupts
@@ -49,10 +49,10 @@ def main(cfg: DictConfig, job: Job) -> int:
         print_json(planned) if job.json else print_table("Plan (nothing is written)", planned)
         return 0
     classes = trained.spec.classes
-    if cfg.known and not cfg.reference and (known := _known(cfg, trained, plan)):
+    test, train = (open_dataset(trained.cfg.dataset, split) for split in ("test", "train"))
+    if cfg.known and not cfg.reference and (known := _known(cfg, trained, plan, test, train)):
         return scores.show(job, known, passport.read(known), classes)
-    test = open_dataset(trained.cfg.dataset, "test")
-    judge = assembly.judge(cfg, test, open_dataset(trained.cfg.dataset, "train"))
+    judge = assembly.judge(cfg, test, train)
     statistics = judging.statistics(cfg, judge.encoder)
     real = scoring.real(judge, cfg.n, statistics.moments if statistics else None)
     asked = torch.arange(cfg.n) % len(classes) if trained.conditional and label is None else None
@@ -155,12 +155,16 @@ def passport_of(
     }
 
 
-def _known(cfg: DictConfig, trained: Trained, plan: Plan) -> Path | None:
-    """The newest evaluation of the same weights with the same settings and the same code."""
+def _known(
+    cfg: DictConfig, trained: Trained, plan: Plan, test: ImageSet, train: ImageSet
+) -> Path | None:
+    """The newest evaluation of these weights by these settings, data and code."""
     ours = _settings(cfg)
     code = provenance.git_revision(), provenance.versions()
     encoder = passport.of_encoder(open_encoder(cfg.encoder, trained.spec, cfg.outputs))
     guidance = plan.guidance.record() if plan.guidance else None
+    real = {"reference": passport.of_images(test, "test")}
+    real |= {"real": passport.of_images(train, "train")}
     seer = plan.level_of.sha256 if plan.level_of else None
     for folder in reversed(runs.every(Path(cfg.outputs), "eval")):
         facts = runs.read(folder)
@@ -171,7 +175,8 @@ def _known(cfg: DictConfig, trained: Trained, plan: Plan) -> Path | None:
             and facts["sampler"].get("guidance") == guidance
             and (facts["git"], facts["versions"]) == code
             and _settings(OmegaConf.load(folder / "config.yaml")) == ours
-            and passport.read(folder)["encoder"] == encoder
+            and (record := passport.read(folder))["encoder"] == encoder
+            and {key: record.get(key) for key in real} == real
         ):
             return folder
     return None

@@ -55,6 +55,7 @@ def closeness(
     train: Tensor,
     quantile: float = 0.05,
     known: Neighbours | None = None,  # nearest(generated, train), if it is at hand
+    known_test: Neighbours | None = None,  # nearest(test, train)
 ) -> Closeness:
     """The share of rows closer to a training row than all but `quantile` of the test rows are.
 
@@ -64,7 +65,7 @@ def closeness(
     if not 0 < quantile < 1:
         raise ValueError(f"quantile must be in (0, 1), got {quantile}")
     found = (known or nearest(generated, train)).distances[:, 0]
-    unseen = nearest(test, train).distances[:, 0]
+    unseen = (known_test or nearest(test, train)).distances[:, 0]
     threshold = unseen.quantile(quantile)
     share = float((found < threshold).double().mean())
     # under the null hypothesis, the threshold's variance adds q(1 - q)/m to the share's q(1 - q)/n

@@ -116,9 +116,10 @@ def _gap(rows: Rows, real: Real, settings: Settings) -> Scores:
 def _memorisation(rows: Rows, real: Real, settings: Settings) -> Scores:
     assert real.reference is not None
     known = nearest(rows.features, real.training)
-    close = closeness(rows.features, real.reference.features, real.training, known=known)
+    test, train = real.reference.features, real.training
+    close = closeness(rows.features, test, train, known=known, known_test=real.nearest_of_test)
     more = {"median": close.median, "median_test": close.median_test, "threshold": close.threshold}
-    copies = authenticity(rows.features, real.training, known).record()
+    copies = authenticity(rows.features, train, known).record()
     return {
         "authenticity": copies | {"closest": closest(known)},
         "closer": close.share.record() | more,

@@ -9,7 +9,7 @@ from torch import Tensor
 from diffuse import features
 from diffuse.data import ImageSet, unfit
 from diffuse.encoders import Encoder, encode
-from diffuse.metrics import Moments
+from diffuse.metrics import Moments, Neighbours, nearest
 from diffuse.seeds import generator
 
 
@@ -51,6 +51,12 @@ class Real:
         assert self.train is not None
         everything = torch.arange(len(self.train))
         return features.of(self.encoder, self.train, everything, len(everything))
+
+    @cached_property
+    def nearest_of_test(self) -> Neighbours:
+        """What of the training images is nearest to each test image."""
+        assert self.reference is not None
+        return nearest(self.reference.features, self.training)
 
     @cached_property
     def unseen(self) -> Rows:
