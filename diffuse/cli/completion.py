@@ -5,6 +5,7 @@ import io
 import os
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 
 from diffuse.cli import usage
@@ -63,11 +64,14 @@ def words(line: str) -> list[str]:
 def _overrides(verb: str, typed: list[str], last: str) -> list[str]:
     """Keys and groups from our own page at once; what is inside them, Hydra knows."""
     page = usage.root(verb)
+    if verb == "compare" and "/" in last and "=" not in last:
+        return [run for run in _evaluations(typed) if run.startswith(last)]
     if not set("=./") & set(last):
         groups = [f"{group}=" for group in page.groups]
         keys = [f"{key}=" for key in page.keys if "." not in key]
         sections = {key.partition(".")[0] + "." for key in page.keys if "." in key}
-        offered = {*groups, *keys, *sections, *_pictures(verb)}
+        bare = {"plot": _pictures, "compare": partial(_evaluations, typed)}.get(verb, tuple)
+        offered = {*groups, *keys, *sections, *bare()}
         return sorted(word for word in offered if word.startswith(last))
     from diffuse import ranges
 
@@ -75,25 +79,28 @@ def _overrides(verb: str, typed: list[str], last: str) -> list[str]:
     known = {
         **ranges.CHOICES,
         "clip": ranges.CLIPS,
-        **dict.fromkeys(("run", "resume", "init_from"), _runs(typed)),
+        **dict.fromkeys(("run", "resume", "init_from"), _runs(typed, "train")),
     }
     if equals and key in known:
         return [f"{key}={choice}" for choice in known[key] if choice.startswith(value)]
     return _ask_hydra(verb, " ".join([*typed, last]))
 
 
-def _runs(typed: list[str]) -> list[str]:
-    """The names of training runs, and each of their versions."""
+def _runs(typed: list[str], verb: str) -> list[str]:
+    """The names of a verb's runs, and each of their versions."""
     typed_folder = [word.partition("=")[2] for word in typed if word.startswith("outputs=")]
-    folder = Path(*(typed_folder[-1:] or ["outputs"])) / "train"
+    folder = Path(*(typed_folder[-1:] or ["outputs"])) / verb
     versions = {f"{path.parent.name}/{path.name}" for path in folder.glob("*/v*/")}
     return sorted(versions | {version.partition("/")[0] for version in versions})
 
 
-def _pictures(verb: str) -> tuple[str, ...]:
+def _evaluations(typed: list[str]) -> list[str]:
+    """What may follow `diffuse compare`: a training's name stands for its newest evaluation."""
+    return sorted({*_runs(typed, "eval"), *_runs(typed, "train")})
+
+
+def _pictures() -> tuple[str, ...]:
     """The words that may follow `diffuse plot`."""
-    if verb != "plot":
-        return ()
     from diffuse import ranges
 
     return ranges.CHOICES["what"]

@@ -106,6 +106,16 @@ def test_tab_completes_the_runs_there_are(tmp_path, monkeypatch):
     assert completion.words("diffuse eval outputs=else run=t") == ["run=two", "run=two/v001"]
 
 
+def test_tab_completes_what_can_be_compared(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for run in ("train/one/v001", "eval/one/v001", "eval/other/v001", "eval/other/v002"):
+        (tmp_path / "outputs" / run).mkdir(parents=True)
+    assert completion.words("diffuse compare on") == ["one", "one/v001"]
+    assert completion.words("diffuse compare one oth") == ["other", "other/v001", "other/v002"]
+    assert completion.words("diffuse compare one other/v") == ["other/v001", "other/v002"]
+    assert {"force=", "one", "other/v002"} <= set(completion.words("diffuse compare "))
+
+
 def test_tab_offers_what_is_for_typing_and_nothing_internal():
     offered = completion.words("diffuse train ")
     assert {"schedule=", "seed=", "train.", "debug=", "experiment="} <= set(offered)
