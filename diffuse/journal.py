@@ -1,6 +1,7 @@
 """Everything a training run leaves behind, in its folder and with its tracker."""
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +19,8 @@ from diffuse.trackers import Quiet
 from diffuse.training import Step, Training
 
 log = logging.getLogger(__name__)
+
+ROWS = {"look": "test_loss", "score": "fid"}  # what a look leaves in metrics.jsonl
 
 
 class Window:
@@ -83,9 +86,14 @@ class Journal:
         self.best: dict[str, Any] | None = run.facts.get("best")
         self.saved = training.step
 
-    def log(self, step: Step, **values: float) -> None:
-        self.run.log(step=step.number, images_seen=step.number * self.batch, **values)
-        self.tracker.log(step.number, values)
+    def log(self, step: int, **values: float) -> None:
+        self.run.log(step=step, images_seen=step * self.batch, **values)
+        self.tracker.log(step, values)
+
+    def looked(self) -> set[str]:
+        """The looks at the last step that came to their end: each leaves its row there."""
+        rows = self.run.logged_at(self.training.step)
+        return {look for look, row in ROWS.items() if row in rows}
 
     def see(self, step: Step) -> None:
         """Every step: its loss, or that it was left out."""
@@ -101,27 +109,27 @@ class Journal:
         if self.seen.window.count:  # else all were left out
             values = {"loss": self.seen.window.close(), **values}
             self.run.facts["loss"] = values["loss"]
-        if not step.skipped:
-            values["grad_norm"] = step.grad_norm.item()
-        self.log(step, **values)
+        if math.isfinite(norm := step.grad_norm.item()):  # else the step changed nothing
+            values["grad_norm"] = norm
+        self.log(step.number, **values)
         for spike in self.seen.losses.spikes():
             log.warning("%s", spike)
             # a row of this step: a resume from one in between writes it again
-            self.log(step, spike_step=spike.step, spike=spike.loss, spike_median=spike.median)
+            row = {"spike_step": spike.step, "spike": spike.loss, "spike_median": spike.median}
+            self.log(step.number, **row)
 
-    def look(self, step: Step, test_loss: float, grid: Image.Image) -> None:
+    def look(self, step: int, test_loss: float, grid: Image.Image) -> None:
         """The held-out loss and the grid of the moment."""
-        self.log(step, test_loss=test_loss)
-        self.run.facts["test_loss"] = test_loss
         folder = self.run.folder / "samples"
-        path = plots.save(grid, folder / f"step_{step.number:08d}.png")
+        path = plots.save(grid, folder / f"step_{step:08d}.png")
         plots.save(grid, folder / "latest.png")
-        self.tracker.image(step.number, "samples", path)
+        self.tracker.image(step, "samples", path)
+        self.run.facts["test_loss"] = test_loss
+        self.log(step, test_loss=test_loss)
 
-    def score(self, step: Step, quick: Quick | None) -> None:
+    def score(self, step: int, quick: Quick | None) -> None:
         """A quick FID; the checkpoint with the lowest one is kept."""
         assert quick is not None
-        self.log(step, fid=quick.fid, kid=quick.kid, eval_n=quick.n)
         about = {"n": quick.n, "encoder": quick.encoder}
         best = self.best or {}
         if different := [key for key in about if best.get(key, about[key]) != about[key]]:
@@ -130,10 +138,12 @@ class Journal:
                 " and ".join(different), best["step"],
             )  # fmt: skip
             best = {}
-        if not best or quick.fid < best["fid"]:
-            self.best = {"step": step.number, "fid": quick.fid, **about}
+        # the best one again: its checkpoint may be damaged
+        if not best or quick.fid < best["fid"] or step == best["step"]:
+            self.best = {"step": step, "fid": quick.fid, **about}
             self.save()
             self.run.update(best=self.best)
+        self.log(step, fid=quick.fid, kid=quick.kid, eval_n=quick.n)
 
     def save(self) -> None:
         """A checkpoint of this step, unless there is one; then the ones too many are deleted."""
@@ -188,10 +198,13 @@ class Silent:
     def steps(self, step: Step) -> None:
         pass
 
-    def look(self, step: Step, test_loss: float, grid: Image.Image) -> None:
+    def looked(self) -> set[str]:
+        return set()
+
+    def look(self, step: int, test_loss: float, grid: Image.Image) -> None:
         pass
 
-    def score(self, step: Step, quick: Quick | None) -> None:
+    def score(self, step: int, quick: Quick | None) -> None:
         pass
 
     def save(self) -> None:

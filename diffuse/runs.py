@@ -117,6 +117,12 @@ class Run:
             rows = [line for line in path.read_bytes().splitlines() if _step(line) <= step]
             files.replace(path, b"".join(line + b"\n" for line in rows))
 
+    def logged_at(self, step: int) -> set[str]:
+        """The names of the values that were logged of a step."""
+        path = self.folder / "metrics.jsonl"
+        rows = path.read_bytes().splitlines() if path.exists() else []
+        return {name for row in rows if _step(row) == step for name in json.loads(row)}
+
     def finish(self, status: str, **facts: Any) -> None:
         """status: done, failed, diverged or stopped."""
         seconds = round(time.monotonic() - self.started, 1)
@@ -212,10 +218,15 @@ def find(outputs: Path, ref: str | None) -> Path:
     raise ConfigError(f"run: no run {ref!r} in {root}; {nearest(ref, names)}")
 
 
+def versions(outputs: Path, verb: str, name: str) -> list[Path]:
+    """Those of a named run, newest first."""
+    found = [path.parent for path in (outputs / verb / name).glob("v*/run.json")]
+    return sorted(found, key=_number, reverse=True)
+
+
 def latest(outputs: Path, verb: str, name: str) -> Path | None:
     """The newest version of a named run, or None."""
-    versions = sorted((outputs / verb / name).glob("v*/run.json"), key=lambda p: _number(p.parent))
-    return versions[-1].parent if versions else None
+    return next(iter(versions(outputs, verb, name)), None)
 
 
 def is_done(folder: Path) -> bool:

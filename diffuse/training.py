@@ -109,14 +109,14 @@ def fit(
             loss = ranks.mean(gradient(size))
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(weights, recipe.clip_grad or math.inf)
-            finite = loss.isfinite()
-            if not scaler.is_enabled():  # fp16 overflows now and then
-                finite = finite & norm.isfinite()
-            left_out = not finite.item()
-            if not left_out:
+            finite = (loss.isfinite() & norm.isfinite()).item()
+            if finite:
                 scaler.step(optimizer)
                 training.average(number)
             scaler.update()
+        # fp16 overflows now and then: the scale is halved, until it cannot be its fault
+        overflow = not finite and scaler.is_enabled() and loss.isfinite() and scaler.get_scale() > 1
+        left_out = not finite and not overflow
         step = Step(number, loss, peaks[0] * factor, norm, number == recipe.steps, left_out)
         training.in_a_row = training.in_a_row + 1 if left_out else 0
         if left_out and (recipe.on_nan != "skip" or training.in_a_row >= IN_A_ROW):

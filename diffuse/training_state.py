@@ -109,4 +109,9 @@ class Step:
 
     def every(self, n: int | None) -> bool:
         """Is it time for something that happens every n steps, and at the end?"""
-        return bool(n) and (self.number % n == 0 or self.last)
+        return due(self.number, n, self.last)
+
+
+def due(number: int, n: int | None, last: bool) -> bool:
+    """Does this step do what happens every n steps, and at the end?"""
+    return bool(n) and (number % n == 0 or last)

@@ -133,6 +133,25 @@ def test_a_batch_that_is_left_out_in_fp16_does_not_stop_the_scaling(
     assert scales[4] == scales[2]
 
 
+@pytest.mark.parametrize("on_nan", ["stop", "skip"])
+def test_in_fp16_an_overflow_changes_nothing_but_the_scale_and_a_broken_gradient_stops(
+    on_nan, make_training, images, law, make_recipe, monkeypatch
+):
+    training = make_training(precision=torch.float16, init="torch")
+    infinite_gradient(training, monkeypatch, {3, *range(6, 99)})
+    steps = fit(training, images, law, make_recipe(steps=99, on_nan=on_nan), [1e-2])
+    for number in range(1, 6):
+        before, scale = everything(training), training.scaler.get_scale()
+        assert not next(steps).skipped
+        assert (everything(training) == before) == (number == 3)
+        assert training.scaler.get_scale() == (scale / 2 if number == 3 else scale)
+    before = everything(training)
+    with pytest.raises(Diverged):
+        list(steps)  # 2^15 is halved until it is 1
+    assert everything(training) == before
+    assert training.step < 40
+
+
 def test_too_many_left_out_in_a_row_stop_after_all(
     make_training, images, law, make_recipe, monkeypatch
 ):

@@ -27,16 +27,24 @@ def loop(
     checkup = Checkup(work.training, work.test, work.law, work.plan, ranks)
     # a look may last longer than we have until a kill: whoever is told to stop saves in it
     checkup.copy.net.register_forward_pre_hook(lambda *_: interrupts.caught and journal.save())
+
+    def look(names: list[str]) -> None:
+        """At the weights of the last step."""
+        number = work.training.step
+        if "look" in names:
+            journal.look(number, checkup.loss(), checkup.grid(work.cfg.n))
+        if "score" in names:
+            journal.score(number, checkup.score(judge, every.eval_n))
+
+    # a kill may have ended a look: the row it did not write says so
+    look(ranks.agree([name for name in work.looks() if name not in journal.looked()]))
     for step in _steps(work, journal):
         journal.see(step)
         if meter and (meter.due() or step.last):
             log.debug(meter.show(step.number, f"loss {step.loss.item():.4f}"))
         if step.every(every.log_every):
             journal.steps(step)
-        if step.every(every.sample_every):
-            journal.look(step, checkup.loss(), checkup.grid(work.cfg.n))
-        if step.every(every.eval_every):
-            journal.score(step, checkup.score(judge, every.eval_n))
+        look(work.looks())
         stop = ranks.any(interrupts.caught is not None)
         if step.every(every.save_every) or step.number == work.leader or stop or step.last:
             journal.save()

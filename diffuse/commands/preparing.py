@@ -25,6 +25,7 @@ from diffuse.noise_laws import Law
 from diffuse.ranks import Ranks
 from diffuse.sampling import Plan
 from diffuse.training import Recipe, Training, seconds_per_step
+from diffuse.training_state import due
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,13 @@ class Work:
         """Of a step, by doing some."""
         return seconds_per_step(self.training, self.data, self.law, self.recipe, self.ranks)
 
+    def looks(self) -> list[str]:
+        """What is due after the last step: the grid, a quick FID."""
+        number, every = self.training.step, self.cfg.train
+        last = number == self.recipe.steps
+        times = {"look": every.sample_every, "score": every.eval_every}
+        return [name for name, n in times.items() if number and due(number, n, last)]
+
     def begin(self, folder: Path) -> None:
         """Let the others train, too, in the run of this folder."""
         self.ranks.agree(folder)
@@ -75,6 +83,8 @@ def prepare(cfg: DictConfig, folder: Path | None, meet: Meet) -> Work:
     cfg.precision, _ = hardware.precision(cfg.precision, device)
     initial = beginning.find(cfg) if folder is None else None
     data, test = open_dataset(cfg.dataset, "train"), open_dataset(cfg.dataset, "test")
+    if folder is not None:
+        resuming.check_data(cfg, folder, data, test)
     ranks = meet()
     ranks.agree((cfg, folder))
     return _built(cfg, folder, initial, data, test, ranks)
@@ -121,7 +131,7 @@ def _built(
             training.load(checkpoint, own=resuming.own_settings(cfg))
         seen = Seen.of(checkpoint, device)
     if meanings.length(cfg.train) != ("steps", training.step):  # else there is nothing to train
-        assembly.compiled(cfg, denoiser, data.spec, device)
+        assembly.compiled(cfg, denoiser, data.spec, device, ranks.world)
     recipe = _recipe(cfg, training, data, law, ranks)
     for unit in meanings.LENGTHS:
         cfg.train[unit] = recipe.steps if unit == "steps" else None

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import assembly, config, files, hardware, meanings, planning, runs, yamls
+from diffuse import assembly, conditions, config, files, hardware, meanings, planning, runs, yamls
 from diffuse.commands import following, guiding, resuming
 from diffuse.commands.loop import loop
 from diffuse.commands.preparing import Work, prepare
@@ -20,21 +20,26 @@ from diffuse.encoders import check_encoder
 from diffuse.interrupts import Interrupts
 from diffuse.journal import Journal
 from diffuse.launching import crew, leads
+from diffuse.scoring import Judge
 from diffuse.trackers import Quiet
+from diffuse.utilisation import convolution_peak, utilisation
 
 log = logging.getLogger(__name__)
+
+LONG = 60.0  # seconds of training, beside which the few that the peak takes do not count
 
 
 def main(cfg: DictConfig, job: Job) -> int:
     """Check the config, then the run to continue, then the data; then claim a folder and train."""
     _check(cfg)
-    with crew(cfg.devices) as meet:
+    with conditions.repeatable(), crew(cfg.devices) as meet:
         if not leads(cfg.devices):
             return following.main(meet)
-        folder = resuming.folder(cfg)
+        folder = resuming.folder(cfg, job.folder)
         work = prepare(cfg, folder, meet)
-        if work.training.step >= work.recipe.steps:
-            done, asked = work.training.step, work.recipe.steps
+        done, asked = work.training.step, work.recipe.steps
+        # a kill after the last step may have left something to do
+        if done > asked or (done == asked and folder and runs.is_done(folder)):
             print(f"{folder} has {done:,} steps, {asked:,} are asked for; train.steps= extends it")
             return work.leave()
         if cfg.dry_run:
@@ -52,7 +57,8 @@ def _begin(work: Work, folder: Path | None, job: Job) -> int:
         run = runs.Run.start(folder, "train", text, job.overrides, **_facts(work))
     else:
         run = runs.Run.reopen(folder)
-        run.update(steps=work.recipe.steps, devices=work.ranks.world)
+        changing = ("steps", "devices", "precision", "data")
+        run.update(**{key: value for key, value in _facts(work).items() if key in changing})
         run.truncate_log(work.training.step)
         files.replace(folder / "config.yaml", text, synced=True)
     with run.logged(), run.watched(), Interrupts() as interrupts:
@@ -124,7 +130,11 @@ def _facts(work: Work) -> dict[str, Any]:
         "device": hardware.describe(work.device),
         "devices": work.ranks.world,
         "precision": work.cfg.precision,
-        "data": {"source": work.data.source, "sha256": work.data.sha256},
+        "data": {
+            "source": work.data.source,
+            "sha256": work.data.sha256,
+            "test_sha256": work.test.sha256,
+        },
         "parameters": sum(p.numel() for p in work.training.denoiser.parameters()),
         "steps": work.recipe.steps,
         **({"init_from": work.initial.facts} if work.initial else {}),
@@ -148,7 +158,7 @@ def _train(work: Work, run: runs.Run, job: Job, interrupts: Interrupts) -> int:
     journal = Journal(
         run, tracker, training, recipe.batch, every.keep, multiple, about, work.seen, work.leader
     )
-    judge = assembly.judge(work.cfg, work.test, work.data) if every.eval_every else None
+    judge = _judge(work) if every.eval_every else None
     work.begin(run.folder)
     with Meter("train", recipe.steps, training.step, recipe.batch) as meter:
         done = loop(work, journal, interrupts, meter, judge)
@@ -157,14 +167,19 @@ def _train(work: Work, run: runs.Run, job: Job, interrupts: Interrupts) -> int:
         log.warning("stopped at step %d; resume=%s continues", training.step, run.folder)
         tracker.finish(seconds=5)  # whoever asked to stop does not wait long
         return interrupts.exit_code
-    run.finish(
-        "done",
-        images_per_second=round(meter.rate(training.step), 1),
-        memory=hardware.peak_memory(work.device),
-    )
+    if training.step > meter.first:  # else only what a kill had left to do was done
+        run.facts |= _speed(work, meter.rate(training.step), meter.seconds)
+    run.finish("done", memory=hardware.peak_memory(work.device))
     tracker.finish()
     _print_result(work, run, job)
     return 0
+
+
+def _judge(work: Work) -> Judge:
+    """Of quick FIDs; what the network sees is read again if that is not its own size."""
+    resized = work.test.spec.fit != "none"
+    sets = assembly.real_sets(work.cfg.dataset) if resized else (work.test, work.data)
+    return assembly.judge(work.cfg, *sets)
 
 
 def _print_result(work: Work, run: runs.Run, job: Job) -> None:
@@ -177,7 +192,7 @@ def _print_result(work: Work, run: runs.Run, job: Job) -> None:
         "parameters": f"{facts['parameters']:,}",
         "loss": f"{facts['loss']:.4f}" if "loss" in facts else "",
         "test loss": f"{facts['test_loss']:.4f}" if "test_loss" in facts else "",
-        "speed": f"{facts['images_per_second']:,} images/s",
+        "speed": _fast(facts),
         "memory": f"{facts['memory'] / 2**20:,.0f} MiB",
         "time": clock(facts["seconds"]),
     }
@@ -195,6 +210,29 @@ def summary(folder: Path) -> dict[str, str]:
         "loss": f"{facts['loss']:.4f}" if "loss" in facts else "",
         "test loss": f"{facts['test_loss']:.4f}" if "test_loss" in facts else "",
         "best quick FID": f"{facts['best']['fid']:.3f}" if "best" in facts else "",
-        "speed": f"{facts['images_per_second']:,} images/s",
+        "speed": _fast(facts),
         "time": clock(facts["seconds"]),
     }
+
+
+def _speed(work: Work, rate: float, seconds: float) -> dict[str, float]:
+    """Images/s, grids and all; after a minute or more also as a share of what is possible here."""
+    facts = {"images_per_second": round(rate, 1)}
+    device, net = work.device, work.training.denoiser.net
+    if seconds >= LONG and work.ranks.world == 1 and device.type in ("cpu", "cuda"):
+        peak, _ = convolution_peak(device)
+        facts["peak_flops"] = round(peak)
+        try:
+            used = utilisation(net, work.data.spec.shape, rate, peak)
+            facts["utilisation"] = round(used, 4)
+        except Exception as error:  # a network of someone else's may not count on shapes alone
+            log.debug("utilisation is unknown: %s", error)
+    return facts
+
+
+def _fast(facts: dict[str, Any]) -> str:
+    if "images_per_second" not in facts:  # a kill came before they were written down
+        return ""
+    share = facts.get("utilisation")
+    used = "" if share is None else f", {share:.0%} of the fastest convolution's FLOP/s"
+    return f"{facts['images_per_second']:,} images/s{used}"
