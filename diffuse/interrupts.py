@@ -3,8 +3,11 @@
 import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Self
+
+BURST = 0.05  # seconds in which several signals are one: a shell and a scheduler may both send it
 
 
 class Interrupts:
@@ -35,7 +38,7 @@ class Interrupts:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.caught is not None:
-            os._exit(exit_code(number))
+            return
         self.caught = number
         if self.at_once:
             raise SystemExit(self.exit_code)
@@ -53,10 +56,11 @@ def exit_code(number: int) -> int:
 
 
 def _leave_at_the_second(read_end: int) -> None:
-    """Python runs no handler while a long computation lasts, so a thread counts signals, too."""
-    seen = 0
+    """Python runs no handler while a long computation lasts, so a thread counts signals."""
+    first = None
     while number := os.read(read_end, 1):
-        seen += number[0] in Interrupts.SIGNALS
-        if seen == 2:
-            os._exit(exit_code(number[0]))
+        if number[0] in Interrupts.SIGNALS:
+            first = first or time.monotonic()
+            if time.monotonic() - first > BURST:
+                os._exit(exit_code(number[0]))
     os.close(read_end)

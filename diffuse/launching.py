@@ -41,6 +41,7 @@ def leads(devices: int) -> bool:
 def crew(devices: int) -> Iterator[Meet]:
     """Start the others, which import torch while we look for data; at the end nobody is left."""
     if under_torchrun():
+        threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
         with left_behind(lambda: "another process of this training is gone; it said why"):
             yield _torchrun
     elif devices == 1:
@@ -50,6 +51,13 @@ def crew(devices: int) -> Iterator[Meet]:
             where = f"file://{folder}/meeting"
             with _started(devices, where) as gone, left_behind(gone):
                 yield partial(Ranks.joined, 0, devices, 0, where)
+
+
+def _end_with(parent: int) -> None:
+    """torchrun gives us a session of our own, and so nobody else tells us that it is gone."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _torchrun() -> Ranks:

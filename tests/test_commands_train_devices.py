@@ -13,6 +13,10 @@ from diffuse import checkpoints, runs
 
 FULL = "train.steps=8 train.log_every=3 train.sample_every=4 train.save_every=5 model.dropout=0.1"
 DDP = [sys.executable, "-m", "diffuse", "train"]
+TORCHRUN = [
+    *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"),
+    *("--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "diffuse", "train"),
+]
 
 
 def weights(run):
@@ -68,19 +72,22 @@ def test_processes_that_share_a_grid_draw_the_images_of_one(diffuse, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "how"), [(2, signal.SIGKILL), (4, signal.SIGTERM)])
 def test_processes_that_were_stopped_go_on_to_the_same_bytes(count, how, tiny, diffuse, tmp_path):
-    line = f"{FULL} devices={count}"
-    assert diffuse.train(line) == 0, diffuse.err
-    whole = what_is_left(tmp_path / RUN)
+    """They are told to take a million steps, so that they cannot be done before they are stopped;
+    a constant learning rate does not depend on how many there are."""
+    line = f"{FULL} train.lr_schedule=constant devices={count}"
     other = tmp_path / "other"
     other.mkdir()
-    process = started(tiny, line, other)
+    process = started(tiny, f"{line} train.steps=1000000", other)
     until(lambda: (other / RUN / "checkpoints/step_00000005").exists())
     os.killpg(process.pid, how)
     process.wait(30)
-    assert process.returncode in (-9, 143, 0)  # 0: it had just finished
+    assert process.returncode == (-9 if how is signal.SIGKILL else 143)
+    last = int(checkpoints.newest(other / RUN / "checkpoints").name[5:])
+    line = f"{line} train.steps={last + 3}"
+    assert diffuse.train(line) == 0, diffuse.err
     again = started(tiny, f"{line} resume=auto", other)
     assert again.wait(120) == 0, again.stderr.read()
-    assert what_is_left(other / RUN) == whole
+    assert what_is_left(other / RUN) == what_is_left(tmp_path / RUN)
 
 
 @pytest.mark.slow
@@ -122,12 +129,23 @@ def test_torchrun_trains_the_same_bytes(tiny, diffuse, tmp_path):
     assert diffuse.train(f"{FULL} devices=2") == 0, diffuse.err
     other = tmp_path / "other"
     other.mkdir()
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    torchrun += ["--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    process = started(tiny, FULL, other, [*torchrun, "-m", "diffuse", "train"])
+    process = started(tiny, FULL, other, TORCHRUN)
     assert process.wait(120) == 0, process.stderr.read()
     assert [path.name for path in (other / RUN).parent.glob("v*")] == ["v001"]
     assert what_is_left(other / RUN) == what_is_left(tmp_path / RUN)
+
+
+@pytest.mark.slow
+def test_processes_whose_torchrun_is_gone_save_and_leave(tiny, diffuse, tmp_path):
+    process = started(tiny, f"{FULL} train.steps=100_000 train.save_every=null", tmp_path, TORCHRUN)
+    until(lambda: (tmp_path / RUN / "metrics.jsonl").exists())
+    workers = children(process.pid)
+    process.kill()
+    until(lambda: all(map(is_gone, workers)), seconds=30)
+    facts = runs.read(tmp_path / RUN)
+    assert facts["status"] == "stopped"
+    assert checkpoints.newest(tmp_path / RUN / "checkpoints").name == f"step_{facts['step']:08d}"
+    process.communicate()
 
 
 @pytest.mark.slow

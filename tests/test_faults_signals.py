@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from leftovers import undisturbed, what_is_left
+from leftovers import rows, undisturbed, what_is_left
 
 from diffuse import checkpoints, checkups, runs, training
-from diffuse.commands import drawing
+from diffuse.commands import drawing, preparing
 
 ROOT = Path(__file__).parents[1]
 FULL = (
@@ -77,6 +77,17 @@ def test_a_signal_anywhere_is_a_checkpoint_of_this_step_and_the_rest_comes_out_t
     assert what_is_left(run) == whole
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("name", ["open_dataset", "seconds_per_step"])
+def test_a_signal_before_the_first_step_leaves_nothing_and_says_so(
+    name, number, diffuse, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(preparing, name, told_during(getattr(preparing, name), number))
+    assert diffuse.train("train.minutes=0.1") == (130 if number == signal.SIGINT else 143)
+    assert diffuse.err.splitlines()[-1] == "stopped"
+    assert not (tmp_path / "outputs/train").exists()
+
+
 def test_a_signal_in_a_grid_saves_before_the_grid_is_done(diffuse, tmp_path, monkeypatch):
     """A kill may follow before a long look has ended."""
     folder, seen, real = tmp_path / "outputs/train/tiny/v001/checkpoints", [], checkups.draw
@@ -128,14 +139,16 @@ def test_two_signals_in_a_grid_leave_within_a_second_and_the_run_goes_on(tiny, d
     )  # fmt: skip
     assert process.stdout.readline() == "looking\n"
     process.send_signal(signal.SIGTERM)
-    time.sleep(0.2)
+    time.sleep(0.2)  # longer than signals may be apart that are one
     started = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 143
     assert time.monotonic() - started < 1
     process.stdout.close()
     assert diffuse.train("train.steps=3 resume=auto") == 0
-    assert runs.read(tmp_path / "outputs/train/tiny/v001")["step"] == 3
+    run = tmp_path / "outputs/train/tiny/v001"
+    assert [row["step"] for row in rows(run) if "test_loss" in row] == [2, 3]
+    assert runs.read(run)["step"] == 3
 
 
 def test_a_job_that_slurm_starts_again_goes_on_in_its_folder(tiny, diffuse, tmp_path, monkeypatch):

@@ -64,11 +64,31 @@ def test_the_second_signal_leaves_within_a_second(number):
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
     assert process.stdout.readline() == "tidying up\n"
+    time.sleep(0.1)
     process.send_signal(number)
     started = time.monotonic()
     assert process.wait(timeout=10) == 128 + number
     assert time.monotonic() - started < 1
     process.stdout.close()
+
+
+BURST = """
+import os, signal, time
+from diffuse.interrupts import Interrupts
+with Interrupts() as interrupts:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+        os.kill(os.getpid(), number)
+    time.sleep(0.3)
+    print("tidied up", interrupts.exit_code)
+"""
+
+
+def test_several_signals_at_once_are_one():
+    """As where `timeout` tells a group of processes, and one of them tells the others."""
+    told = subprocess.run(
+        [sys.executable, "-c", BURST], capture_output=True, text=True, cwd=Path(__file__).parents[1]
+    )
+    assert (told.returncode, told.stdout) == (0, "tidied up 143\n")
 
 
 BUSY = """

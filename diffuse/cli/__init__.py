@@ -13,6 +13,7 @@ from diffuse import files, secrets
 from diffuse.cli import usage
 from diffuse.commands import VERBS
 from diffuse.errors import ConfigError, DataError, DiffuseError, NoSpaceError, nearest
+from diffuse.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -56,7 +57,8 @@ def _dispatch(words: list[str]) -> int:
     elif {"--help", "-h"} & set(rest):
         print(usage.page(verb))
     else:
-        return _hydra_verb(verb, rest)
+        with Interrupts(at_once=True):  # from here on: imports and data take a while
+            return _hydra_verb(verb, rest)
     return 0
 
 
@@ -105,8 +107,8 @@ def run_command(
     chosen = composing.choices()
     if "name" in cfg:
         cfg.name = meanings.run_name(cfg, chosen)
-    if secrets.redacted(text := yamls.as_yaml(cfg)) != text:
-        raise ConfigError("the config holds the value of a secret environment variable")
+    if what := secrets.found(yamls.as_yaml(cfg)):
+        raise ConfigError(f"the config would be saved with a secret in it: {what}")
     job = config.Job(verb, overrides, "--json" in parsed.flags, folder, chosen)
     return importlib.import_module(f"diffuse.commands.{verb}").main(cfg, job) or 0
 
@@ -125,10 +127,10 @@ def report(error: BaseException) -> int:
         error = NoSpaceError(f"no space left on the disk: {error.filename or error.strerror}")
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     if full:
-        traceback.print_exception(error)
+        print(secrets.redacted("".join(traceback.format_exception(error))), file=sys.stderr)
     # a line for each source of data that was tried; all else is one line
     message = str(error) if isinstance(error, DataError) else one_line(error)
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {secrets.redacted(message)}", file=sys.stderr)
     if isinstance(error, DiffuseError):
         return error.exit_code
     if not full:
@@ -138,7 +140,7 @@ def report(error: BaseException) -> int:
 
 def one_line(error: BaseException) -> str:
     """An error for a person: its text, and its type only if nobody foresaw it."""
-    text = " ".join(str(error).split())
+    text = secrets.redacted(" ".join(str(error).split()))
     return text if isinstance(error, DiffuseError) else f"unexpected {type(error).__name__}: {text}"
 
 
@@ -168,5 +170,5 @@ def log_to_stderr(least: str = "info") -> None:
     handler.set_name("stderr")
     handler.setLevel(least.upper())
     handler.addFilter(_with_prefix)
-    handler.setFormatter(logging.Formatter("%(prefix)s%(message)s"))
+    handler.setFormatter(secrets.Formatter("%(prefix)s%(message)s"))  # Slurm keeps stderr in a file
     logger.addHandler(handler)
