@@ -1,6 +1,7 @@
 """From a config to the objects it means: besides the commands, all that sees a config."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from diffuse import averages, checkpoints, compiling, config, hardware, meanings, runs, schemas
-from diffuse.data import ImageSet, ImageSpec
+from diffuse.data import ImageSet, ImageSpec, open_dataset
 from diffuse.denoiser import Denoiser
 from diffuse.encoders import open_encoder
 from diffuse.errors import ConfigError, DataError, nearest
@@ -51,10 +52,12 @@ def denoiser(cfg: DictConfig, spec: ImageSpec, device: torch.device) -> Denoiser
     return Denoiser(network(cfg, spec), objective, weighting, dtype).to(device)
 
 
-def compiled(cfg: DictConfig, denoiser: Denoiser, spec: ImageSpec, device: torch.device) -> None:
+def compiled(
+    cfg: DictConfig, denoiser: Denoiser, spec: ImageSpec, device: torch.device, world: int
+) -> None:
     """Compile the backbone if `compile=` says so; from now on it says whether that was done."""
     wanted = compiling.pays(device) and not cfg.smoke if cfg.compile == "auto" else cfg.compile
-    batch = cfg.train.micro_batch or cfg.train.batch
+    batch = cfg.train.micro_batch or cfg.train.batch // world
     cfg.compile = wanted and compiling.prepare(denoiser, (batch, *spec.shape), device)
 
 
@@ -74,9 +77,19 @@ def optimizer(cfg: DictConfig, net: nn.Module) -> torch.optim.Optimizer:
     return config.build("optimizer", cfg.optimizer, net.parameters())
 
 
+def real_sets(dataset: Mapping[str, Any]) -> tuple[ImageSet, ImageSet]:
+    """The test and the training split to judge by: at their own size, whatever a network sees.
+
+    Images that were resized for a network and back are no longer those that others compare with.
+    """
+    native = {**dataset, "fit": "none"}
+    return open_dataset(native, "test"), open_dataset(native, "train")
+
+
 def judge(cfg: DictConfig, test: ImageSet, train: ImageSet) -> Judge:
     """The encoder that `encoder=` names, with the reference it compares with."""
-    encoder = open_encoder(cfg.encoder, test.spec, cfg.outputs)
+    data = train.sha256, test.sha256
+    encoder = open_encoder(cfg.encoder, test.spec, cfg.outputs, data)
     return Judge(encoder.to(hardware.device(cfg.device)), test, train)
 
 

@@ -151,8 +151,9 @@ def purge(
     spared = {*steps(folder)[-keep:], *protect}
     spared |= {step for step in steps(folder) if multiple and step % multiple == 0}
     for step in steps(folder):
-        if step not in spared:
-            shutil.rmtree(at(folder, step), ignore_errors=True)
+        if step not in spared:  # renamed first: a kill leaves no half of one under its name
+            os.rename(at(folder, step), gone := folder / f".tmp-old-{step}-{os.getpid()}")
+            shutil.rmtree(gone, ignore_errors=True)
     for temporary in folder.glob(".tmp-*"):
         if not alive(int(temporary.name.rsplit("-", 1)[1])):
             shutil.rmtree(temporary, ignore_errors=True)

@@ -38,14 +38,20 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def repeatable() -> Iterator[None]:
-    """No choice of a convolution by trial: another process may find another one the fastest."""
+    """On a GPU, the same bytes in every process, wherever torch has a way to them.
+
+    No choice of a convolution by trial, and no sums in the order in which threads come to an end.
+    """
     cudnn = torch.backends.cudnn
-    before = cudnn.benchmark, cudnn.deterministic
+    before, mode = (cudnn.benchmark, cudnn.deterministic), torch.get_deterministic_debug_mode()
     cudnn.benchmark, cudnn.deterministic = False, True
+    if torch.cuda.is_available():
+        torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
     finally:
         cudnn.benchmark, cudnn.deterministic = before
+        torch.set_deterministic_debug_mode(mode)
 
 
 def code(sources: Sequence[str], package: Path = PACKAGE) -> str:

@@ -34,7 +34,8 @@ def device(word: str) -> torch.device:
         count = torch.cuda.device_count()
         if (chosen.index or 0) >= count:
             raise ConfigError(f"device={word}, but there are {count} CUDA devices, from cuda:0")
-        torch.backends.cudnn.benchmark = True
+        # without it cuBLAS may add up in another order from one process to the next
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return chosen
 
 

@@ -11,14 +11,10 @@ for three forwards, and the fastest bf16 convolution of this run for the peak.
 """
 
 import argparse
-import copy
 import os
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import product
 from typing import Any
 
 import diffusers
@@ -26,25 +22,15 @@ import torch
 from bench_quality import Rival, final_config, padded, rival_shape
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from diffuse import assembly, hardware
 from diffuse.console import print_json
 from diffuse.data import ImageSet, open_dataset
 from diffuse.training import Recipe, Training, fit
+from diffuse.utilisation import convolution_peak, forward_flops, seconds, utilisation
 
-TARGET = 2.5  # times diffusers' images/s
+TARGET = 4  # times diffusers' images/s
 NEAR = 0.10  # largest difference between the forward FLOPs
-PEAK_CHANNELS, PEAK_SIDES, PEAK_BATCH = (64, 128, 256), (7, 14, 28, 32), 64
-
-
-def forward_flops(net: nn.Module, image: Sequence[int], batch: int) -> float:
-    """FLOPs of one image, two for each multiply-add; counted on shapes alone."""
-    net = copy.deepcopy(net).to("meta")
-    x, level = torch.empty(batch, *image, device="meta"), torch.empty(batch, device="meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net(x, level)
-    return counter.get_total_flops() / batch
 
 
 def nearest_shape(image: Sequence[int], flops: float, batch: int) -> dict[str, Any]:
@@ -102,7 +88,7 @@ class Contender:
             "forward_flops_per_image": flops,
             "images_per_second": rate,
             "rounds": self.rates,
-            "utilisation": 3 * flops * rate / peak,  # backward costs two forwards
+            "utilisation": utilisation(self.net, self.image, rate, peak),
         }
 
 
@@ -123,16 +109,6 @@ def contenders(cfg: DictConfig, device: torch.device, dtype: torch.dtype) -> lis
     ]
 
 
-def seconds(call: Callable[[], object], times: int, device: torch.device) -> float:
-    """The time of some calls, until the device has done them all."""
-    started = time.perf_counter()
-    for _ in range(times):
-        call()
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-    return time.perf_counter() - started
-
-
 def alternate(both: list[Contender], rounds: int, turn: float, device: torch.device) -> None:
     """A B A B ...: a turn is as many steps as take about `turn` seconds, two or more."""
     steps = []
@@ -142,24 +118,6 @@ def alternate(both: list[Contender], rounds: int, turn: float, device: torch.dev
     for _ in range(rounds):
         for one, times in zip(both, steps, strict=True):
             one.rates.append(times * one.batch / seconds(one.step, times, device))
-
-
-@torch.inference_mode()
-def convolution_peak(device: torch.device) -> tuple[float, str]:
-    """FLOP/s of the fastest 3x3 convolution in bf16 and channels_last, and which one it is."""
-    best = (0.0, "")
-    for c, side in product(PEAK_CHANNELS, PEAK_SIDES):
-        form = {"device": device, "dtype": torch.bfloat16}
-        conv = nn.Conv2d(c, c, 3, padding=1, **form).to(memory_format=torch.channels_last)
-        x = torch.randn(PEAK_BATCH, c, side, side, **form)
-        x = x.contiguous(memory_format=torch.channels_last)
-        call = partial(conv, x)
-        seconds(call, 2, device)
-        times = min(1000, max(1, round(0.02 / seconds(call, 1, device))))
-        took = min(seconds(call, times, device) for _ in range(5)) / times
-        flops = 2 * 9 * c**2 * side**2 * PEAK_BATCH
-        best = max(best, (flops / took, f"{c} channels, {side}x{side}"))
-    return best
 
 
 def report(record: dict[str, Any]) -> None:

@@ -139,7 +139,7 @@ def test_the_config_says_afterwards_whether_it_was_done(
     monkeypatch.setattr(compiling, "prepare", lambda _, shape, on: calls.append(shape) or works)
     text = {"compile": word, "smoke": smoke, "train": {"batch": 12, "micro_batch": 4}}
     cfg = OmegaConf.create(text)
-    assembly.compiled(cfg, make_training().denoiser, images.spec, torch.device(device))
+    assembly.compiled(cfg, make_training().denoiser, images.spec, torch.device(device), world=1)
     assert calls == [(4, 1, 8, 8)] * tried
     assert cfg.compile is (tried and works)
 

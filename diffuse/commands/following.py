@@ -6,7 +6,7 @@ import sys
 import threading
 from functools import partial
 
-from diffuse import cli
+from diffuse import cli, conditions
 from diffuse.commands.loop import loop
 from diffuse.commands.preparing import follow
 from diffuse.interrupts import Interrupts
@@ -17,11 +17,10 @@ from diffuse.ranks import Ranks
 
 def main(meet: Meet) -> int:
     """Do what the first process says, until the training is over."""
-    work, folder = follow(meet)
-    if folder is None:
-        return 0
-    with Interrupts() as interrupts:
-        loop(work, Silent(folder, work.training), interrupts)
+    with conditions.repeatable(), Interrupts() as interrupts:
+        work, folder = follow(meet)
+        if folder is not None:
+            loop(work, Silent(folder, work.training), interrupts)
     return interrupts.exit_code if interrupts.caught else 0
 
 
