@@ -1,7 +1,7 @@
 """From a config to the objects it means: besides the commands, all that sees a config."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,17 @@ def denoiser(cfg: DictConfig, spec: ImageSpec, device: torch.device) -> Denoiser
 
 
 def compiled(
-    cfg: DictConfig, denoiser: Denoiser, spec: ImageSpec, device: torch.device, world: int
+    cfg: DictConfig,
+    denoiser: Denoiser,
+    spec: ImageSpec,
+    device: torch.device,
+    world: int,
+    seconds: Callable[[], float],  # that the training would last without
 ) -> None:
     """Compile the backbone if `compile=` says so; from now on it says whether that was done."""
-    wanted = compiling.pays(device) and not cfg.smoke if cfg.compile == "auto" else cfg.compile
+    wanted = cfg.compile
+    if wanted == "auto":
+        wanted = not cfg.smoke and compiling.pays(device, seconds)
     batch = cfg.train.micro_batch or cfg.train.batch // world
     cfg.compile = wanted and compiling.prepare(denoiser, (batch, *spec.shape), device)
 

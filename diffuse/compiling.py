@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,13 +13,16 @@ from diffuse.denoiser import Denoiser
 log = logging.getLogger(__name__)
 
 
-def pays(device: torch.device) -> bool:
-    """What `compile=auto` means: on a GPU. On a CPU it was measured not to.
+LEAST = 300.0  # seconds of training that are worth a compilation of one or two minutes
+
+
+def pays(device: torch.device, seconds: Callable[[], float]) -> bool:
+    """What `compile=auto` means: on a GPU, for more than minutes. On a CPU it was measured not to.
 
     The quickstart's network took 86 s to compile (one core, bf16, batch 64), and a step then took
     0.34 s instead of 0.27 s.
     """
-    return device.type == "cuda"
+    return device.type == "cuda" and seconds() >= LEAST
 
 
 def prepare(denoiser: Denoiser, shape: tuple[int, int, int, int], device: torch.device) -> bool:

@@ -154,10 +154,15 @@ def test_what_the_first_process_refuses_ends_the_others_at_once(diffuse):
 
 
 @pytest.mark.slow
-def test_a_rollback_takes_both_back(diffuse, tmp_path):
-    line = f"{FULL} devices=2 optimizer.lr=1e30 train.clip_grad=null train.on_nan=rollback"
-    assert diffuse.train(f"{line} train.save_every=1") == 4
-    assert runs.read(tmp_path / RUN)["rollbacks"] == 3
+@pytest.mark.parametrize(
+    ("on_nan", "fact"), [("stop", {}), ("skip", {"skipped": 9}), ("rollback", {"rollbacks": 3})]
+)
+def test_a_step_that_is_not_finite_is_one_for_both(on_nan, fact, diffuse, tmp_path):
+    line = f"{FULL} devices=2 optimizer.lr=1e30 train.clip_grad=null train.on_nan={on_nan}"
+    assert diffuse.train(f"{line} train.save_every=1 train.steps=30 train.sample_every=null") == 4
+    facts = runs.read(tmp_path / RUN)
+    assert facts["status"] == "diverged"
+    assert fact.items() <= facts.items()
     assert (tmp_path / RUN / "diverged.json").exists()
 
 

@@ -122,24 +122,25 @@ def test_a_compiler_that_fails_is_one_warning_and_a_network_as_it_was(
 
 
 @pytest.mark.parametrize(
-    ("word", "device", "smoke", "tried"),
+    ("word", "device", "smoke", "seconds", "tried"),
     [
-        ("auto", "cpu", False, False),
-        ("auto", "cuda", False, True),
-        ("auto", "cuda", True, False),
-        (True, "cpu", False, True),
-        (False, "cuda", False, False),
+        ("auto", "cpu", False, 9000, False),
+        ("auto", "cuda", False, 600, True),
+        ("auto", "cuda", False, 60, False),
+        ("auto", "cuda", True, 600, False),
+        (True, "cpu", False, 1, True),
+        (False, "cuda", False, 9000, False),
     ],
 )
 @pytest.mark.parametrize("works", [True, False])
 def test_the_config_says_afterwards_whether_it_was_done(
-    word, device, smoke, tried, works, make_training, images, monkeypatch
+    word, device, smoke, seconds, tried, works, make_training, images, monkeypatch
 ):
     calls = []
     monkeypatch.setattr(compiling, "prepare", lambda _, shape, on: calls.append(shape) or works)
-    text = {"compile": word, "smoke": smoke, "train": {"batch": 12, "micro_batch": 4}}
-    cfg = OmegaConf.create(text)
-    assembly.compiled(cfg, make_training().denoiser, images.spec, torch.device(device), world=1)
+    text = {"compile": word, "smoke": smoke, "train": {"batch": 12, "micro_batch": None}}
+    cfg, denoiser = OmegaConf.create(text), make_training().denoiser
+    assembly.compiled(cfg, denoiser, images.spec, torch.device(device), 3, lambda: seconds)
     assert calls == [(4, 1, 8, 8)] * tried
     assert cfg.compile is (tried and works)
 

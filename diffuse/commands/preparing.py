@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,8 @@ def _built(
             training.load(checkpoint, own=resuming.own_settings(cfg))
         seen = Seen.of(checkpoint, device)
     if meanings.length(cfg.train) != ("steps", training.step):  # else there is nothing to train
-        assembly.compiled(cfg, denoiser, data.spec, device, ranks.world)
+        lasts = partial(_seconds, cfg, training, data, law, ranks)
+        assembly.compiled(cfg, denoiser, data.spec, device, ranks.world, lasts)
     recipe = _recipe(cfg, training, data, law, ranks)
     for unit in meanings.LENGTHS:
         cfg.train[unit] = recipe.steps if unit == "steps" else None
@@ -164,6 +166,15 @@ def _fitting(folder: Path) -> Iterator[None]:
         raise ConfigError(
             f"resume: the checkpoint of {folder} does not fit this config: {reason}"
         ) from error
+
+
+def _seconds(cfg: DictConfig, training: Training, data: ImageSet, law: Law, ranks: Ranks) -> float:
+    """How long the training is going to last, as it is now."""
+    unit, amount = meanings.length(cfg.train)
+    if unit == "minutes":
+        return amount * 60
+    recipe = _recipe(cfg, training, data, law, ranks)
+    return (recipe.steps - training.step) * seconds_per_step(training, data, law, recipe, ranks)
 
 
 def _recipe(cfg: DictConfig, training: Training, data: ImageSet, law: Law, ranks: Ranks) -> Recipe:
