@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffuse import checkpoints, hardware, plots, runs
+from diffuse.background import Background
 from diffuse.checkups import Quick
 from diffuse.divergence import ROLLBACKS, Diverged, Losses, said
 from diffuse.errors import DivergedError
@@ -21,6 +23,16 @@ from diffuse.training import Step, Training
 log = logging.getLogger(__name__)
 
 ROWS = {"look": "test_loss", "score": "fid"}  # what a look leaves in metrics.jsonl
+
+
+def threaded(device: torch.device) -> bool:
+    """Whether checkpoints are written meanwhile: on a CPU that takes from the training's time."""
+    return device.type == "cuda"
+
+
+def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of this moment: the next step changes the originals."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
 class Window:
@@ -85,6 +97,7 @@ class Journal:
         self.about, self.seen, self.leader = about, seen, leader
         self.best: dict[str, Any] | None = run.facts.get("best")
         self.saved = training.step
+        self.background = Background(threaded(seen.device))
 
     def log(self, step: int, **values: float) -> None:
         self.run.log(step=step, images_seen=step * self.batch, **values)
@@ -97,6 +110,7 @@ class Journal:
 
     def see(self, step: Step) -> None:
         """Every step: its loss, or that it was left out."""
+        self.background.look()
         self.seen.add(step)
         if step.skipped:
             count = self.training.skipped
@@ -141,31 +155,49 @@ class Journal:
         # the best one again: its checkpoint may be damaged
         if not best or quick.fid < best["fid"] or step == best["step"]:
             self.best = {"step": step, "fid": quick.fid, **about}
-            self.save()
+            self.save(wait=True)
             self.run.update(best=self.best)
         self.log(step, fid=quick.fid, kid=quick.kid, eval_n=quick.n)
 
-    def save(self) -> None:
-        """A checkpoint of this step, unless there is one; then the ones too many are deleted."""
+    def save(self, wait: bool = False) -> None:
+        """A checkpoint of this step, unless there is one; then the ones too many are deleted.
+
+        Beside a GPU a thread writes a copy of now while training goes on, unless told to `wait`.
+        """
+        if self.saved != self.training.step:
+            self.saved = self.training.step
+            files, state = self.training.tensors()
+            state |= self.about | {"images_seen": self.saved * self.batch}
+            state |= self.seen.state()
+            if self.background.pool:
+                files = {name: copied(tensors) for name, tensors in files.items()}
+            # this one by name: a damaged one that training has not passed again looks newer
+            spared = [self.saved, *([self.best["step"]] if self.best else [])]
+            spared += [self.leader] if self.leader else []
+            # the peak depends on the machine: a row of it would differ from one run to the next
+            memory = hardware.peak_memory(self.seen.device)
+            facts = {"step": self.saved, "images_seen": state["images_seen"], "memory": memory}
+            self.background.do(
+                partial(self._write, self.saved, files, state, spared),
+                partial(self._written, facts),
+            )
+        if wait:
+            self.background.wait()
+
+    def _write(
+        self, step: int, files: dict[str, dict[str, Tensor]], state: Any, spared: list[int]
+    ) -> None:
         folder = self.run.folder / "checkpoints"
-        if self.saved == self.training.step:
-            return
-        files, state = self.training.tensors()
-        state |= self.about | {"images_seen": self.training.step * self.batch}
-        state |= self.seen.state()
-        checkpoints.save(folder, self.training.step, files, state)
-        self.saved = self.training.step
-        # the one just saved by name: a damaged one that training has not passed again looks newer
-        spared = [self.saved, *([self.best["step"]] if self.best else [])]
-        spared += [self.leader] if self.leader else []
+        checkpoints.save(folder, step, files, state)
         checkpoints.purge(folder, self.keep, spared, self.multiple)
-        # the peak depends on the machine: a row of it would differ from one run to the next
-        memory = hardware.peak_memory(self.seen.device)
-        log.debug("step %d saved; peak memory %.0f MiB", self.saved, memory / 2**20)
-        self.run.update(step=self.saved, images_seen=state["images_seen"], memory=memory)
+
+    def _written(self, facts: dict[str, int]) -> None:
+        log.debug("step %d saved; peak memory %.0f MiB", facts["step"], facts["memory"] / 2**20)
+        self.run.update(**facts)
 
     def diverged(self, lost: Diverged) -> None:
         """diverged.json, for who wants to know why."""
+        self.background.wait()
         runs.write_json(self.run.folder / "diverged.json", lost.facts)
 
     def roll_back(self, lost: Diverged) -> None:
@@ -207,7 +239,7 @@ class Silent:
     def score(self, step: int, quick: Quick | None) -> None:
         pass
 
-    def save(self) -> None:
+    def save(self, wait: bool = False) -> None:
         pass
 
     def diverged(self, lost: Diverged) -> None:

@@ -223,3 +223,10 @@ def test_a_data_set_as_a_picture(diffuse, tmp_path):
     Image.open(facts["plot"]).verify()
     assert diffuse("plot data dataset=digits dry_run=true") == 0
     assert not (tmp_path / "outputs/plot/digits/v002").exists()
+
+
+def test_a_model_that_knows_no_classes_is_asked_for_none(diffuse):
+    assert diffuse.train("train.steps=2 model.conditional=false") == 0
+    assert set(arrays(diffuse).files) == {"images"}
+    assert diffuse.train("train.steps=2 model.conditional=true") == 0
+    assert set(arrays(diffuse).files) == {"images", "labels"}

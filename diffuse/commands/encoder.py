@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import config, data, hardware, provenance, runs, yamls
+from diffuse import assembly, config, data, hardware, provenance, runs, yamls
 from diffuse.classifier import (
     Classifier,
     accuracy,
@@ -18,7 +18,7 @@ from diffuse.classifier import (
 )
 from diffuse.config import Job
 from diffuse.console import Meter, clock, print_json, print_table
-from diffuse.data import ImageSet, open_dataset, unfit
+from diffuse.data import ImageSet
 from diffuse.data.images import resized
 from diffuse.encoders import FILE, save_encoder
 from diffuse.errors import ConfigError
@@ -36,7 +36,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     config.bind("optimizer", cfg.optimizer, "params")
     device = hardware.device(cfg.device)
     cfg.precision, _ = hardware.precision(cfg.precision, device)
-    train, test = (_native(open_dataset(cfg.dataset, split)) for split in ("train", "test"))
+    test, train = map(_shrunk, assembly.real_sets(cfg.dataset))
     spec = train.spec
     if len(spec.classes) < 2:
         raise ConfigError(f"dataset: two classes are needed, {spec.name} has {len(spec.classes)}")
@@ -99,16 +99,15 @@ def _train(cfg: DictConfig, run: runs.Run, net: Classifier, train: ImageSet) -> 
                 meter.show(step.number, f"loss {float(step.loss):.3f}")
 
 
-def _native(images: ImageSet) -> ImageSet:
-    """At the data's own size, as evaluation sees them, or shrunk to `LARGEST`."""
+def _shrunk(images: ImageSet) -> ImageSet:
+    """The images, or smaller ones if they are larger than `LARGEST`."""
     spec = images.spec
-    pixels = unfit(images.images, spec)
-    shrink = min(1.0, LARGEST / max(spec.native_height, spec.native_width))
-    height, width = (max(1, round(s * shrink)) for s in (spec.native_height, spec.native_width))
-    if shrink < 1:
-        pixels = resized(pixels, height, width)
+    shrink = min(1.0, LARGEST / max(spec.height, spec.width))
+    if shrink == 1:
+        return images
+    height, width = (max(1, round(side * shrink)) for side in (spec.height, spec.width))
     spec = dataclasses.replace(spec, height=height, width=width)
-    return dataclasses.replace(images, spec=spec, images=pixels)
+    return dataclasses.replace(images, spec=spec, images=resized(images.images, height, width))
 
 
 def _crop(images: ImageSet) -> int:

@@ -26,7 +26,9 @@ def loop(
     every, ranks = work.cfg.train, work.ranks
     checkup = Checkup(work.training, work.test, work.law, work.plan, ranks)
     # a look may last longer than we have until a kill: whoever is told to stop saves in it
-    checkup.copy.net.register_forward_pre_hook(lambda *_: interrupts.caught and journal.save())
+    checkup.copy.net.register_forward_pre_hook(
+        lambda *_: interrupts.caught and journal.save(wait=True)
+    )
 
     def look(names: list[str]) -> None:
         """At the weights of the last step."""
@@ -47,7 +49,7 @@ def loop(
         look(work.looks())
         stop = ranks.any(interrupts.caught is not None)
         if step.every(every.save_every) or step.number == work.leader or stop or step.last:
-            journal.save()
+            journal.save(wait=stop or step.last)
         if stop:
             return False
     return True

@@ -28,6 +28,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     check(cfg)
     trained, plan = restore(cfg)
     label = class_number(cfg, trained)
+    about = class_of(trained, label)
     if cfg.dry_run:
         planned = facts(cfg, job, trained, plan)
         print_json(planned) if job.json else print_table("Plan (nothing is written)", planned)
@@ -46,10 +47,10 @@ def main(cfg: DictConfig, job: Job) -> int:
             "grid": str(grid),
         }
         if cfg.save:
-            rows["saved"] = str(save(folder, cfg.save, result))
+            rows["saved"] = str(save(folder, cfg.save, trained, result))
         run.finish(
             "done", n=cfg.n, nfe=result.nfe, images_per_second=round(result.speed, 2),
-            sampler=how(cfg, job, plan, result), fingerprint=result.fingerprint,
+            sampler=how(cfg, job, plan, result, about), fingerprint=result.fingerprint,
             shards=result.shards, grid=rows["grid"], saved=rows.get("saved"),
         )  # fmt: skip
         twins.warn(folder, Path(cfg.outputs))
@@ -147,7 +148,9 @@ def named(sampler: Mapping[str, Any]) -> str:
     )
 
 
-def how(cfg: DictConfig, job: Job, plan: Plan, result: "Result") -> dict[str, object]:
+def how(
+    cfg: DictConfig, job: Job, plan: Plan, result: "Result", of_class: Mapping[str, object]
+) -> dict[str, object]:
     """How images were drawn, as it stands in a record."""
     return chosen(cfg, job) | {
         "grid": dict(cfg.grid) if plan.calls else None,
@@ -157,7 +160,7 @@ def how(cfg: DictConfig, job: Job, plan: Plan, result: "Result") -> dict[str, ob
         "clip": plan.clip,
         "guidance": plan.guidance.record() if plan.guidance else None,
         "batch": plan.batch,
-        "label": cfg.label,
+        **of_class,
         "noise_level": plan.level_of.record() if plan.level_of else None,
     }
 
@@ -176,13 +179,18 @@ def class_number(cfg: DictConfig, trained: Trained) -> int | None:
     raise ConfigError(f"label: no class {cfg.label!r}; {nearest(str(cfg.label), names)}")
 
 
+def class_of(trained: Trained, label: int | None) -> dict[str, object]:
+    """The class that is asked for, by its number: name and number are one thing in a record."""
+    return {"label": label, "label_name": None if label is None else trained.spec.classes[label]}
+
+
 def facts(cfg: DictConfig, job: Job, trained: Trained, plan: Plan) -> dict[str, str]:
     steps = f"{len(plan.sigmas) - 1} steps, grid {cfg.grid.name}" if plan.calls else "its own steps"
     seen = f", seen by {plan.level_of.folder}" if plan.level_of else ""
     led = {"guidance": guiding.said(plan.guidance.record())} if plan.guidance else {}
     return {
         "run": f"{trained.folder}, step {trained.state['step']:,}, {cfg.weights} weights",
-        "images": f"{cfg.n}, seed {plan.seed}" + (f", class {cfg.label}" if cfg.label else ""),
+        "images": f"{cfg.n}, seed {plan.seed}" + (f", class {cfg.label}" * (cfg.label is not None)),
         "sampler": f"{named(chosen(cfg, job))}, {steps}, start {plan.start}",
         "levels": f"sigma from {plan.sigmas[0]:.3g} to {plan.sigmas[-2]:.3g}, then 0{seen}",
         **led,

@@ -42,8 +42,8 @@ def save_grid(folder: Path, trained: Trained, result: Result) -> Path:
     return plots.save(grid, folder / "samples.png")
 
 
-def save(folder: Path, form: str, result: Result) -> Path:
-    """Every image: PNG files, or one uint8 array N x H x W [x C] (.npz with the labels)."""
+def save(folder: Path, form: str, trained: Trained, result: Result) -> Path:
+    """Every image: PNG files, or one uint8 array N x H x W [x C] (.npz with labels, too)."""
     if form == "png":
         target = folder / "images"
         for k, image in enumerate(result.images):
@@ -55,5 +55,8 @@ def save(folder: Path, form: str, result: Result) -> Path:
     if form == "npy":
         np.save(content, array)
     else:
-        np.savez_compressed(content, images=array, labels=result.labels.numpy())
+        arrays = {"images": array}
+        if trained.conditional:  # else nobody asked for a class
+            arrays["labels"] = result.labels.numpy()
+        np.savez_compressed(content, allow_pickle=False, **arrays)
     return files.replace(folder / f"images.{form}", content.getvalue())
