@@ -30,7 +30,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
-        "tf32": [torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32],
+        "matmul": torch.get_float32_matmul_precision(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
@@ -41,9 +41,11 @@ def repeatable() -> Iterator[None]:
     """On a GPU, the same bytes in every process, wherever torch has a way to them.
 
     No choice of a convolution by trial, and no sums in the order in which threads come to an end.
+    float32 is float32, too: convolutions in TF32 would differ from a CPU's by about 1e-3.
     """
     cudnn = torch.backends.cudnn
     before, mode = (cudnn.benchmark, cudnn.deterministic), torch.get_deterministic_debug_mode()
+    tf32, cudnn.allow_tf32 = cudnn.allow_tf32, False
     cudnn.benchmark, cudnn.deterministic = False, True
     if torch.cuda.is_available():
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -51,6 +53,7 @@ def repeatable() -> Iterator[None]:
         yield
     finally:
         cudnn.benchmark, cudnn.deterministic = before
+        cudnn.allow_tf32 = tf32
         torch.set_deterministic_debug_mode(mode)
 
 
