@@ -4,7 +4,17 @@ import logging
 import os
 import re
 
-WORDS = re.compile(r"api[_-]?key|token|secret|passw(?:or)?d|credential", re.IGNORECASE)
+# anywhere in a name; and as a part of one on its own, as in OPENAI_KEY, but not in keep or patch
+STEMS = r"api[_-]?key|token|secret|passw(?:or)?d|passphrase|credential|private"
+PARTS = r"(?<![a-z0-9])(?:key|pat|auth|pass|pwd)(?![a-z0-9])"
+WORDS = re.compile(f"{STEMS}|{PARTS}", re.IGNORECASE)
+CARRIERS = re.compile(
+    rf"(?:{STEMS})[\w-]*=\S"  # in a text: secret=..., OPENAI_KEY=...
+    r"|[_-](?:key|pat|auth|pass|pwd)=\S"
+    r"|[?&](?:[\w.-]*[_.-])?(?:key|pat|auth|pass|pwd|sig|signature)=\S"  # in an address: ?sig=...
+    r"|://[^/\s@]+@",  # user:password@host
+    re.IGNORECASE,
+)
 SHORTEST = 8  # characters of a secret: TOKENIZERS_PARALLELISM=false is none
 
 
@@ -19,9 +29,18 @@ def in_environment() -> dict[str, str]:
 
 def redacted(text: str) -> str:
     """The text with $NAME where the value of a secret variable was."""
-    for name, value in in_environment().items():
+    values = in_environment().items()
+    for name, value in sorted(values, key=lambda item: -len(item[1])):  # one may hold another
         text = text.replace(value, f"${name}")
     return text
+
+
+def found(text: str) -> str:
+    """What secret a text holds, in words that do not tell it; nothing if it holds none."""
+    for name, value in in_environment().items():
+        if value in text:
+            return f"the value of ${name}"
+    return "a key, token or password" if CARRIERS.search(text) else ""
 
 
 class Formatter(logging.Formatter):

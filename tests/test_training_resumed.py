@@ -10,7 +10,7 @@ from tempfile import mkdtemp
 import pytest
 import torch
 
-from diffuse import checkpoints
+from diffuse import checkpoints, training
 from diffuse.checkups import Checkup
 from diffuse.encoders import pixels
 from diffuse.optimizers import Muon
@@ -171,6 +171,24 @@ CONTROLS = {
 @pytest.mark.parametrize("change", CONTROLS.values(), ids=CONTROLS.keys())
 def test_the_comparison_would_notice(change, whole, broken):
     assert broken(ADAMW, **change) != whole(ADAMW)
+
+
+def test_the_comparison_would_notice_dropout_that_goes_on_from_wherever_it_was(
+    whole, broken, monkeypatch
+):
+    """The control of a forgotten generator: masks from torch's own state, which no file holds."""
+    seeded = training._gradient
+
+    def forgetful(*args, **kwargs):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "manual_seed", lambda seed: None)
+            return seeded(*args, **kwargs)
+
+    monkeypatch.setattr(training, "_gradient", forgetful)
+    assert whole(ADAMW) == whole(ADAMW)  # as long as nothing breaks, nobody notices
+    assert broken(ADAMW) != whole(ADAMW)
+    monkeypatch.setitem(NET, "dropout", 0.0)  # nor without anything to draw
+    assert broken(ADAMW) == whole(ADAMW)
 
 
 def test_looking_at_a_training_does_not_change_it(

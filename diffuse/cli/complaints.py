@@ -79,7 +79,9 @@ def _of_a_key(error: OmegaConfBaseException, verb: str) -> str:
     if isinstance(error, ValidationError):
         if "is not Optional" in message:
             return f"{key} cannot be null"
-        if "Invalid " in message:  # a mapping or a list was expected
+        if "not a ListConfig" in message:
+            return f"{key} cannot be {error.value!r}, it is a list: write {key}=[{error.value}]"
+        if "Invalid " in message:  # a mapping was expected
             return f"{key} cannot be {error.value!r}; `diffuse {verb} --help` shows its default"
         kind = re.search(r"converted to (\w+)|a valid (bool)", message)
         if kind and (expected := KINDS.get(kind[1] or kind[2])):

@@ -95,7 +95,8 @@ class SweepJob:
         """Its checkpoint goes on wherever it has one: only this job can have written it."""
         if "resume" in cfg and not self.own_resume:
             with flag_override(cfg, ["struct", "readonly"], [False, False]):
-                cfg.resume = str(own) if own and _whole(own) else "none"
+                found = str(own) if cfg.dry_run else "auto"  # in its own folder
+                cfg.resume = found if own and _whole(own) else "none"
         with ExitStack() as stack:
             if "--json" in self.parsed.flags:
                 number = composing.job_number()

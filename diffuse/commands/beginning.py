@@ -1,5 +1,6 @@
 """`init_from=`: the run whose weights a new run begins with."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,14 +32,28 @@ class Beginning:
             ) from None
 
 
+def named(outputs: Path, ref: str) -> tuple[Path, int | str | None]:
+    """A run and which of its checkpoints: None = the newest one that it has, damaged or not.
+
+    Written as a run, run@500, run@best, or run/checkpoints/step_00000500.
+    """
+    which = None
+    if inside := re.fullmatch(r"(.+?)(?:@|/checkpoints/(?:step_)?)(\d+|best|latest)/?", ref):
+        ref, which = inside[1], int(inside[2]) if inside[2].isdigit() else inside[2]
+    folder = runs.find(outputs, ref)
+    if folder.is_symlink():  # `latest`, which may lead elsewhere any moment
+        folder = folder.parent / os.readlink(folder)
+    steps = checkpoints.steps(folder / "checkpoints")
+    if which in (None, "latest"):
+        which = steps[-1] if steps else None
+    return folder, which
+
+
 def find(cfg: DictConfig) -> Beginning | None:
-    """What `init_from=` names: a run, or run@step, or run@best."""
+    """What `init_from=` names."""
     if cfg.init_from is None:
         return None
-    ref, which = cfg.init_from, None
-    if step := re.fullmatch(r"(.+)@(\d+|best)", ref):
-        ref, which = step[1], step[2] if step[2] == "best" else int(step[2])
-    folder = runs.find(Path(cfg.outputs), ref)
+    folder, which = named(Path(cfg.outputs), cfg.init_from)
     saved = assembly.saved_config(folder)
     _same_model(cfg, saved, folder)
     checkpoint = assembly.chosen(folder, which)

@@ -7,6 +7,8 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from diffuse import assembly, checkpoints, meanings, runs
+from diffuse.commands import beginning
+from diffuse.data import ImageSet
 from diffuse.errors import ConfigError, DataError, nearest
 
 log = logging.getLogger(__name__)
@@ -14,32 +16,74 @@ log = logging.getLogger(__name__)
 # what a training is about; anything else may change when it is continued
 FIXED = (
     "dataset", "model", "objective", "weighting", "schedule", "noise_law", "optimizer", "range",
-    "seed", "train.batch", "train.shuffle", "train.label_dropout", "train.ema", "train.lr_schedule",
-    "train.warmup", "train.clip_grad",
+    "seed", "precision", "train.batch", "train.shuffle", "train.label_dropout", "train.ema",
+    "train.lr_schedule", "train.warmup", "train.clip_grad",
 )  # fmt: skip
+ALL_DAMAGED = "all of its checkpoints are damaged"
 
 
-def folder(cfg: DictConfig) -> Path | None:
-    """The run to continue; None = a new one."""
-    outputs = Path(cfg.outputs)
+def folder(cfg: DictConfig, own: Path | None = None) -> Path | None:
+    """The run to continue; None = a new one. `own` is the folder of a job of a sweep."""
     if cfg.resume == "none":
         return None
-    if cfg.resume not in ("auto", "must"):
-        found = runs.find(outputs, cfg.resume)
-    else:
-        found = runs.latest(outputs, "train", cfg.name)
-    if found is not None and checkpoints.newest(found / "checkpoints"):
-        if runs.is_alive(found):
-            raise ConfigError(f"resume: {found} is being trained by another process")
-        return found
+    found = _newest(cfg, own) if cfg.resume in ("auto", "must") else _named(cfg)
+    if found is not None and runs.is_alive(found):
+        raise ConfigError(f"resume: {found} is being trained by another process")
+    return found
+
+
+def _named(cfg: DictConfig) -> Path:
+    """Who names a run or checkpoint means this one: nothing older is taken instead."""
+    folder, which = beginning.named(Path(cfg.outputs), cfg.resume)
+    if which is None:
+        raise ConfigError(f"resume={cfg.resume}: {folder} has no checkpoint to continue from")
+    try:
+        checkpoint = assembly.chosen(folder, which)
+    except DataError as damage:
+        newest = checkpoints.newest(folder / "checkpoints")
+        others = f"resume=auto would go on from {newest.name}" if newest else ALL_DAMAGED
+        raise DataError(f"resume: {damage}; {others}") from None
+    newest = checkpoints.newest(folder / "checkpoints")
+    if newest and newest != checkpoint:
+        raise ConfigError(
+            f"resume: {checkpoint} is not the newest checkpoint of its run, {newest.name} is, and "
+            f"what came in between would be lost; init_from={checkpoint} begins a new run with it"
+        )
+    return folder
+
+
+def _newest(cfg: DictConfig, own: Path | None) -> Path | None:
+    """The newest version of this name that has a whole checkpoint."""
+    outputs = Path(cfg.outputs)
+    is_begun = own is not None and (own / "run.json").exists()
+    versions = [own] if own and is_begun else runs.versions(outputs, "train", cfg.name)
+    passed = []
+    for version in versions:
+        if checkpoints.newest(version / "checkpoints"):
+            if passed:
+                log.warning("resume: %s; %s is continued instead", "; ".join(passed), version)
+            return version
+        passed.append(_why_not(version))
+    where, why = outputs / "train" / cfg.name, f" ({'; '.join(passed)})" if passed else ""
     if cfg.resume == "auto":
-        log.info("nothing to continue in %s: a new run", outputs / "train" / cfg.name)
+        log.info("nothing to continue in %s%s: a new run", where, why)
         return None
-    where = found or outputs / "train" / cfg.name
-    message = f"resume={cfg.resume}: {where} has no whole checkpoint to continue from"
-    if checkpoints.steps(where / "checkpoints"):
-        raise DataError(f"{message}: all of its checkpoints are damaged")
-    raise ConfigError(message)
+    there_are_some = any(checkpoints.steps(version / "checkpoints") for version in versions)
+    kind = DataError if there_are_some else ConfigError
+    raise kind(f"resume=must: {where} has no whole checkpoint to continue from{why}")
+
+
+def _why_not(version: Path) -> str:
+    """Why this one, which has no whole checkpoint, is passed over."""
+    try:
+        status = runs.read(version).get("status")
+        if runs.is_alive(version):
+            raise ConfigError(f"resume: {version} is being trained by another process")
+    except DataError as damage:
+        return str(damage)
+    if checkpoints.steps(version / "checkpoints"):
+        return f"{version}: {ALL_DAMAGED}"
+    return f"{version} has no checkpoint ({status})"
 
 
 def continued(cfg: DictConfig, folder: Path) -> DictConfig:
@@ -48,6 +92,8 @@ def continued(cfg: DictConfig, folder: Path) -> DictConfig:
     for group in ("objective", "weighting"):
         if saved[group].get("sigma_data"):  # measured then
             assembly.measure(cfg, saved[group].sigma_data)
+    if cfg.precision == "auto":  # measured anew, it might come out otherwise
+        cfg.precision = saved.precision
     different = _differences(cfg, saved)
     allowed = [key for key in different if _is_in(key, cfg.resume_allow)]
     refused = [different[key] for key in different if key not in allowed]
@@ -58,16 +104,34 @@ def continued(cfg: DictConfig, folder: Path) -> DictConfig:
         )
     for key in allowed:
         log.info("resume.allow: %s", different[key])
-    unit, _ = meanings.length(cfg.train)
+    unit, amount = meanings.length(cfg.train)
     if unit == "minutes":
         for other in meanings.LENGTHS:
             cfg.train[other] = saved.train[other]
-    if cfg.precision == "auto":  # measured anew, it might come out otherwise
-        cfg.precision = saved.precision
+        log.info(
+            "train.minutes=%g says how long a new run is; this one keeps its %s steps, and "
+            "train.steps= extends it", amount, f"{saved.train.steps:,}",
+        )  # fmt: skip
     if cfg.compile == "auto":
         cfg.compile = saved.compile
     log.info("continuing %s", folder)
     return cfg
+
+
+def check_data(cfg: DictConfig, folder: Path, data: ImageSet, test: ImageSet) -> None:
+    """The images have to be those that the run began with: a name and a folder do not say so."""
+    known = runs.read(folder).get("data", {})
+    for key, split in (("sha256", data), ("test_sha256", test)):
+        there = known.get(key, split.sha256)  # older runs do not know both
+        if there == split.sha256:
+            continue
+        change = f"dataset ({key} {there[:12]} there, {split.sha256[:12]} here)"
+        if "dataset" not in cfg.resume_allow:
+            raise ConfigError(
+                f"resume: {folder} was trained on other images: {change}; bring those back, or let "
+                "these through with resume.allow=[dataset], or resume=none for a new run"
+            )
+        log.info("resume.allow: %s", change)
 
 
 def check_allowed(cfg: DictConfig) -> None:

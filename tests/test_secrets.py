@@ -1,0 +1,144 @@
+"""Which names and addresses hold a secret, which only seem to, and where one is blacked out."""
+
+import logging
+
+import pytest
+from test_faults_secrets import SENTINEL, holding
+
+from diffuse import cli, secrets
+from diffuse.cli import arguments
+from diffuse.errors import ConfigError
+
+VARIABLES = [
+    *("OPENAI_KEY", "DB_PASSPHRASE", "GH_PAT", "SLACK_WEBHOOK_AUTH", "DB_PASS", "MYSQL_PWD", "KEY"),
+    *("SSH_PRIVATE", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "my-auth", "NETRC_CREDENTIALS"),
+]
+HARMLESS = ["KEYBOARD", "MONKEY", "KEEP", "PATCH", "PATIENCE", "GIT_AUTHOR_NAME", "XAUTHORITY"]
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_the_value_of_a_variable_with_such_a_name_is_refused_and_blacked_out(name, monkeypatch):
+    monkeypatch.setenv(name, SENTINEL)
+    assert secrets.redacted(f"bad {SENTINEL}!") == f"bad ${name}!"
+    for word in (f"hypothesis=it is {SENTINEL}", f"name={SENTINEL}", f"+{SENTINEL}=1"):
+        with pytest.raises(ConfigError, match="a secret does not belong") as refused:
+            arguments.parse("train", [word])
+        assert SENTINEL not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_a_name_that_only_sounds_like_it_is_none(name, monkeypatch):
+    monkeypatch.setenv(name, SENTINEL)
+    assert secrets.redacted(SENTINEL) == SENTINEL
+
+
+def test_of_two_secrets_in_one_another_no_end_is_left_over(monkeypatch):
+    monkeypatch.setenv("A_KEY", SENTINEL[:12])
+    monkeypatch.setenv("B_KEY", SENTINEL)
+    assert secrets.redacted(SENTINEL) == "$B_KEY"
+
+
+WITH_ONE = [
+    *(f"https://example.org/x?a=1&{key}=abc" for key in ("key", "sig", "Signature", "auth", "pwd")),
+    "https://example.org/x?X-Amz-Signature=0f3c",
+    "https://example.org/x?api.key=abc",
+    "https://me@example.org/x",
+    "export OPENAI_KEY=abc",
+    "my-auth=abc",
+    "DB_PASSPHRASE=abc",
+]
+
+
+@pytest.mark.parametrize("value", WITH_ONE)
+def test_an_address_or_text_that_carries_one_is_refused(value):
+    for word in (f"dataset.root={value}", f"hypothesis={value}", f"+hydra.job.env_set.A={value}"):
+        with pytest.raises(ConfigError, match="a secret does not belong"):
+            arguments.parse("train", [word, "--multirun"])
+
+
+@pytest.mark.parametrize("word", ["+tracker.key=abc", "tracker={name: wandb, auth: abc}", "+pat=a"])
+def test_a_key_of_such_a_name_is_refused(word):
+    with pytest.raises(ConfigError, match="a secret does not belong"):
+        arguments.parse("train", [word])
+
+
+ORDINARY = [
+    *("train.keep=5", "train.keep_every=2", "model.attention=[1]", "model.patch=2", "model=quick"),
+    *("name=keyframes", "hypothesis=the key: attention = all, a patch is a token", "seed=1,2"),
+    *("hypothesis=monkey=1, passes=3", "dataset.root=https://example.org/x?keyword=b&page=2"),
+    *("dataset.root=data/private/key.zip", "hydra.job.env_copy=[OPENAI_KEY]", "hydra.verbose=true"),
+    *("hydra/launcher=submitit_slurm", "hydra.launcher.additional_parameters={partition: a}"),
+    *("run=tiny@best", "dataset.root=${oc.env:HOME}/key", "outputs=${oc.env:PATHS_AUTHORED}"),
+]
+
+
+@pytest.mark.parametrize("word", ORDINARY)
+def test_ordinary_words_pass(word):
+    assert arguments.parse("train", [word, "--multirun"]).typed == [word]
+
+
+@pytest.mark.slow
+def test_no_config_of_ours_sounds_like_a_secret(diffuse):
+    """Every experiment, as it would be saved."""
+    from diffuse import yamls
+    from diffuse.cli import composing, usage
+
+    for experiment in usage.choices("experiment"):
+        parsed = arguments.parse("train", [f"experiment={experiment}"])
+        text = yamls.as_yaml(composing.finished("train", composing.compose("train", parsed)))
+        assert secrets.found(text) == ""
+        assert not [line for line in text.splitlines() if secrets.WORDS.search(line.split(":")[0])]
+
+
+def test_an_address_that_an_experiment_holds_is_refused(tiny, diffuse, tmp_path):
+    (tmp_path / "mine/experiment").mkdir(parents=True)
+    (tmp_path / "mine/experiment/leak.yaml").write_text(
+        f"# @package _global_\nhypothesis: https://example.org/x?sig={SENTINEL}\n"
+    )
+    message = diffuse.error(f"train {tiny} --config-dir mine experiment=leak")
+    assert "a secret in it" in message
+    assert SENTINEL not in message
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("full", ["0", "1"])
+def test_an_error_that_nobody_foresaw_tells_none(full, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_API_KEY", SENTINEL)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", full)
+    with pytest.raises(ValueError, match="401") as caught:
+        raise ValueError(f"401 for {SENTINEL}")
+    assert cli.report(caught.value) == 1
+    err = capsys.readouterr().err
+    assert SENTINEL not in err
+    assert "error: unexpected ValueError: 401 for $WANDB_API_KEY" in err
+    assert ("Traceback" in err) == (full == "1")
+
+
+LEAKING = """
+class leaking:
+    def start(self, folder, name, config):
+        import os
+        raise OSError("401 Unauthorized: " + os.environ["WANDB_API_KEY"])
+    def log(self, step, values): pass
+    def image(self, step, name, path): pass
+    def finish(self): pass
+"""
+
+
+def test_a_tracker_that_says_its_key_is_blacked_out_on_stderr_too(diffuse, tmp_path, monkeypatch):
+    (tmp_path / "leaking_trackers.py").write_text(LEAKING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("WANDB_API_KEY", SENTINEL)
+    line = "train.steps=1 tracker.name=leaking_trackers:leaking trust=leaking_trackers"
+    assert diffuse.train(line) == 0, diffuse.err
+    assert "401 Unauthorized: $WANDB_API_KEY" in diffuse.err
+    assert SENTINEL not in diffuse.err + diffuse.out
+    assert holding(tmp_path / "outputs") == []
+
+
+def test_a_plain_formatter_would_tell_it(monkeypatch):
+    """The control."""
+    monkeypatch.setenv("WANDB_API_KEY", SENTINEL)
+    record = logging.makeLogRecord({"msg": SENTINEL})
+    assert logging.Formatter().format(record) == SENTINEL
+    assert secrets.Formatter().format(record) == "$WANDB_API_KEY"
