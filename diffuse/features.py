@@ -24,9 +24,10 @@ def of(encoder: Encoder, images: ImageSet, order: Tensor, n: int) -> Tensor:
     """Features [n dim] of the first n images of a set in an order, at the data's own size.
 
     They are the same to the last bit whether they are computed or read, and do not depend on n.
-    An encoder that has learned nothing is as quick as a file: its features are not kept.
+    An encoder that has learned nothing is as quick as a file: its features are not kept. Nor are
+    those of code from outside: what it reads and imports cannot be seen.
     """
-    if next(encoder.parameters(), None) is None:
+    if next(encoder.parameters(), None) is None or _is_foreign(encoder):
         return _encoded(encoder, images, order[:n])
     folder, stem = cache() / "features", _key(encoder, images, order)
     known = (sealed.find(folder, stem) or {}).get("features", torch.empty(0, encoder.dim))
@@ -37,6 +38,13 @@ def of(encoder: Encoder, images: ImageSet, order: Tensor, n: int) -> Tensor:
     table = torch.cat([known[:start], _encoded(encoder, images, order[start:whole])])
     _keep(folder, stem, table)
     return table[:n]
+
+
+def _is_foreign(encoder: Encoder) -> bool:
+    """Is any code in it neither ours nor torch's?"""
+    return encoder.options is not None or any(
+        conditions.source(type(module)) is not None for module in encoder.modules()
+    )
 
 
 def _encoded(encoder: Encoder, images: ImageSet, rows: Tensor) -> Tensor:
@@ -53,7 +61,6 @@ def _key(encoder: Encoder, images: ImageSet, order: Tensor) -> str:
         "order": hashlib.sha256(order.numpy().tobytes()).hexdigest(),
         "encoder": encoder.record(),
         "weights": sealed.digest(encoder.state_dict()),
-        "own": [conditions.source(type(encoder)), conditions.source(type(encoder.net))],
         "batch": BATCH,
         "machine": conditions.machine(device),
         "code": conditions.code(SOURCES),

@@ -6,14 +6,14 @@ they depend on. ROLES says of each field what it means if two records differ in 
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from diffuse import hardware, provenance
+from diffuse import hardware, measures, provenance
 from diffuse.data import ImageSet
 from diffuse.encoders import Encoder
 from diffuse.errors import DataError
@@ -43,18 +43,36 @@ ROLES = {
     "range": TRIED,
     "sampler": TRIED,
     "sampler.label": SAME,  # one class beside all of them
+    "sampler.label_name": NOTED,
     "sampler.batch": NOTED,
     "sampler.choice": NOTED,  # a yaml's name; what it calls is compared
     "sampler.same_as": NOTED,
     "dtype": TRIED,
     "settings": NOTED,  # of one measure: comparison leaves out those that they change
     **dict.fromkeys(
-        ("schema", "device", "threads", "revision", "versions", "seconds", "images_per_second"),
+        ("schema", "device", "threads", "revision", "code", "versions", "seconds"),
         NOTED,
     ),
-    **dict.fromkeys(("command", "folder", "grid", "pictures"), NOTED),
+    **dict.fromkeys(
+        ("images_per_second", "features_per_second", "command", "folder", "grid", "pictures"), NOTED
+    ),
     **dict.fromkeys(("shards", "floor_n", "warnings"), NOTED),
 }
+# what others read of a record, and take for this; a table stands before what is in it
+KINDS = {
+    "schema": "a whole number", "n": "a whole number", "command": "text",
+    "images_per_second": "a number", "features_per_second": "a number",
+    **dict.fromkeys(("encoder", "reference", "metrics", "seeds"), "a table"),
+    **dict.fromkeys(("weights", "real", "settings", "settings.prdc", "sampler"), "a table"),
+    "encoder.name": "text", "encoder.sha256": "text",
+    "seeds.seed": "a whole number or null", "seeds.count": "a whole number",
+    "weights.run": "text", "weights.step": "a whole number",
+}  # fmt: skip
+SCORE = {
+    "value": "a number", "ci95": "two numbers", "floor": "a number", "floor_ci95": "two numbers",
+    "per_seed": "numbers", "per_seed_ci95": "pairs of numbers",
+}  # fmt: skip
+NEEDED = ("n", "encoder.name", "encoder.sha256", "reference", "fid", "fid.value", "fid.ci95")
 RESULTS = ("fid", "kid", "metrics", "curves")  # what was measured: no field of the passport
 
 
@@ -146,12 +164,60 @@ def read(folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder} holds no evaluation: it has no {FILE}") from None
     except ValueError as error:
         raise DataError(f"{path} is damaged: {error}") from None
+    if isinstance(record, dict) and "cells" in record:
+        raise DataError(f"{folder} holds no evaluation: it is a run of diffuse pareto")
     if not isinstance(record, dict) or "n" not in record or "encoder" not in record:
         raise DataError(f"{path} is damaged: it is no record of an evaluation")
+    _check(path, record, {"schema": KINDS["schema"]})
     if record.get("schema", 0) > SCHEMA:
         newer = record["schema"]
         raise DataError(f"{path} is of schema {newer}, this diffuse knows {SCHEMA}: update it")
+    _check(path, record, KINDS)
+    for name in ("fid", *measures.scores(record)):
+        where = name if name in RESULTS else f"metrics.{name}"
+        _check(path, record, {where: "a table"} | {f"{where}.{k}": v for k, v in SCORE.items()})
+    for name, score in measures.scores(record).items():
+        if len({len(score[key]) for key in ("per_seed", "per_seed_ci95") if key in score}) > 1:
+            raise DataError(f"{path} is damaged: {name} has more of per_seed or of per_seed_ci95")
     return upgraded(record)
+
+
+def _check(path: Path, record: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
+    """What is read by others, where it is there, is what they take it for: else a DataError."""
+    for field, kind in kinds.items():
+        *parents, last = field.split(".")
+        node: Any = record
+        for key in parents:
+            node = node.get(key, {})
+        if field in NEEDED and last not in node:
+            raise DataError(f"{path} is damaged: it has no {field}")
+        if last in node and not IS[kind](node[last]):
+            given = json.dumps(node[last])[:50]
+            raise DataError(f"{path} is damaged: {field} must be {kind}, got {given}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_interval(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+
+
+def _are(each: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(each, value))
+
+
+IS: dict[str, Callable[[Any], bool]] = {
+    "a table": lambda value: isinstance(value, dict),
+    "text": lambda value: isinstance(value, str),
+    "a whole number": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "a whole number or null": lambda value: value is None or IS["a whole number"](value),
+    "a number": _is_number,
+    "two numbers": _is_interval,
+    "numbers": _are(_is_number),
+    "pairs of numbers": _are(_is_interval),
+}
 
 
 def upgraded(record: Mapping[str, Any]) -> dict[str, Any]:

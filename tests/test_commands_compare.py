@@ -76,6 +76,19 @@ def test_what_is_not_comparable_is_refused_by_name_unless_it_is_forced(
     assert field in found["mismatches"]
 
 
+def test_a_class_is_the_same_by_its_name_and_by_its_number(diffuse):
+    """Of classes 5 and 0 the class called 0 is number 1."""
+    assert diffuse.train("train.steps=1 train.sample_every=null dataset.classes=[5,0]") == 0
+    labels = []
+    for word in ("5", "1", "0"):
+        record = diffuse.json(f"{LINE} steps=2 metrics=fid label={word}")
+        labels.append((record["sampler"]["label"], record["sampler"]["label_name"]))
+    assert labels == [(0, "5"), (1, "0"), (1, "0")]
+    assert "sampler.label is 0 and 1" in diffuse.error("compare tiny/v001 tiny/v002")
+    found = diffuse.json("compare tiny/v002 tiny/v003")
+    assert found["measures"]["fid"][1]["difference"]["value"] == 0
+
+
 @pytest.mark.slow
 def test_another_reference_is_refused(evaluated, diffuse, tiny):
     line = tiny.replace("dataset.subset=64", "dataset.classes=[0,1,2]").replace("tiny", "few")

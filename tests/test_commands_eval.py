@@ -34,8 +34,9 @@ PASSPORT = {
     "reference.n", "reference.sha256", "reference.range", "real.sha256", "weights.run",
     "weights.step", "weights.sha256", "weights.decay", "weights.half_life", "weights.images_seen",
     "sampler.name", "sampler.grid.name", "sampler.steps", "sampler.nfe", "sampler.clip",
-    "sampler.start", "sampler.reuse.name", "sampler.batch", "range", "seeds.seed", "seeds.count",
-    "seeds.first", "seeds.last", "dtype", "device", "threads", "revision", "versions.torch",
+    "sampler.start", "sampler.reuse.name", "sampler.batch", "sampler.guidance", "sampler.label",
+    "range", "seeds.seed", "seeds.count",
+    "seeds.first", "seeds.last", "dtype", "device", "threads", "revision", "code", "versions.torch",
     "seconds", "command",
 }  # fmt: skip
 
@@ -128,6 +129,16 @@ def test_too_few_images_for_the_features_are_a_number_with_a_warning(trained, di
                                   diffuse.err.splitlines() if "n=640" in line]  # fmt: skip
 
 
+@pytest.mark.parametrize("words", ["eval steps=2 kid_subset_size=4", "pareto nfe=[1]"])
+def test_of_a_checkpoint_that_was_chosen_by_its_fid_the_record_says_so(words, trained, diffuse):
+    line = f"{words} n=8 device=cpu encoder=pixels"
+    assert diffuse.train("train.steps=8 train.eval_every=2 train.eval_n=16 resume=must") == 0
+    chosen = diffuse.json(f"{line} checkpoint=best")
+    assert "chosen by its FID on these test images" in diffuse.err
+    assert "chosen by its FID" in chosen["warnings"][0]
+    assert not any("chosen by its FID" in said for said in diffuse.json(line)["warnings"])
+
+
 def test_features_that_are_no_numbers_are_exit_3_and_the_images_are_kept(
     trained, diffuse, monkeypatch
 ):
@@ -194,7 +205,10 @@ OUTSIDE = {
     "images=nan.npy dataset=digits": (3, "not finite"),
     "images=floats.npy dataset=digits": (3, "its range would be a guess"),
     "images=large.npy dataset=digits": (3, "16x16 with 1 channel, digits of 8x8 with 1 channel"),
-    "images=rgb.npy dataset=digits": (3, "8x8 with 3 channels, digits of 8x8 with 1 channel"),
+    "images=rgb.npy dataset=digits": (
+        3,
+        "8x8 with 3 channels, digits of 8x8 with 1 channel; some have",
+    ),
     "images=empty dataset=digits": (3, "holds no images"),
     "images=cut dataset=digits": (3, "cut"),
     "images=theirs.npy dataset=digits encoder=fashion_mnist reference=theirs.npy": (3, "mu"),
@@ -208,7 +222,7 @@ def test_what_cannot_be_evaluated_is_named(words, expected, theirs, diffuse, tmp
     np.save(tmp_path / "floats.npy", floats)
     np.save(tmp_path / "nan.npy", np.where(floats > 0.5, np.nan, floats))
     np.save(tmp_path / "large.npy", theirs.repeat(2, 1).repeat(2, 2))
-    np.save(tmp_path / "rgb.npy", theirs[..., None].repeat(3, -1))
+    np.save(tmp_path / "rgb.npy", np.stack([theirs, theirs, theirs[::-1]], -1))
     (tmp_path / "empty").mkdir()
     (tmp_path / "cut").mkdir()
     Image.fromarray(theirs[0]).save(tmp_path / "cut/0.png")

@@ -1,10 +1,11 @@
 """`diffuse eval known=true`: an evaluation that is there is shown only if it is the same one."""
 
 import json
+import shutil
 
 import pytest
 
-from diffuse import runs
+from diffuse import conditions, runs
 from diffuse.classifier import new_classifier
 from diffuse.encoders import save_encoder
 
@@ -52,3 +53,31 @@ def test_a_known_evaluation_was_measured_on_the_same_images(split, trained, diff
     record[split]["sha256"] = 64 * "0"  # of what the data set was before somebody changed it
     (tmp_path / first / "record.json").write_text(json.dumps(record))
     assert diffuse.json(f"{LINE} encoder=pixels")["folder"] != first
+
+
+def test_an_evaluation_that_was_killed_at_its_end_is_not_a_known_one(trained, diffuse, tmp_path):
+    """The record is written before run.json says that all is done."""
+    first = diffuse.json(f"{LINE} encoder=pixels")["folder"]
+    facts = runs.read(tmp_path / first) | {"status": "running"}
+    del facts["sampler"], facts["fingerprint"]
+    (tmp_path / first / "run.json").write_text(json.dumps(facts))
+    again = diffuse.json(f"{LINE} encoder=pixels")["folder"]
+    assert again != first
+    assert diffuse.json(f"{LINE} encoder=pixels")["folder"] == again
+
+
+def test_a_known_evaluation_is_of_the_same_code_whatever_its_revision(
+    trained, diffuse, tmp_path, monkeypatch
+):
+    first = diffuse.json(f"{LINE} encoder=pixels")["folder"]
+    facts = runs.read(tmp_path / first) | {"git": "another"}
+    (tmp_path / first / "run.json").write_text(json.dumps(facts))
+    assert diffuse.json(f"{LINE} encoder=pixels")["folder"] == first
+    package = tmp_path / "edited"
+    shutil.copytree(conditions.PACKAGE / "metrics", package / "metrics")
+    code, edited = conditions.code, package / "metrics/gaussian.py"
+    monkeypatch.setattr(conditions, "code", lambda sources: code(sources, package))
+    one = diffuse.json(f"{LINE} encoder=pixels")["folder"]
+    assert one == diffuse.json(f"{LINE} encoder=pixels")["folder"] != first
+    edited.write_text(edited.read_text().replace("2 * root", "3 * root"))
+    assert diffuse.json(f"{LINE} encoder=pixels")["folder"] not in (first, one)

@@ -188,6 +188,7 @@ ERRORS = {
     "samplers=[]": "samplers needs one at least",
     "samplers=ddim,heun": "write a list: samplers=[ddim,heun]",
     "nfe=[5,5]": "nfe: 5 stands there twice",
+    "nfe=5": "nfe cannot be 5, it is a list: write nfe=[5]",
     "nfe=[]": "nfe needs one at least",
     "nfe=[0,5]": "nfe must be at least 1, got 0",
     "n=3": "n must be at least 4, got 3",

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import statistics
+from dataclasses import replace
 
 import pytest
 from scipy.special import stdtrit
@@ -14,6 +15,7 @@ from diffuse.commands.plan import cheapest, priced
 from diffuse.metrics import Spread, needed, power_of
 
 REACH = float(stdtrit(19, 0.975))
+EVALUATION = "diffuse eval n=24 device=cpu encoder=pixels steps=2 metrics=fid"
 
 
 def record(value=10.0, sd=1.0, n=1000, **more):
@@ -79,9 +81,20 @@ def test_the_cheapest_way_is_the_quickest_and_dear_trainings_make_it_few():
     assert dear.seconds == dear.drawing + dear.training
 
 
+def test_what_the_encoder_takes_is_in_the_time():
+    """Inception sees 10 images a second where 100 are drawn: most of what an evaluation takes."""
+    found = replace(known([9, 10, 11], 0.1), features=10.0)
+    for alone, cost in zip(priced(0.5, 0.8, known([9, 10, 11], 0.1)), priced(0.5, 0.8, found),
+                           strict=True):  # fmt: skip
+        assert (
+            cost.features == cost.need.seeds * cost.need.n / 10 == pytest.approx(10 * cost.drawing)
+        )
+        assert cost.seconds == pytest.approx(alone.seconds + cost.features)
+
+
 @pytest.fixture
 def evaluated(trained, diffuse):
-    assert diffuse("eval n=24 device=cpu encoder=pixels steps=2 metrics=fid") == 0
+    assert diffuse(EVALUATION.removeprefix("diffuse ")) == 0
     return trained.parents[2]
 
 
@@ -112,10 +125,11 @@ def test_the_newest_evaluation_is_what_a_plan_is_made_from(evaluated, diffuse):
     [way] = found["ways"]
     [need] = needed(5, Spread(sd, 24), 0.8, (1,))
     assert (way["n"], way["trainings"], way["cheapest"]) == (need.n, 1, True)
+    assert way["features_seconds"] == pytest.approx(need.n / made["features_per_second"])
     assert way["drawing_seconds"] == pytest.approx(need.n / made["images_per_second"])
     assert found["next"][0].startswith("diffuse train dataset=digits")
     assert found["next"][0].endswith("seed=1")
-    assert found["next"][1] == "diffuse eval n=24 device=cpu encoder=pixels steps=2 metrics=fid"
+    assert found["next"][1] == f"{EVALUATION} run=tiny"
 
 
 def test_siblings_by_another_seed_say_how_trainings_scatter(evaluated, diffuse):

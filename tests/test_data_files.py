@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from deep import png_of_16_bits
 from PIL import Image
 
-from diffuse.data import open_dataset
+from diffuse.data import open_dataset, prepared
 from diffuse.data.splits import held_out
 from diffuse.errors import ConfigError, DataError
 
@@ -111,6 +112,14 @@ def _deep(path):
     Image.fromarray(RNG.integers(0, 60_000, (12, 12), np.uint16)).save(path)
 
 
+def _deep_colours(path):
+    path.write_bytes(png_of_16_bits(RNG.integers(0, 60_000, (12, 12, 3))))
+
+
+def _deep_in_ppm(path):
+    path.write_bytes(b"P6 12 12 65535\n" + bytes(2 * 3 * 12 * 12))
+
+
 def _cut(path):
     path.write_bytes(path.read_bytes()[:-60])
 
@@ -124,6 +133,8 @@ def _cut(path):
         (lambda path: path.write_bytes(encoded(picture(), "JPEG")[:-60]), "truncated"),
         (_transparent, "transparent"),
         (_deep, "8-bit"),
+        (_deep_colours, "has 16 bits a channel: convert it to 8-bit"),
+        (_deep_in_ppm, "has 16 bits a channel: convert it to 8-bit"),
         (_odd, "13x12 but .* is 12x12"),
     ],
 )
@@ -135,6 +146,12 @@ def test_a_picture_that_cannot_be_used_is_named(root, spoil, told):
         (root / name).rename(root / "train" / name)
     spoil(root / "train" / "b" / "3.png")
     with pytest.raises(DataError, match=rf"b/3\.png.*{told}"):
+        opened(root)
+
+
+def test_a_link_to_nothing_is_named(root):
+    (root / "b" / "5.png").symlink_to(root / "gone.png")
+    with pytest.raises(DataError, match=r"b/5\.png is a link to nothing"):
         opened(root)
 
 
@@ -161,6 +178,17 @@ def test_files_are_decoded_once_and_again_when_they_change_or_the_copy_is_damage
         picture("L").save(path)
     assert opened(root).sha256 != first.sha256
     assert len(count) == 3
+    assert len(list((cache / "decoded").glob("*.safetensors"))) == 1
+
+
+def test_a_copy_that_was_decoded_by_other_rules_is_made_anew(root, cache, monkeypatch):
+    monkeypatch.setattr(prepared, "RULES", 1)
+    first = opened(root)
+    (copy,) = (cache / "decoded").glob("*.safetensors")
+    monkeypatch.undo()
+    monkeypatch.setenv("DIFFUSE_CACHE", str(cache))
+    assert opened(root).sha256 == first.sha256
+    assert not copy.exists()
     assert len(list((cache / "decoded").glob("*.safetensors"))) == 1
 
 

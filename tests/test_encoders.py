@@ -161,5 +161,7 @@ def test_auto_takes_the_shipped_encoder_where_there_is_one_and_is_loud_where_not
     other = build("encoder", node, spec_of("cifar10", channels=3, side=32))
     assert (other.name, other.dim) == ("pixels", 192)
     assert "no encoder is shipped for cifar10" in caplog.text
-    assert "`diffuse encoder dataset=cifar10`" in caplog.text
+    assert "encoder=inception is there for images of any kind" in caplog.text  # no data set is
     assert "PIXELS" in caplog.text
+    build("encoder", node, spec_of("cifar10", channels=3, side=32), data=["1", "2"])
+    assert "`diffuse encoder` and the same words of dataset=" in caplog.records[-1].message

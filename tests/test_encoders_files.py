@@ -4,14 +4,24 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from diffuse.classifier import centred, new_classifier, round_weights
 from diffuse.config import build
 from diffuse.data import ImageSpec
-from diffuse.encoders import FILE, classifier, encode, load_encoder, open_encoder, save_encoder
+from diffuse.encoders import (
+    FILE,
+    about_encoder,
+    classifier,
+    encode,
+    load_encoder,
+    open_encoder,
+    save_encoder,
+)
 from diffuse.errors import ConfigError, DataError
 from diffuse.seeds import generator
 
@@ -114,3 +124,73 @@ def test_auto_takes_the_newest_encoder_that_was_trained_here_for_all_of_this_dat
     assert encoder.sha256 == load_encoder(tmp_path / "outputs/encoder/any/v002").sha256
     assert open_encoder(node, spec, str(tmp_path / "elsewhere")).name == "pixels"
     assert open_encoder(node, spec_of(), str(tmp_path / "outputs")).name.startswith("fashion")
+
+
+def test_auto_takes_the_encoder_of_exactly_this_data_whatever_it_is_called(small, tmp_path):
+    node = yaml.safe_load((CONF / "encoder/auto.yaml").read_text())
+    for version, name, data in [
+        ("v001", "fashion_mnist-0123abcd-classifier", ("mine", "tests")),
+        ("v002", "cifar10-classifier", ("cifar", "its tests")),
+        ("v003", "cifar10-4567abcd-classifier", ("a part", "its tests")),
+    ]:
+        folder = tmp_path / "encoder/any" / version
+        folder.mkdir(parents=True)
+        facts = {"status": "done", "smoke": False, "started": version}
+        (folder / "run.json").write_text(json.dumps(facts))
+        about = {"channels": 3, "height": 16, "width": 12, "classes": ["a", "b"]}
+        about |= {"name": name, "test_accuracy": 0.5}
+        about |= {"data": {"train_sha256": data[0], "test_sha256": data[1]}}
+        save_encoder(folder / FILE, small[1], about)
+
+    def opened(name, *data):
+        found = open_encoder(node, spec_of(name, channels=3), str(tmp_path), data)
+        return found.name, found.at_home
+
+    assert opened("other", "mine", "tests") == ("fashion_mnist-0123abcd-classifier", True)
+    assert opened("cifar10", "cifar", "its tests") == ("cifar10-classifier", True)
+    assert opened("cifar10", "another part", "its tests") == ("cifar10-classifier", True)
+    assert opened("cifar10", "mine", "tests") == ("fashion_mnist-0123abcd-classifier", True)
+    assert opened("cifar10", "others", "at all") == ("cifar10-classifier", False)
+    assert opened("other", "others", "at all") == ("pixels", False)
+
+
+def test_the_shipped_encoder_is_at_home_with_the_published_images_only(small, tmp_path):
+    node = yaml.safe_load((CONF / "encoder/auto.yaml").read_text())
+    published = [*about_encoder("fashion_mnist")["data"].values()]
+    assert open_encoder(node, spec_of(), None, published).at_home
+    assert not open_encoder(node, spec_of(), None, ["0", "1"]).at_home
+
+
+@pytest.mark.slow
+def test_auto_finds_what_was_trained_on_a_folder_that_is_called_like_another_data_set(
+    diffuse, tmp_path
+):
+    images = torch.randint(256, (40, 12, 12), dtype=torch.uint8, generator=generator(0)).numpy()
+    for k, image in enumerate(images):
+        home = tmp_path / "photos/cifar10" / "ab"[k % 2]
+        home.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(home / f"{k}.png")
+    np.save(tmp_path / "theirs.npy", images[:4, None])
+    data = "dataset=folder dataset.root=photos/cifar10 dataset.test=0.5"
+    before = diffuse.json(f"eval images=theirs.npy {data} metrics=fid")
+    assert before["encoder"]["name"] == "pixels"
+    assert "`diffuse encoder` and the same words of dataset=" in diffuse.err
+    line = f"encoder {data} epochs=1 width=8 batch=10 device=cpu"
+    assert diffuse(line) == 0, diffuse.err
+    record = diffuse.json(f"eval images=theirs.npy {data} metrics=fid")
+    assert record["encoder"]["name"].startswith("cifar10-")
+    assert record["encoder"]["name"].endswith("-classifier")
+    assert not [line for line in record["warnings"] if "other images" in line]
+
+
+def test_a_folder_of_that_name_is_measured_by_it_with_a_warning(diffuse, tmp_path):
+    images = torch.randint(256, (9, 28, 28), dtype=torch.uint8, generator=generator(0)).numpy()
+    (tmp_path / "fashion_mnist").mkdir()
+    for k, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"fashion_mnist/{k}.png")
+    np.save(tmp_path / "theirs.npy", images[:4, None])
+    words = "dataset=folder dataset.root=fashion_mnist dataset.test=0.5 metrics=fid"
+    record = diffuse.json(f"eval images=theirs.npy {words}")
+    assert record["encoder"]["name"] == "fashion_mnist-classifier"
+    said = "encoder fashion_mnist-classifier was trained on other images than fashion_mnist, whose"
+    assert any(said in line for line in record["warnings"])

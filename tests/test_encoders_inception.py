@@ -13,7 +13,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from diffuse.data import ImageSpec
-from diffuse.encoders import encode, inception, resizing
+from diffuse.encoders import encode, inception, published, resizing
 from diffuse.encoders.choices import RESIZES
 from diffuse.encoders.inception import Inception, with_weights
 from diffuse.errors import DataError
@@ -157,6 +157,18 @@ def test_weights_of_no_published_file_are_taken_under_another_name(file, weights
     known = inception(spec_of(3), str(file), sha256(file).upper(), "clean")
     assert not caplog.records
     assert all(map(torch.equal, known.net.parameters(), again.net.parameters()))
+
+
+@pytest.mark.slow
+def test_an_edition_is_known_by_its_whole_sha256(file, monkeypatch, caplog):
+    assert [len(known) for known in published.EDITIONS] == [64]
+    digest = sha256(file)
+    monkeypatch.setattr(published, "EDITIONS", {digest: "mine"})
+    assert inception(spec_of(3), str(file), None, "tf").name == "mine"
+    assert not caplog.records
+    monkeypatch.setattr(published, "EDITIONS", {digest[:8] + 56 * "0": "mine"})
+    assert inception(spec_of(3), str(file), None, "tf").name == f"inception-{digest[:8]}"
+    assert "none of the published files" in caplog.text
 
 
 def test_the_record_says_which_layer_and_what_was_done_to_the_images(file):

@@ -6,8 +6,8 @@ import textwrap
 import pytest
 import torch
 
-from diffuse import config
-from diffuse.data import ImageSpec, to_range
+from diffuse import config, features
+from diffuse.data import ImageSet, ImageSpec, to_range
 from diffuse.encoders import check_encoder, encode, open_encoder
 from diffuse.errors import ConfigError
 
@@ -52,9 +52,32 @@ CODE = """
         net.register_buffer("bias", torch.tensor(float(bias)))
         return net
 
-    def whole(spec):
-        net = nn.Flatten()
+    class Gain(nn.Module):
+        range = (0, 1)
+
+        def __init__(self, gain=1.0, kind="attribute"):
+            super().__init__()
+            self.linear = nn.Linear(64, 6)
+            self.gain = gain
+            if kind == "buffer":
+                self.register_buffer("unsaved", torch.tensor(SECRET), persistent=False)
+            if kind == "tensor":
+                self.unsaved = torch.tensor(SECRET)
+
+        def forward(self, x):
+            self.seen = self.gain * self.linear(x.flatten(1))
+            return self.seen * getattr(self, "unsaved", 1)
+
+    SECRET = 1.0  # changed by a test: no argument, no code
+
+    def whole(spec, gain=1.0):
+        net = Gain(gain) if gain > 1 else nn.Flatten()
         return Encoder(net, "mine", "0" * 64, (spec.channels, 2, 2), 4 * spec.channels)
+
+    ONE = Encoder(nn.Flatten(), "one", "0" * 64, (1, 2, 2), 4)
+
+    def always():
+        return ONE
 
     def flat():
         return nn.Identity()
@@ -152,14 +175,82 @@ def test_its_sha256_is_that_of_its_weights_and_its_code(package):
     assert opened("Wide").sha256 != one.sha256
 
 
-def test_a_function_may_return_an_encoder_of_its_own(package):
+@pytest.mark.parametrize("name", ["Gain", "whole"])
+def test_an_argument_that_changes_no_weight_makes_another_encoder(package, name):
+    one, two = opened(name, gain=2.0), opened(name, gain=3.0)
+    assert one.sha256 == opened(name, gain=2.0).sha256 != two.sha256
+    assert [e.record()["options"] for e in (one, two)] == [{"gain": 2.0}, {"gain": 3.0}]
+    assert opened(name).record()["options"] == {}
+
+
+@pytest.mark.parametrize("kind", ["buffer", "tensor"])
+def test_a_tensor_that_no_file_would_hold_counts_and_what_it_made_of_an_image_does_not(
+    package, kind, monkeypatch
+):
+    before = opened("Gain", kind=kind)
+    encode(before, some_images())
+    assert opened("Gain", kind=kind).sha256 == before.sha256
+    monkeypatch.setattr(sys.modules["my_encoders"], "SECRET", 2.0)
+    assert opened("Gain", kind=kind).sha256 != before.sha256
+
+
+def test_code_beside_it_counts_however_it_is_imported(tmp_path, monkeypatch):
+    home = tmp_path / "my_code/inner"
+    home.mkdir(parents=True)
+    (tmp_path / "my_code/__init__.py").write_text("")
+    (home / "__init__.py").write_text("")
+    net = """
+        from torch import nn
+        from ..pooling import pool
+
+        class Net(nn.Module):
+            range = (0, 1)
+
+            def forward(self, x):
+                import my_constants
+                return my_constants.GAIN * pool(x)
+    """
+    (home / "net.py").write_text(textwrap.dedent(net))
+    pooling, constants = tmp_path / "my_code/pooling.py", tmp_path / "my_constants.py"
+    pooling.write_text("def pool(x):\n    return x.mean((2, 3))\n")
+    constants.write_text("GAIN = 1")
+    (tmp_path / "unrelated.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    config.trust("my_code")
+    try:
+        opened = [open_encoder({"name": "my_code.inner.net:Net"}, spec_of()).sha256]
+        for file in (pooling, constants, tmp_path / "unrelated.py"):
+            file.write_text(file.read_text() + "# changed\n")
+            opened.append(open_encoder({"name": "my_code.inner.net:Net"}, spec_of()).sha256)
+        assert len(set(opened)) == 3
+        assert opened[2] == opened[3]
+    finally:
+        config.trust(None)
+        for name in ("my_code", "my_code.inner", "my_code.inner.net", "my_code.pooling"):
+            sys.modules.pop(name, None)
+        sys.modules.pop("my_constants", None)
+
+
+def test_features_of_code_from_outside_are_not_kept(package, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFUSE_CACHE", str(tmp_path / "cache"))
+    images = ImageSet(spec_of(), some_images(), torch.zeros(5).long(), "sha", "a test", flip=False)
+    order = torch.arange(5)
+    one, two = (features.of(opened("Gain", gain=g), images, order, 5) for g in (1.0, 3.0))
+    torch.testing.assert_close(two, 3 * one)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_function_may_return_an_encoder_of_its_own_and_the_same_one_every_time(package):
     assert opened("whole").name == "mine"
+    assert opened("always").sha256 == opened("always").sha256 != "0" * 64
 
 
 def test_a_name_alone_is_enough_over_the_default_choice(package):
     node = {**AUTO, "name": "my_encoders:Net"}
     check_encoder(node)
     assert open_encoder(node, spec_of()).dim == 64
+    with pytest.raises(ConfigError, match="unexpected argument 'data'"):
+        check_encoder({**AUTO, "name": "my_encoders:Wide", "data": 3})
 
 
 @pytest.mark.parametrize(
@@ -207,6 +298,19 @@ def test_the_command_line_takes_one_by_its_name_and_says_so_in_the_record(
         "eval n=4 encoder=own encoder.name=my_encoders:flat trust=my_encoders"
     )
     assert "my_package.module:Net" in diffuse.error("eval n=4 encoder=own")
+
+
+@pytest.mark.slow
+def test_a_known_evaluation_was_by_the_same_arguments(package, trained, diffuse):
+    line = "eval n=8 steps=2 device=cpu kid_subsets=2 kid_subset_size=4 known=true encoder=own"
+    words = "encoder.name=my_encoders:Gain trust=my_encoders +encoder.gain"
+    found = [diffuse.json(f"{line} {words}={gain}") for gain in (1.0, 3.0, 1.0)]
+    assert [record["folder"][-4:] for record in found] == ["v001", "v002", "v001"]
+    one, two = (record["fid"] for record in found[:2])
+    for number in ("value", "floor"):  # of the reference, too: nothing was left of the first gain
+        assert two[number] == pytest.approx(9 * one[number], rel=1e-4)
+    first, second = (record["folder"].split("eval/")[1] for record in found[:2])
+    assert "encoder.options.gain is 1.0 and 3.0" in diffuse.error(f"compare {first} {second}")
 
 
 def test_a_key_of_its_own_is_added_with_a_plus(package, trained, diffuse):

@@ -119,6 +119,21 @@ def test_an_encoder_without_weights_is_not_worth_a_file(real, kept):
     assert not kept.exists()
 
 
+class Own(torch.nn.Flatten):
+    """Of nobody that we know."""
+
+
+@pytest.mark.parametrize("options", [None, {}])
+def test_nor_is_one_with_code_from_outside_which_may_read_anything(
+    options, real, make_encoder, kept
+):
+    encoder = make_encoder()
+    encoder.options = options
+    encoder.net = torch.nn.Sequential(encoder.net, Own() if options is None else torch.nn.ReLU())
+    features.of(encoder, real, ORDER, 10)
+    assert not kept.exists()
+
+
 def test_what_was_longest_of_no_use_goes_first(real, make_encoder, kept, monkeypatch):
     encoders = [make_encoder(seed) for seed in range(3)]
     for age, encoder in enumerate(encoders):

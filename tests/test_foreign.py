@@ -5,12 +5,12 @@ import os
 import numpy as np
 import pytest
 import torch
+from deep import png_of_16_bits
 from PIL import Image
 from safetensors.torch import save_file
 
 from diffuse.errors import DataError
-from diffuse.foreign import read_images, read_statistics, read_tensors
-from diffuse.metrics import Moments, fid, frechet
+from diffuse.foreign import as_gray, read_images, read_tensors
 
 torch.set_num_threads(1)
 
@@ -41,9 +41,6 @@ class Evil:
 
     def __reduce__(self):
         return os.mkdir, (str(self.mark),)
-
-
-# --- images --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -121,6 +118,31 @@ def test_what_is_wrong_with_a_folder_is_named(tmp_path):
     assert "1.png is transparent in places: put it on a background" in refusal(tmp_path)
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "1.png")
     assert "1.png has pixels of kind I;16" in refusal(tmp_path)
+    for channels in (2, 3, 4):  # gray and colours with and without transparency
+        content = png_of_16_bits(np.full((8, 8, channels), 65535))
+        (tmp_path / "1.png").write_bytes(content)
+        assert "1.png has 16 bits a channel: convert it to 8-bit" in refusal(tmp_path)
+
+
+def test_a_link_to_nothing_is_named_and_a_linked_folder_is_said_to_be_left_out(tmp_path, caplog):
+    for k, picture in enumerate(pictures(pixels(2))):
+        picture.save(tmp_path / f"{k}.png")
+    (tmp_path / "more").symlink_to(tmp_path)
+    assert len(read_images(tmp_path).images) == 2
+    assert "1 files are no images and left out" in caplog.text
+    (tmp_path / "2.png").symlink_to(tmp_path / "gone.png")
+    assert refusal(tmp_path).endswith("2.png is a link to nothing")
+
+
+def test_what_16_bits_a_pixel_are_is_not_16_bits_a_channel(tmp_path):
+    """A bitmap of 5 + 6 + 5 bits: what it can say is in 8 bits a channel, too."""
+    size, masks = (2).to_bytes(4, "little"), (0xF800, 0x7E0, 0x1F)
+    fields = b"".join(mask.to_bytes(4, "little") for mask in masks)
+    about = (1).to_bytes(2, "little") + (16).to_bytes(2, "little") + (3).to_bytes(4, "little")
+    header = (40).to_bytes(4, "little") + size + size + about + bytes(20) + fields
+    start = (14 + len(header)).to_bytes(4, "little")
+    (tmp_path / "0.bmp").write_bytes(b"BM" + bytes(8) + start + header + b"\xff" * 8)
+    assert (read_images(tmp_path).images == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -132,6 +154,8 @@ def test_what_is_wrong_with_a_folder_is_named(tmp_path):
         (np.zeros((2, 3, 8, 3), np.uint8), "could be [n h w c] or [n c h w]"),
         (np.zeros((2, 8, 8, 4), np.uint8), "has neither 1 nor 3 channels"),
         (np.zeros((8, 8), np.uint8), "is [8, 8], images are"),
+        (np.zeros((8, 8, 3), np.uint8), "is [8, 8, 3], one image in colour as it seems"),
+        (np.zeros((8, 9, 4), np.uint8), "is [8, 9, 4], one image in colour as it seems"),
         (np.zeros((0, 8, 8, 3), np.uint8), "is [0, 8, 8, 3], images are"),
     ],
 )
@@ -145,6 +169,80 @@ def test_an_array_that_could_only_be_guessed_at_is_refused(tmp_path, array, mess
 def test_bfloat16_is_a_float_like_any_other(tmp_path):
     torch.save(torch.zeros(2, 3, 8, 8, dtype=torch.bfloat16), tmp_path / "a.pt")
     assert "its range would be a guess" in refusal(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(2, 3, 8, 8).requires_grad_(), "float32, and its range would be a guess"),
+        (torch.zeros(2, 3, 8, 8).to(torch.float8_e4m3fn), "its range would be a guess"),
+        (torch.zeros(2, 3, 8, 8).to_sparse(), "is a sparse_coo tensor of torch.float32"),
+        (pixels(2).to_sparse(), "is a sparse_coo tensor of torch.uint8, images are strided"),
+        (torch.zeros(2, 3, 8, 8).to(torch.complex64).conj(), "images are"),
+    ],
+)
+def test_a_tensor_that_numpy_does_not_take_is_refused_in_one_line(tmp_path, tensor, message):
+    torch.save({"images": tensor}, tmp_path / "a.pt")
+    assert message in refusal(tmp_path / "a.pt")
+    torch.save({"images": pixels(2), "other": tensor}, tmp_path / "a.pt")
+    assert torch.equal(read_images(tmp_path / "a.pt").images, pixels(2))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt", ".safetensors"])
+def test_a_suffix_may_be_in_capitals(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    write = {".npy": np.save, ".npz": np.savez}
+    if suffix in write:
+        write[suffix](path, pixels().numpy())
+    else:
+        (torch.save if suffix == ".pt" else save_file)({"images": pixels()}, path)
+    capitals = path.rename(tmp_path / f"A{suffix.upper()}")
+    assert torch.equal(read_images(capitals).images, pixels())
+
+
+def test_whole_numbers_beside_the_images_are_their_labels(tmp_path):
+    images, labels = pixels().numpy(), np.arange(12) % 5
+    np.savez(tmp_path / "ours.npz", images=images, labels=labels)
+    np.savez(tmp_path / "adm.npz", images, labels.astype(np.float32)[:, None])  # arr_1
+    for name in ("ours", "adm"):
+        assert read_images(tmp_path / f"{name}.npz").labels.tolist() == labels.tolist()
+    np.savez(tmp_path / "none.npz", images)
+    assert read_images(tmp_path / "none.npz").labels is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "why"),
+    [
+        (np.arange(11), "they are 11, the images 12"),
+        (np.arange(12) / 2, "they are no whole numbers"),
+        (np.full(12, np.inf), "they are no whole numbers"),
+        (np.array(["cat"] * 12), "they are no whole numbers"),
+        (np.array(["cat"] * 12, object), "that entry needs code to be run"),
+    ],
+)
+def test_other_labels_are_ignored_with_a_line_and_the_images_are_read(
+    tmp_path, labels, why, caplog
+):
+    np.savez(tmp_path / "a.npz", images=pixels().numpy(), labels=labels)
+    found = read_images(tmp_path / "a.npz")
+    assert torch.equal(found.images, pixels())
+    assert found.labels is None
+    assert why in caplog.text
+
+
+def test_colour_images_count_as_gray_only_if_every_pixel_is(tmp_path):
+    gray = pixels(4, channels=1)
+    (tmp_path / "png").mkdir()
+    for k, picture in enumerate(pictures(gray)):
+        picture.convert("P" if k == 0 else "RGB").save(tmp_path / f"png/{k}.png")
+    np.save(tmp_path / "gray.npy", gray.numpy())
+    found, plain = as_gray(read_images(tmp_path / "png")), read_images(tmp_path / "gray.npy")
+    assert torch.equal(found.images, gray)
+    assert found.sha256 == plain.sha256
+    coloured = gray.repeat(1, 3, 1, 1)
+    coloured[3, 2, 7, 7] ^= 1
+    np.save(tmp_path / "coloured.npy", coloured.numpy())
+    assert as_gray(read_images(tmp_path / "coloured.npy")) is None
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.pt", "a.safetensors"])
@@ -191,75 +289,3 @@ def test_a_program_and_a_whole_module_are_refused_for_what_they_are(tmp_path):
     torch.save({"step": 3}, tmp_path / "state.pt")
     with pytest.raises(DataError, match="holds no table of tensors"):
         read_tensors(tmp_path / "state.pt")
-
-
-# --- statistics ----------------------------------------------------------------------------------
-
-
-def features(n=300, d=6, seed=0):
-    random = torch.Generator().manual_seed(seed)
-    mixing = torch.randn(d, d, generator=random, dtype=torch.float64)
-    return torch.randn(n, d, generator=random, dtype=torch.float64) @ mixing + seed
-
-
-def statistics(table):
-    return {"mu": table.numpy().mean(0), "sigma": np.cov(table.numpy(), rowvar=False)}
-
-
-def test_the_distance_to_statistics_is_that_to_the_features_they_are_of(tmp_path):
-    ours, theirs = features(seed=1), features()
-    np.savez(tmp_path / "a.npz", **statistics(theirs))
-    reference = read_statistics(tmp_path / "a.npz", dim=6)
-    expected = fid(ours, theirs)
-    assert reference.n is None
-    assert frechet(Moments.of(ours), reference.moments) == pytest.approx(expected, rel=1e-12)
-    np.savez(tmp_path / "b.npz", **statistics(theirs), n=300)
-    counted = read_statistics(tmp_path / "b.npz")
-    assert (counted.n, counted.moments.n) == (300, 300)
-    assert frechet(Moments.of(ours), counted.moments) == pytest.approx(expected, rel=1e-12)
-
-
-def test_float32_statistics_and_other_entries_are_welcome(tmp_path):
-    found = {key: value.astype(np.float32) for key, value in statistics(features()).items()}
-    np.savez(tmp_path / "a.npz", **found, arr_0=pixels().numpy())  # ADM's come with images
-    assert read_statistics(tmp_path / "a.npz").moments.mean.dtype == torch.float64
-
-
-def skewed(sigma):
-    sigma = sigma.copy()
-    sigma[0, 1] += 0.1
-    return sigma
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda s: s.pop("sigma"), "has no 'sigma': it holds mu"),
-        (lambda s: s.update(mu=s["mu"][None]), r"must be \[d\] and \[d d\], got \[1, 6\]"),
-        (lambda s: s.update(sigma=s["sigma"][:5]), r"got \[6\] and \[5, 6\]"),
-        (lambda s: s.update(mu=s["mu"] * np.nan), "some values of mu are not finite"),
-        (lambda s: s.update(sigma=skewed(s["sigma"])), "it is not symmetric"),
-        (lambda s: s.update(sigma=-s["sigma"]), "some correlation is beyond 1"),
-        (lambda s: s.update(sigma=s["sigma"] + 1j), "sigma must be floats, got complex128"),
-        (lambda s: s.update(mu=s["mu"].astype(object)), "needs code to be run"),
-        (lambda s: s.update(n=np.array([3, 4])), "n must be a number of images"),
-    ],
-)
-def test_statistics_that_cannot_be_are_refused(tmp_path, change, message):
-    found = statistics(features())
-    change(found)
-    np.savez(tmp_path / "a.npz", **found)
-    with pytest.raises(DataError, match=message):
-        read_statistics(tmp_path / "a.npz")
-
-
-def test_statistics_of_another_encoder_and_damaged_ones_are_refused(tmp_path):
-    np.savez(tmp_path / "a.npz", **statistics(features()))
-    with pytest.raises(DataError, match="is about 6 features, the encoder makes 2048"):
-        read_statistics(tmp_path / "a.npz", dim=2048)
-    content = (tmp_path / "a.npz").read_bytes()
-    (tmp_path / "a.npz").write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match="is damaged"):
-        read_statistics(tmp_path / "a.npz")
-    with pytest.raises(DataError, match="no statistics at"):
-        read_statistics(tmp_path / "b.npz")

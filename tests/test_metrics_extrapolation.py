@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffuse.metrics import Moments, bias_curve, fid, fid_infinity, frechet
+from diffuse.metrics import Moments, bias_curve, enough, fid, fid_infinity, frechet
 
 torch.set_num_threads(1)
 
@@ -64,7 +64,27 @@ def test_its_interval_covers_the_limit_at_least_19_times_of_20(n, d, scale):
     found = [fid_infinity(table(1 + i, n, scale, d), reference) for i in range(150)]
     assert np.mean([e.low <= truth <= e.high for e in found]) >= 0.91
     wide = np.mean([e.high - e.low for e in found]) / (3.92 * np.std([e.value for e in found]))
-    assert 0.9 < wide < 2
+    assert 0.9 < wide < 2.4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("d", [64, 128, 256])
+@pytest.mark.parametrize(("scale", "decay"), [(1.0, 0.0), (1.2, 0.0), (1.1, 0.5)])
+def test_from_enough_rows_on_it_covers_the_limit_however_many_features(d, scale, decay):
+    """Where all features count alike the bias is worst: the line alone covers it never at 256."""
+    spread = torch.arange(1, d + 1, dtype=torch.float64) ** -decay
+    reference, n = Moments.of(table(0, 10 * d, d=d) * spread), enough(d)
+    exact = torch.diag((scale * spread) ** 2)
+    truth = frechet(Moments.known(10**9, torch.zeros(d, dtype=torch.float64), exact), reference)
+    pool = table(0, 10 * d, d=d) * spread
+    found = [fid_infinity(table(1 + i, n, scale, d) * spread, pool) for i in range(15)]
+    assert np.mean([e.low <= truth <= e.high for e in found]) >= 0.85  # 13 of 15
+    one = found[0]
+    assert one.high - one.low < 2 * (one.points[0].mean - truth)  # it says more than the FID does
+
+
+def test_so_many_rows_are_enough_that_each_fit_has_more_rows_than_features():
+    assert [enough(d) for d in (8, 128, 200, 201, 2048)] == [1000, 1000, 1000, 1005, 10240]
 
 
 def test_a_curve_falls_as_one_over_n_to_the_fid_of_the_pool():

@@ -82,7 +82,7 @@ def test_the_pieces_it_is_computed_in_change_nothing(monkeypatch):
 
 
 def test_the_interval_is_that_of_the_four_with_each_block_of_generated_rows_left_out():
-    fake, real = table(0, 120, 3, 1.3), table(1, 100, 3)
+    fake, real = table(0, 120, 3, 0.6, 0.3), table(1, 100, 3)  # no share is near 0 or 1
     found = overlap(fake, real, K, blocks=7, seed=5)
     draws = []
     for part in blocks_of(120, 7, 5):
@@ -105,6 +105,33 @@ def test_a_table_is_all_that_it_is_itself():
 
 def test_tables_that_are_far_apart_have_nothing_in_common():
     assert values(table(0, 100, 4), table(1, 100, 4, shift=100)) == [0, 0, 0, 0]
+
+
+def test_what_no_row_of_some_hundred_shows_is_not_certain():
+    """Rows of 100 may be 3 in a hundred of all there are: an interval of [0, 0] hides them."""
+    apart = overlap(table(0, 100, 4), table(1, 100, 4, shift=100))
+    same = overlap(table(0, 100, 4), table(0, 100, 4))
+    assert all(estimate.high > 0.03 for estimate in apart)
+    assert all(e.low < 0.97 for e in (same.precision, same.recall, same.coverage))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hits", [0.3, 1, 2, 3, 5, 8])
+def test_near_0_the_intervals_cover_the_means_over_samples_all_the_same(hits):
+    """So many of 200 rows, on average, are where the real ones are; the others are far away."""
+    real, random = table(0, 200, 4), torch.Generator().manual_seed(0)
+    found = []
+    for i in range(200):
+        rows = table(2 * i + 1, 200, 4, 0.5, shift=30)
+        near = torch.rand(200, generator=random) < hits / 200
+        rows[near] = table(2 * i + 2, 200, 4)[near]
+        found.append(overlap(rows, real, K))
+    for name in ("precision", "density", "coverage"):
+        estimates = [getattr(one, name) for one in found]
+        mean = np.mean([e.value for e in estimates])
+        assert np.mean([e.low <= mean <= e.high for e in estimates]) >= 0.9, name
+        wide = np.mean([e.high - e.low for e in estimates]) / np.std([e.value for e in estimates])
+        assert wide < 2.5 * 2 * 1.96, name
 
 
 def test_a_generator_of_half_of_the_classes_is_precise_but_recalls_half():

@@ -42,6 +42,13 @@ def test_their_intervals_cover_what_other_images_have_19_times_of_20():
         assert 0.9 <= np.mean([e.low <= mean <= e.high for e in estimates]) <= 0.99
 
 
+def test_no_saturated_pixel_in_some_images_does_not_mean_that_there_is_none():
+    grey = images(0, 100, shift=0) // 4 + 60
+    saturated = pixel_statistics(grey).saturated
+    assert (saturated.value, saturated.low) == (0, 0)
+    assert saturated.high == pytest.approx(0.037, abs=1e-3)  # 3 to 4 of 100
+
+
 def test_the_distance_of_images_of_one_pixel_is_that_of_two_lists_of_numbers():
     """With one direction there is only one projection, up to its sign."""
     a, b = images(0, 40, side=1), images(1, 40, shift=30, side=1)

@@ -34,7 +34,7 @@ RECORD = {
         "choice": "ddim", "name": "ddim", "same_as": None, "options": {"eta": 0.0, "noise": 1.0},
         "grid": {"name": "uniform", "spacing": "trailing"}, "steps": 50, "nfe": 50.0,
         "start": "vp", "clip": "range", "guidance": None, "batch": 64, "label": None,
-        "reuse": {"name": "none"}, "noise_level": None,
+        "label_name": None, "reuse": {"name": "none"}, "noise_level": None,
     },
     "range": [-1.0, 1.0],
     "seeds": {"seed": 0, "count": 1, "first": 0, "last": 2047},
@@ -177,6 +177,53 @@ BAD = {
 def test_a_damaged_record_is_named(text, words, tmp_path):
     (tmp_path / "record.json").write_text(text)
     with pytest.raises(DataError, match=words):
+        passport.read(tmp_path)
+
+
+WRONG = {
+    "schema": "2", "n": 20.5, "encoder": "x", "encoder.sha256": None, "reference": [], "seeds": 3,
+    "seeds.count": "3", "weights": [1], "weights.step": "100", "fid": 1.0, "fid.value": "x",
+    "fid.ci95": [1.0], "fid.floor": True, "kid.ci95": ["a", "b"], "metrics": [], "settings": "x",
+    "images_per_second": "fast",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", WRONG)
+def test_a_field_of_another_kind_is_named_with_its_file(field, tmp_path):
+    damaged = planted(field)
+    *path, last = field.split(".")
+    node = damaged
+    for key in path:
+        node = node[key]
+    node[last] = WRONG[field]
+    (tmp_path / "record.json").write_text(json.dumps(damaged))
+    with pytest.raises(DataError, match=rf"record\.json is damaged: {field} must be ") as caught:
+        passport.read(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["fid", "fid.value", "fid.ci95", "encoder.name", "reference"])
+def test_a_field_that_is_not_there_is_named(field, tmp_path):
+    damaged = copy.deepcopy(RECORD)
+    *path, last = field.split(".")
+    del (damaged[path[0]] if path else damaged)[last]
+    (tmp_path / "record.json").write_text(json.dumps(damaged))
+    with pytest.raises(DataError, match=f"it has no {field}"):
+        passport.read(tmp_path)
+
+
+@pytest.mark.parametrize("score", [{"per_seed": [1.0]}, {"per_seed": [1.0, "b"]}])
+def test_a_number_of_a_metric_is_looked_at_as_well(score, tmp_path):
+    ends = {"value": 1.0, "ci95": [0.0, 2.0], "per_seed_ci95": [[0.0, 2.0], [0.0, 2.0]]}
+    (tmp_path / "record.json").write_text(json.dumps(RECORD | {"metrics": {"gap": ends | score}}))
+    with pytest.raises(DataError, match="gap"):
+        passport.read(tmp_path)
+
+
+def test_a_front_of_samplers_is_no_evaluation(tmp_path):
+    front = {key: value for key, value in RECORD.items() if key != "fid"} | {"cells": [{"nfe": 5}]}
+    (tmp_path / "record.json").write_text(json.dumps(front))
+    with pytest.raises(DataError, match="holds no evaluation: it is a run of diffuse pareto"):
         passport.read(tmp_path)
 
 

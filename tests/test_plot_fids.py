@@ -1,6 +1,7 @@
 """FID along a walk, and samplers side by side."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,22 @@ from diffuse.encoders import encode, pixels
 from diffuse.metrics import Moments, fid_estimate
 from diffuse.scoring.along import Along, watched
 
+PASSPORT = [
+    "schema",
+    "n",
+    "encoder",
+    "reference",
+    "real",
+    "weights",
+    "sampler",
+    "range",
+    "seeds",
+    "dtype",
+    "device",
+    "threads",
+    "revision",
+    "versions",
+]
 WORDS = "steps=3 n=70 encoder=pixels device=cpu seed=5"
 
 
@@ -26,10 +43,13 @@ def test_the_last_state_is_what_an_evaluation_scores_to_the_last_bit(trained, di
     assert facts["floor"]["value"] == record["fid"]["floor"]
     assert last["denoised"] == last["x"]  # the last step of ddim goes all the way
     assert [point["calls"] for point in facts["points"]] == [1, 2, 3]
-    for field in ("encoder", "reference", "real", "range", "dtype", "threads", "revision"):
+    for field in PASSPORT:
         assert facts[field] == record[field], field
-    for field in ("name", "options", "grid", "steps", "nfe", "start", "clip", "batch", "label"):
-        assert facts["sampler"][field] == record["sampler"][field], field
+    assert facts["command"] == f"diffuse plot what=fid_trajectory {WORDS} --json"
+    assert facts["seconds"] > 0
+    kept = json.loads((Path(facts["folder"]) / "run.json").read_text())["data"]
+    assert kept == {key: facts[key] for key in kept}
+    assert kept.keys() >= {*PASSPORT, "command", "seconds"}
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """What is done to images before they are compared, and what it does to their FID."""
 
+import textwrap
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 
 from diffuse.data import open_dataset
-from diffuse.encoders import encode, pixels
+from diffuse.encoders import Encoder, encode, pixels
 from diffuse.metrics import fid
 from diffuse.plots import preprocessing as pictures
 from diffuse.scoring import Judge, real
@@ -131,6 +132,9 @@ def test_the_largest_effect_is_on_top_and_differences_are_gray_around_nothing(fo
 
 def test_bad_words_are_exit_2(diffuse):
     assert "n must be at least 4" in diffuse.error("plot preprocessing dataset=digits n=3")
+    assert "n=5000, but digits train holds" in diffuse.error(
+        "plot preprocessing dataset=digits n=5000"
+    )
     assert "does not read it" in diffuse.error("plot preprocessing run=tiny")
     assert "size must be at least 1" in diffuse.error(
         "plot preprocessing dataset=digits encoder=pixels encoder.size=0"
@@ -139,14 +143,63 @@ def test_bad_words_are_exit_2(diffuse):
 
 @pytest.mark.slow
 def test_the_command_says_what_it_measured_and_on_what(diffuse):
-    facts = diffuse.json("plot preprocessing dataset=digits n=60 encoder=pixels")
+    words = "dataset=digits n=60 encoder=pixels"
+    facts = diffuse.json(f"plot preprocessing {words}")
     assert facts["n"] == 60
     assert facts["reference"]["sha256"] == digits("test").sha256
     assert facts["encoder"]["rounding"] == "uint8"
     assert facts["untouched"]["fid"]["value"] > 0
+    assert facts["seeds"] == {"seed": 0, "count": 1}
+    assert facts["command"] == f"diffuse plot what=preprocessing {words} --json"
+    assert facts["seconds"] > 0
+    assert facts["left_out"] == {}
     assert {e["name"] for e in facts["effects"]} > {"JPEG, quality 75", "truncated", "rounded"}
     diffuse("plot preprocessing dataset=digits n=60 encoder=pixels")
     assert "untouched" in diffuse.out
+
+
+class MakesFloats(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(64, 4)
+
+    def forward(self, x):
+        return self.linear(x.float().flatten(1) / 255)
+
+
+def test_half_precision_is_left_out_where_the_encoder_makes_floats_of_its_images(judge):
+    floats = Encoder(MakesFloats(), "floats", "sha", (1, 8, 8), 4)
+    assert "dtype" in ways.no_half(floats)
+    assert ways.no_half(judge.encoder) is None
+    full = pixels(judge.test.spec, 8)
+    names = [[way.name for way in ways.treatments((8, 8), e)] for e in (floats, full)]
+    assert names[1] == [*names[0], "bfloat16 encoder", "bfloat16, reference too"]
+
+
+@pytest.mark.slow
+def test_the_command_says_why_half_precision_is_left_out(diffuse, tmp_path, monkeypatch):
+    code = """
+        from torch import nn
+
+        class Net(nn.Module):
+            range = "uint8"
+
+            def __init__(self):
+                super().__init__()
+                self.linear = nn.Linear(64, 4)
+
+            def forward(self, x):
+                return self.linear(x.float().flatten(1) / 255)
+    """
+    (tmp_path / "my_floats.py").write_text(textwrap.dedent(code))
+    monkeypatch.syspath_prepend(tmp_path)
+    words = "dataset=digits n=20 encoder=own encoder.name=my_floats:Net trust=my_floats"
+    facts = diffuse.json(f"plot preprocessing {words}")
+    assert "dtype" in facts["left_out"]["bfloat16"]
+    assert {e["kind"] for e in facts["effects"]} >= {"JPEG", "to 8 bits"}
+    assert "half precision" not in {e["kind"] for e in facts["effects"]}
+    assert diffuse(f"plot preprocessing {words} dry_run=true") == 0
+    assert "my_floats:Net does not compute in it" in " ".join(diffuse.out.split())
 
 
 def test_images_that_the_network_sees_padded_are_measured_at_their_own_size(judge):

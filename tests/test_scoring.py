@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from diffuse.scoring import (
     GROUPS,
     Judge,
     Settings,
+    curve,
     impossible,
     measured,
     mistaken_range,
@@ -50,7 +52,8 @@ def test_every_number_has_an_interval_around_it_and_a_floor(group, judge, drawn)
     for name, score in found.items():
         low, high = score["ci95"]
         assert low <= score["value"] <= high, name
-        assert score["floor"] is not None, name
+        low, high = score["floor_ci95"]
+        assert low <= score["floor"] <= high, name
         assert name in MEASURES
 
 
@@ -69,6 +72,7 @@ def test_the_floor_is_the_number_of_real_training_images(judge, drawn):
         floors = measured(group, [drawn(0)], truth, SETTINGS)
         for name, score in measured(group, [of_real], truth, SETTINGS).items():
             assert floors[name]["floor"] == score["value"], name
+            assert floors[name]["floor_ci95"] == score["ci95"], name
 
 
 def test_of_copies_the_floor_is_what_images_nobody_trained_on_have(judge, drawn):
@@ -101,6 +105,64 @@ def test_seeds_that_happen_to_agree_are_not_taken_for_certainty(judge, drawn):
     same = [drawn(0)] * 3
     for score in measured("prdc", same, real(judge, 24), SETTINGS).values():
         assert score["ci95"] == pytest.approx(score["per_seed_ci95"][0])
+
+
+def test_what_a_number_of_several_seeds_says_of_itself_agrees_with_it(judge, drawn):
+    truth, draws = real(judge, 24), [drawn(seed) for seed in range(3)]
+    found = {k: v for g in POSSIBLE for k, v in measured(g, draws, truth, SETTINGS).items()}
+    gap, of_classes = found["gap"], found["per_class"]["classes"]
+    assert gap["train"] - gap["test"] == pytest.approx(gap["value"])
+    mean = sum(one["value"] for one in of_classes) / len(of_classes)
+    assert mean == pytest.approx(found["per_class"]["value"])
+    assert [len(one["per_seed"]) for one in of_classes] == [3, 3, 3]
+    singles = [measured("kid", [rows], truth, SETTINGS)["kid"]["sd"] for rows in draws]
+    assert found["kid"]["sd"] == pytest.approx(sum(singles) / 3)
+    medians = [measured("memorisation", [d], truth, SETTINGS)["closer"]["median"] for d in draws]
+    assert found["closer"]["median"] == pytest.approx(sum(medians) / 3)
+    assert found["authenticity"]["closest_of"] == "the first seed"
+
+
+@pytest.mark.parametrize("group", POSSIBLE)
+def test_the_order_of_the_seeds_changes_nothing_but_their_own_numbers(group, judge, drawn):
+    def found(seeds):
+        scores = measured(group, [drawn(seed) for seed in seeds], real(judge, 24), SETTINGS)
+        return _without(scores, {"per_seed", "per_seed_ci95", "closest"})
+
+    assert found([0, 1, 2]) == found([2, 0, 1])
+
+
+def _without(node, keys):
+    if isinstance(node, list):
+        return [_without(one, keys) for one in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: _without(value, keys) for key, value in node.items() if key not in keys}
+
+
+@pytest.mark.slow
+def test_of_several_seeds_the_line_and_the_curve_go_through_the_mean_fid(judge, images):
+    def rows(seed):
+        random = torch.Generator().manual_seed(seed)
+        grey = torch.randint(60, 200, (1000, 1, 8, 8), generator=random, dtype=torch.uint8)
+        return rows_of(judge.encoder, grey)
+
+    draws, truth = [rows(seed) for seed in range(3)], real(judge, 24)
+    mean = measured("fid", draws, truth, SETTINGS)["fid"]["value"]
+    found = measured("infinity", draws, truth, SETTINGS)["fid_infinity"]
+    assert found["points"][0][:2] == pytest.approx([1000, mean])
+    n, fids, _ = zip(*found["points"], strict=True)
+    slope, value = np.polyfit([1 / k for k in n], fids, 1)
+    assert (found["value"], found["slope"]) == pytest.approx((value, slope), rel=1e-6)
+    assert curve(draws, truth)[-1] == pytest.approx([1000, mean, 0])
+    assert curve(draws, truth)[0] == pytest.approx(curve(draws[::-1], truth)[0])
+
+
+def test_an_extrapolation_takes_more_images_of_more_features(judge):
+    inception = Encoder(torch.nn.Identity(), "wide", "sha", (1, 8, 8), 2048)
+    wide = replace(real(judge, 24), encoder=inception)
+    assert "at least 10240 images" in impossible("infinity", 2048, None, wide, SETTINGS)
+    assert not impossible("infinity", 10240, None, wide, SETTINGS)
+    assert not impossible("infinity", 1000, None, real(judge, 24), SETTINGS)
 
 
 WHY = {

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffuse import assembly, comparison, passport, runs
+from diffuse.commands import scores
 from diffuse.comparison import Comparison, Difference, Line
 from diffuse.config import Job
 from diffuse.console import print_columns, print_json, print_table
@@ -124,7 +125,8 @@ def _show(found: Comparison, names: list[str], changed: dict[str, list[Any]]) ->
         lines = [line for line in found.lines if line.name == measured]
         about = measure(measured)
         way = {-1: ", lower is better", 1: ", higher is better", 0: ""}[about.better]
-        print_columns(f"{about.label}{way}", {names[li.record]: _cells(li) for li in lines})
+        tables = ({names[li.record]: _cells(li, form) for li in lines} for form in (" ({})", ""))
+        print_columns(f"{about.label}{way}", scores.fitting(*tables))
         for line in lines[1:]:
             print(f"  -> {names[line.record]}: {line.verdict}")
         print()
@@ -174,17 +176,12 @@ def _across(values: Sequence[Any]) -> str:
     return " | ".join(passport.shown(value) for value in values)
 
 
-def _cells(line: Line) -> dict[str, str]:
-    scale = measure(line.name).scale
-    low, high = (scale * bound for bound in line.score["ci95"])
-    floor = line.score.get("floor")
-    cells = {
-        "value": f"{scale * line.score['value']:.3f}",
-        "95%": f"{low:.3f} to {high:.3f}",
-        "real": "" if floor is None else f"{scale * floor:.3f}",
-        "minus the first": _minus(line.difference, scale),
+def _cells(line: Line, form: str) -> dict[str, str]:
+    """`form` is how the interval of real images stands in it."""
+    return scores.cells(line.name, line.score) | {
+        "real": scores.real(line.name, line.score, form),
+        "minus the first": _minus(line.difference, measure(line.name).scale),
     }
-    return cells
 
 
 def _minus(found: Difference | None, scale: float) -> str:

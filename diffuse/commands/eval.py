@@ -10,7 +10,17 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from diffuse import assembly, config, meanings, measures, passport, provenance, runs, scoring
+from diffuse import (
+    assembly,
+    conditions,
+    config,
+    meanings,
+    measures,
+    passport,
+    provenance,
+    runs,
+    scoring,
+)
 from diffuse.assembly import Trained
 from diffuse.commands import (
     drawing,
@@ -25,7 +35,7 @@ from diffuse.commands import (
 from diffuse.commands.saving import Result
 from diffuse.config import Job
 from diffuse.console import print_json, print_table
-from diffuse.data import ImageSet, open_dataset
+from diffuse.data import ImageSet
 from diffuse.encoders import Encoder, check_encoder, open_encoder
 from diffuse.errors import ConfigError
 from diffuse.interrupts import Interrupts
@@ -49,7 +59,8 @@ def main(cfg: DictConfig, job: Job) -> int:
         print_json(planned) if job.json else print_table("Plan (nothing is written)", planned)
         return 0
     classes = trained.spec.classes
-    test, train = (open_dataset(trained.cfg.dataset, split) for split in ("test", "train"))
+    chosen = judging.selected(cfg)
+    test, train = assembly.real_sets(trained.cfg.dataset)
     if cfg.known and not cfg.reference and (known := _known(cfg, trained, plan, test, train)):
         return scores.show(job, known, passport.read(known), classes)
     judge = assembly.judge(cfg, test, train)
@@ -62,15 +73,18 @@ def main(cfg: DictConfig, job: Job) -> int:
     with run.logged(), run.watched(), Interrupts(at_once=True):
         started = time.monotonic()
         tracker.start(folder, cfg.name, dict(run.facts))
+        about = passport_of(cfg, job, trained, plan, judge.encoder)  # the code as it is now
         results = _drawn(cfg, trained, plan, label, folder)
         first = results[0]
         said = judging.warnings(
             judge.encoder, cfg.n, first.images, real, statistics, test.spec.name
         )
         record = judging.scored(cfg, wanted, [(r.images, asked) for r in results], real)
-        drawn = _sampler(cfg, job, plan, results)
-        record |= {"n": cfg.n, "warnings": said} | judging.reference(real, statistics, test)
-        record |= passport_of(cfg, job, trained, plan, judge.encoder) | {"sampler": drawn}
+        drawn = _sampler(cfg, job, plan, results, sample.class_of(trained, label))
+        record |= {"n": cfg.n, "warnings": chosen + said} | judging.reference(
+            real, statistics, test
+        )
+        record |= about | {"sampler": drawn}
         record |= _drawing(results)
         record["seconds"] = round(time.monotonic() - started, 1)
         record["grid"] = str(folder / "samples.png")
@@ -108,7 +122,7 @@ def _drawn(
         if cfg.save:
             home = folder if cfg.seeds == 1 else folder / f"seed_{ours.seed}"
             home.mkdir(exist_ok=True)
-            saving.save(home, cfg.save, results[k])
+            saving.save(home, cfg.save, trained, results[k])
     return results
 
 
@@ -123,9 +137,11 @@ def _drawing(results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def _sampler(cfg: DictConfig, job: Job, plan: Plan, results: Sequence[Result]) -> dict[str, Any]:
+def _sampler(
+    cfg: DictConfig, job: Job, plan: Plan, results: Sequence[Result], of_class: dict[str, object]
+) -> dict[str, Any]:
     """How images were drawn; the calls are those of all seeds."""
-    how = sample.how(cfg, job, plan, results[0])
+    how = sample.how(cfg, job, plan, results[0], of_class)
     return how | {"nfe": sum(result.nfe for result in results) / len(results)}
 
 
@@ -151,6 +167,7 @@ def passport_of(
         "seeds": {"seed": plan.seed, "count": cfg.seeds, "first": 0, "last": cfg.n - 1},
         "dtype": str(trained.denoiser.precision).removeprefix("torch."),
         **passport.of_machine(device),
+        "code": _code(trained, plan, encoder),
         "command": judging.command(job),
     }
 
@@ -160,26 +177,37 @@ def _known(
 ) -> Path | None:
     """The newest evaluation of these weights by these settings, data and code."""
     ours = _settings(cfg)
-    code = provenance.git_revision(), provenance.versions()
-    encoder = passport.of_encoder(open_encoder(cfg.encoder, trained.spec, cfg.outputs))
+    data = train.sha256, test.sha256
+    encoder = open_encoder(cfg.encoder, trained.spec, cfg.outputs, data)
     guidance = plan.guidance.record() if plan.guidance else None
-    real = {"reference": passport.of_images(test, "test")}
-    real |= {"real": passport.of_images(train, "train")}
+    same = {"reference": passport.of_images(test, "test")}
+    same |= {"real": passport.of_images(train, "train")}
+    same |= {"encoder": passport.of_encoder(encoder), "code": _code(trained, plan, encoder)}
     seer = plan.level_of.sha256 if plan.level_of else None
     for folder in reversed(runs.every(Path(cfg.outputs), "eval")):
         facts = runs.read(folder)
         if (
-            (folder / passport.FILE).exists()
+            facts.get("status") == "done"
             and facts.get("weights", {}).get("sha256") == trained.sha256
             and (facts["sampler"].get("noise_level") or {}).get("sha256") == seer
             and facts["sampler"].get("guidance") == guidance
-            and (facts["git"], facts["versions"]) == code
+            and facts["versions"] == provenance.versions()
             and _settings(OmegaConf.load(folder / "config.yaml")) == ours
-            and (record := passport.read(folder))["encoder"] == encoder
-            and {key: record.get(key) for key in real} == real
+            and (record := passport.read(folder))
+            and {key: record.get(key) for key in same} == same
         ):
             return folder
     return None
+
+
+def _code(trained: Trained, plan: Plan, encoder: Encoder) -> str:
+    """sha256 of all our sources, and of the files that other code which takes part comes from.
+
+    A revision does not say it: outside git there is none, and all changed trees are "+dirty".
+    """
+    walk = getattr(plan.sampler, "func", plan.sampler)
+    own = type(trained.denoiser.net), type(encoder), type(encoder.net), walk
+    return conditions.key({"ours": conditions.code(["."]), "own": [*map(conditions.source, own)]})
 
 
 def _settings(cfg: DictConfig | ListConfig) -> dict[str, object]:

@@ -13,7 +13,7 @@ from diffuse.scoring.lookalikes import lookalikes
 
 
 def draw(folder: Path, record: Mapping[str, Any], images: Tensor, real: Real) -> dict[str, str]:
-    """neighbours.png for `memorisation` and fid_n.png for `infinity`, of the first seed's images.
+    """neighbours.png for `memorisation`, of the first seed's images, and fid_n.png for `infinity`.
 
     What there is to see stands in the record; a picture's name -> its path.
     """
@@ -30,23 +30,19 @@ def draw(folder: Path, record: Mapping[str, Any], images: Tensor, real: Real) ->
         )
         found["neighbours"] = str(pictures[0])
     if infinity := scores.get("fid_infinity"):
-        first = {
-            "value": infinity.get("per_seed", [infinity["value"]])[0],
-            "ci95": infinity.get("per_seed_ci95", [infinity["ci95"]])[0],
-            "slope": infinity["slope"],
-            "points": infinity["points"],
-        }
         floor = record["fid"].get("floor") if record["floor_n"] == len(images) else None
+        of = f"{len(images):,} images of {_source(record, record['seeds']['count'])}"
         title = f"FID of fewer and of more than {of}"
         found["fid_n"] = str(
-            bias(record["curves"]["fid"], first, floor, title, folder / "fid_n")[0]
+            bias(record["curves"]["fid"], infinity, floor, title, folder / "fid_n")[0]
         )
     return found
 
 
-def _source(record: Mapping[str, Any]) -> str:
+def _source(record: Mapping[str, Any], seeds: int = 1) -> str:
     """Where the images are from."""
     if weights := record.get("weights"):
-        seed = record["seeds"]["seed"]
-        return f"{weights['run']}, step {weights['step']:,}, seed {seed}"
+        first = record["seeds"]["seed"]
+        said = f"seed {first}" if seeds == 1 else f"mean of seeds {first} to {first + seeds - 1}"
+        return f"{weights['run']}, step {weights['step']:,}, {said}"
     return str(record["source"]["path"])

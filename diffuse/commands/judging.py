@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,8 @@ from diffuse.scoring import GROUPS, Real, Rows, Settings
 log = logging.getLogger(__name__)
 
 ALL = "all"
-ENOUGH = 10  # images for each feature: the bias of the FID is then about a tenth of what it is at d
+FEW = 4  # images for each feature: up to here the FID is mostly bias
+ENOUGH = 10  # the bias is then about a tenth of what it is at one
 
 
 def check(cfg: DictConfig) -> None:
@@ -66,17 +68,32 @@ def scored(
     """The numbers of a record; features that are none are a DataError."""
     settings = settings_of(cfg)
     try:
+        started = time.monotonic()
         rows: list[Rows] = [scoring.rows_of(real.encoder, *draw) for draw in draws]
+        rate = sum(map(len, rows)) / max(time.monotonic() - started, 1e-9)
         found: dict[str, Any] = {}
         for group in wanted:
             found |= scoring.measured(group, rows, real, settings)
-        curves = {"fid": scoring.curve(rows[0], real)} if "infinity" in wanted else {}
+        curves = {"fid": scoring.curve(rows, real)} if "infinity" in wanted else {}
     except ValueError as error:
         raise DataError(f"encoder {real.encoder.name}: {error}") from error
     main = {name: found.pop(name) for name in ("fid", "kid") if name in found}
     floor_n = len(real.floor) if real.floor else None
     more = {"metrics": found, "curves": curves, "floor_n": floor_n}
+    more["features_per_second"] = round(rate, 2)
     return main | more | {"settings": settings.record(wanted)}
+
+
+def selected(cfg: DictConfig) -> list[str]:
+    """Of weights that were chosen by the number that is going to be measured."""
+    if cfg.checkpoint != "best":
+        return []
+    said = (
+        "checkpoint=best was chosen by its FID on these test images: the lowest of several is "
+        "lower than it would be again; the newest checkpoint was not chosen"
+    )
+    log.warning("%s", said)
+    return [said]
 
 
 def warnings(
@@ -84,10 +101,11 @@ def warnings(
 ) -> list[str]:
     """Of numbers that can be computed and mean little; they are said, and kept in the record."""
     found = []
-    if n < encoder.dim:
+    if n < FEW * encoder.dim:
+        few = "less than" if n < encoder.dim else "few images for"
         found.append(
-            f"n={n} is less than the {encoder.dim} features of the encoder: the FID is mostly "
-            f"bias, compare it at this n only; n={ENOUGH * encoder.dim} would do"
+            f"n={n} is {few} the {encoder.dim} features of the encoder: much of the FID is bias, "
+            f"compare it at this n only; n={ENOUGH * encoder.dim} would do"
         )
     size = known.n if known else len(real.reference or ())
     if size is not None and size < encoder.dim:
@@ -95,8 +113,9 @@ def warnings(
             f"the reference is {size} images, less than the {encoder.dim} features of the encoder: "
             "the FID is mostly bias; an encoder of fewer features would do"
         )
-    if encoder.name != "pixels" and not encoder.name.startswith(data):
-        found.append(f"the encoder {encoder.name} was trained on other images than {data}")
+    if encoder.name != "pixels" and not encoder.at_home:
+        here = f", whose sha256 is {real.train.sha256[:8]} here" if real.train else ""
+        found.append(f"the encoder {encoder.name} was trained on other images than {data}{here}")
     reference = real.reference.images if real.reference else None
     if reference is not None and (mistake := scoring.mistaken_range(images, reference)):
         found.append(

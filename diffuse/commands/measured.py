@@ -38,6 +38,7 @@ class Measured:
     speed: float  # images a second
     training: float | None  # seconds
     next: list[str]  # the lines that would measure how trainings scatter
+    features: float | None = None  # images a second that the encoder sees; None: nobody knows
 
 
 def measured(outputs: Path, trained: Path, smoke: bool) -> Measured:
@@ -73,7 +74,14 @@ def measured(outputs: Path, trained: Path, smoke: bool) -> Measured:
         speed=statistics.fmean(one["images_per_second"] for one in records),
         training=statistics.fmean(known) if known else None,
         next=[] if values else _next(trained, record),
+        features=_features(records),
     )
+
+
+def _features(records: Sequence[Record]) -> float | None:
+    """Records of older versions do not say how long the encoder took."""
+    known = [one["features_per_second"] for one in records if "features_per_second" in one]
+    return statistics.fmean(known) if known else None
 
 
 def _draws(records: Sequence[Record]) -> int | None:
@@ -158,11 +166,15 @@ def _next(trained: Path, record: Record) -> list[str]:
         typed = yaml.safe_load((trained / "overrides.yaml").read_text()) or []
     except (OSError, yaml.YAMLError):
         typed = []
-    seed = runs.read(trained).get("seed", 0)
+    about = runs.read(trained)
+    seed, name = about.get("seed", 0), about.get("name", trained.parent.name)
     words = [word for word in typed if not word.startswith(("seed=", "resume", "hypothesis="))]
     evaluated = [
         word
         for word in shlex.split(record.get("command", "diffuse eval"))
         if not word.startswith(("run=", "name=", "--json", "hypothesis="))
     ]
-    return [shlex.join(["diffuse", "train", *words, f"seed={seed + 1}"]), shlex.join(evaluated)]
+    return [
+        shlex.join(["diffuse", "train", *words, f"seed={seed + 1}"]),
+        shlex.join([*evaluated, f"run={name}"]),  # its newest version, which is then this one
+    ]

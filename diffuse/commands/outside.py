@@ -1,5 +1,6 @@
 """Images that another tool made, beside the same numbers of real images."""
 
+import hashlib
 import logging
 import re
 import time
@@ -14,7 +15,7 @@ from diffuse import assembly, config, foreign, hardware, passport, plots, runs, 
 from diffuse.commands import evaluation_pictures, judging, scores
 from diffuse.config import Job
 from diffuse.console import print_json, print_table
-from diffuse.data import ImageSet, ImageSpec, open_dataset
+from diffuse.data import ImageSet, ImageSpec
 from diffuse.encoders import open_encoder
 from diffuse.errors import ConfigError, DataError
 from diffuse.foreign import Images, Statistics
@@ -37,14 +38,20 @@ def main(cfg: DictConfig, job: Job) -> int:
     if not cfg.dataset and not cfg.reference:
         raise ConfigError("images: say what they are compared with, by dataset= or reference=")
     given = foreign.read_images(cfg.images)
-    pixels, drawn = _chosen(cfg, job, given)
+    chosen, drawn = _chosen(cfg, job, given)
     test, train = _sets(cfg)
-    _check_size(given, test)
+    given = _of_this_data(given, test)
+    pixels, asked = given.images[chosen], None
+    if (labels := _asked(given, test)) is not None:
+        asked, drawn["labels"] = labels[chosen], hashlib.sha256(labels.numpy().data).hexdigest()
     statistics, real = _real(cfg, pixels, test, train)
-    wanted = judging.groups(cfg, job, None, len(pixels), real)
+    wanted = judging.groups(cfg, job, asked, len(pixels), real)
     said = judging.warnings(
         real.encoder, len(pixels), pixels, real, statistics, test.spec.name if test else "images"
     )
+    if real.floor is None:
+        said.append("there is no floor: only dataset= has real images to measure beside these")
+        log.warning("%s", said[-1])
     rows = {"images": f"{len(pixels):,} of {given.source}", "metrics": ", ".join(wanted)}
     if cfg.dry_run:
         print_json(rows) if job.json else print_table("Plan (nothing is written)", rows)
@@ -53,7 +60,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     with run.logged(), run.watched(), Interrupts(at_once=True):
         started = time.monotonic()
         plots.save(plots.grid(pixels[:100]), folder / "samples.png")
-        record = judging.scored(cfg, wanted, [(pixels, None)], real)
+        record = judging.scored(cfg, wanted, [(pixels, asked)], real)
         record |= {
             "schema": passport.SCHEMA,
             "n": len(pixels),
@@ -62,6 +69,8 @@ def main(cfg: DictConfig, job: Job) -> int:
             **judging.reference(real, statistics, test),
             "source": {"path": given.source, "sha256": given.sha256, **drawn},
             "seeds": {"count": 1},
+            "range": [0, 255],
+            "dtype": "uint8",  # of what was read: no network has drawn it here
             **passport.of_machine(hardware.device(cfg.device)),
             "command": judging.command(job),
             "seconds": round(time.monotonic() - started, 1),
@@ -81,34 +90,59 @@ def _refuse_idle_keys(job: Job) -> None:
             raise ConfigError(f"{word}: nothing is drawn with images=, which are there already")
 
 
-def _chosen(cfg: DictConfig, job: Job, given: Images) -> tuple[Tensor, dict[str, Any]]:
-    """All images; or, if n was typed, so many of them by chance, and how those were found."""
+def _chosen(cfg: DictConfig, job: Job, given: Images) -> tuple[Tensor | slice, dict[str, Any]]:
+    """All images; or, if n was typed, the numbers of so many by chance, and how they were found."""
     there = len(given.images)
     if not any(word.startswith("n=") for word in job.overrides):
         if there < 4:
             raise DataError(f"{given.source} holds {there} images, an interval needs at least 4")
-        return given.images, {"n": there}
+        return slice(None), {"n": there}
     if cfg.n > there:
         raise ConfigError(f"n={cfg.n}, but {given.source} holds {there} images")
     order = torch.randperm(there, generator=generator(cfg.seed, "chosen"))[: cfg.n]
-    return given.images[order.sort().values], {"n": there, "seed": cfg.seed}
+    return order.sort().values, {"n": there, "seed": cfg.seed}
 
 
 def _sets(cfg: DictConfig) -> tuple[ImageSet, ImageSet] | tuple[None, None]:
     if not cfg.dataset:
         return None, None
-    return open_dataset(cfg.dataset, "test"), open_dataset(cfg.dataset, "train")
+    return assembly.real_sets(cfg.dataset)
 
 
-def _check_size(given: Images, test: ImageSet | None) -> None:
-    """Images are compared at the data's own size; resizing them is for who made them to choose."""
+def _of_this_data(given: Images, test: ImageSet | None) -> Images:
+    """Images are compared at the data's own size; resizing them is for who made them to choose.
+
+    So is making them gray, unless they are.
+    """
     if test is None:
-        return
-    spec = test.spec
+        return given
+    spec, advice = test.spec, ""
     ours, theirs = (spec.channels, spec.native_height, spec.native_width), given.images.shape[1:]
-    if ours != tuple(theirs):
-        sizes = [f"{h}x{w} with {c} channel{'s' * (c != 1)}" for c, h, w in (theirs, ours)]
-        raise DataError(f"{given.source} holds images of {sizes[0]}, {spec.name} of {sizes[1]}")
+    if ours == tuple(theirs):
+        return given
+    if ours == (1, *theirs[1:]):
+        if gray := foreign.as_gray(given):
+            log.info("%s: R = G = B everywhere, so these images count as gray", given.source)
+            return gray
+        advice = "; some have colours: make them gray first if that is what they should be"
+    sizes = [f"{h}x{w} with {c} channel{'s' * (c != 1)}" for c, h, w in (theirs, ours)]
+    raise DataError(f"{given.source} holds images of {sizes[0]}, {spec.name} of {sizes[1]}{advice}")
+
+
+def _asked(given: Images, test: ImageSet | None) -> Tensor | None:
+    """The labels that came with the images, where they are classes of this data."""
+    labels, many = given.labels, len(test.spec.classes) if test else 0
+    if labels is None or not many:
+        return None
+    low, high = labels.aminmax()
+    if low < 0 or high >= many:
+        log.warning(
+            "%s: its labels are ignored: they are %d to %d, classes 0 to %d",
+            given.source, low, high, many - 1,
+        )  # fmt: skip
+        return None
+    log.info("%s: its labels count as the classes that were asked for", given.source)
+    return labels
 
 
 def _real(

@@ -17,7 +17,6 @@ from diffuse.commands import cells, drawing, fronts, judging, sample
 from diffuse.commands.cells import Cell
 from diffuse.commands.eval import passport_of
 from diffuse.config import Job
-from diffuse.data import open_dataset
 from diffuse.encoders import check_encoder
 from diffuse.errors import ConfigError, DivergedError
 from diffuse.interrupts import Interrupts
@@ -54,8 +53,8 @@ def main(cfg: DictConfig, job: Job) -> int:
         raise ConfigError(f"samplers: none is left: {fronts.why_not(left_out)}")
     if cfg.dry_run:
         return fronts.show_plan(cfg, job, trained, label, table, left_out)
-    test = open_dataset(trained.cfg.dataset, "test")
-    judge = assembly.judge(cfg, test, open_dataset(trained.cfg.dataset, "train"))
+    test, train = assembly.real_sets(trained.cfg.dataset)
+    judge = assembly.judge(cfg, test, train)
     real = scoring.real(judge, cfg.n)
     bench = Bench(cfg, job, trained, label, replace(real, floor=None), _floor(real))
     folder, run = sample.begin("pareto", cfg, job, trained)
@@ -63,13 +62,14 @@ def main(cfg: DictConfig, job: Job) -> int:
         started = time.monotonic()
         assert real.floor is not None
         shown = real.floor.images  # ours cannot have another range: it is the checkpoint's
-        said = judging.warnings(judge.encoder, cfg.n, shown, real, None, test.spec.name)
+        said = judging.selected(cfg)
+        said += judging.warnings(judge.encoder, cfg.n, shown, real, None, test.spec.name)
         rows = _all(bench, table)
         cells.mark(rows)
         first = table[0].plan
         record = {"n": cfg.n, "warnings": said} | judging.reference(real, None, test)
         record |= passport_of(cfg, job, trained, first, judge.encoder)
-        record |= {"schema": SCHEMA, "sampler": _shared(cfg, first), "fid_floor": bench.floor}
+        record |= {"schema": SCHEMA, "sampler": _shared(bench, first), "fid_floor": bench.floor}
         record |= {"floor_n": len(real.floor), "cells": rows}
         record |= {"left_out": [asdict(one) for one in left_out]}
         record["seconds"] = round(time.monotonic() - started, 1)
@@ -129,6 +129,7 @@ def _measured(bench: Bench, cell: Cell) -> dict[str, Any]:
     kept = cells.store(cell, plans[0], bench.trained, label)
     # of the drawing itself, whenever that was and however many processes shared in it
     speed = (kept.speed() if kept else None) or results[0].speed
+    of_class = sample.class_of(bench.trained, label)
     shards = {key: sum(r.shards[key] for r in results) for key in ("drawn", "known")}
     job = replace(bench.job, choices={**bench.job.choices, "sampler": cell.sampler})
     return {
@@ -138,7 +139,7 @@ def _measured(bench: Bench, cell: Cell) -> dict[str, Any]:
         "seconds": 1 / speed,
         "images_per_second": speed,
         "shards": shards,
-        "how": sample.how(cell.cfg, job, cell.plan, results[0]),
+        "how": sample.how(cell.cfg, job, cell.plan, results[0], of_class),
     }
 
 
@@ -156,12 +157,12 @@ def _warm(bench: Bench, cell: Cell, plan: Plan) -> None:
         bench.trained.denoiser(x, plan.sigmas[0], classes)
 
 
-def _shared(cfg: DictConfig, plan: Plan) -> dict[str, Any]:
+def _shared(bench: Bench, plan: Plan) -> dict[str, Any]:
     """How images of all cells were drawn; what is a sampler's own stands in its cells."""
     guidance = plan.guidance.record() if plan.guidance else None
     return {
         "start": plan.start, "clip": plan.clip, "guidance": guidance, "batch": plan.batch,
-        "label": cfg.label,
+        **sample.class_of(bench.trained, bench.label),
     }  # fmt: skip
 
 

@@ -26,11 +26,12 @@ class Cost:
 
     need: Need
     drawing: float  # seconds
+    features: float  # 0 where nobody knows
     training: float | None  # None: the run does not say how long it took
 
     @property
     def seconds(self) -> float:
-        return self.drawing + (self.training or 0.0)
+        return self.drawing + self.features + (self.training or 0.0)
 
 
 def main(cfg: DictConfig, job: Job) -> int:
@@ -64,8 +65,9 @@ def priced(delta: float, power: float, found: Measured) -> list[Cost]:
 def _cost(need: Need, found: Measured) -> Cost:
     n = max(need.n, measured.LEAST)
     need = need._replace(n=n)
-    each = found.training
-    return Cost(need, need.seeds * n / found.speed, None if each is None else need.seeds * each)
+    images, each = need.seeds * n, found.training
+    seen = images / found.features if found.features else 0.0
+    return Cost(need, images / found.speed, seen, None if each is None else need.seeds * each)
 
 
 def cheapest(costs: Sequence[Cost]) -> Cost | None:
@@ -109,6 +111,7 @@ def _cells(cost: Cost, best: bool) -> dict[str, str]:
         "images each": f"{cost.need.n:,}",
         "power": f"{cost.need.power:.0%}",
         "drawing": clock(cost.drawing),
+        **({"features": clock(cost.features)} if cost.features else {}),
         "training": "?" if cost.training is None else clock(cost.training),
         "in all": clock(cost.seconds) + (" <-" if best else ""),
     }
@@ -124,6 +127,7 @@ def _known(found: Measured) -> dict[str, str]:
         if found.values
         else "not known: there is one training of this config",
         "drawing": f"{found.speed:.1f} images/s",
+        **({"features": f"{found.features:.1f} images/s"} if found.features else {}),
         "training": "?" if found.training is None else f"{clock(found.training)} each",
         "records": str(found.records[0]),
     }
@@ -168,8 +172,8 @@ def _as_json(cfg: DictConfig, found: Measured, costs: Sequence[Cost]) -> dict[st
     best = cheapest(costs)
     ways: list[Mapping[str, Any]] = [
         {"n": c.need.n, "trainings": c.need.seeds, "power": c.need.power,
-         "drawing_seconds": c.drawing, "training_seconds": c.training, "seconds": c.seconds,
-         "cheapest": c is best} for c in costs
+         "drawing_seconds": c.drawing, "features_seconds": c.features,
+         "training_seconds": c.training, "seconds": c.seconds, "cheapest": c is best} for c in costs
     ]  # fmt: skip
     return {
         "delta": cfg.delta,
@@ -180,6 +184,7 @@ def _as_json(cfg: DictConfig, found: Measured, costs: Sequence[Cost]) -> dict[st
             **_spread(found),
             "trainings": found.values,
             "images_per_second": found.speed,
+            "features_per_second": found.features,
             "training_seconds": found.training,
             "records": [str(path) for path in found.records],
         },

@@ -1,6 +1,6 @@
 """A record as a person reads it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,9 @@ from diffuse.console import clock, print_columns, print_json, print_table
 from diffuse.measures import measure, scores
 
 MAIN = ("fid", "kid")
+WIDTH = 80  # of the terminal that a table should fit in
+Table = dict[str, dict[str, str]]
+Cells = Callable[[str, Mapping[str, Any]], dict[str, str]]
 
 
 def show(job: Job, folder: Path, record: Mapping[str, Any], classes: tuple[str, ...]) -> int:
@@ -24,9 +27,13 @@ def show(job: Job, folder: Path, record: Mapping[str, Any], classes: tuple[str, 
     print_table(title(record), rows)
     more = {name: score for name, score in scores(record).items() if name not in MAIN}
     if more:
-        print_columns("\nAnd", {measure(name).label: _cells(name, s) for name, s in more.items()})
+        tables = (
+            {measure(n).label: how(n, s) for n, s in more.items()} for how in (_with_floor, cells)
+        )
+        print_columns("\nAnd", fitting(*tables))
     if "per_class" in more:
-        print_columns("\nFID within each class", _classes(more["per_class"], classes))
+        tables = (_classes(more["per_class"], classes, how) for how in (_with_floor, cells))
+        print_columns("\nFID within each class", fitting(*tables))
     if points := record.get("curves", {}).get("fid"):
         row = {f"n={n:,.0f}": f"{mean:.2f}" for n, mean, _ in points}
         print_columns("\nFID of fewer of them", {"": row})
@@ -43,17 +50,17 @@ def _main(record: Mapping[str, Any]) -> dict[str, str]:
     """Each number beside what as many real images have."""
     found, tail = {}, ""
     same = record["floor_n"] == record["n"]
-    real = "real images" if same else f"{record['floor_n']} real images"
+    whose = "real images" if same else f"{record['floor_n']} real images"
     for name, score in scores(record).items():
         if name not in MAIN:
             continue
-        cells = _cells(name, score)
-        found[measure(name).label] = f"{cells['value']}  (95%: {cells['95%']})"
+        ours = cells(name, score)
+        found[measure(name).label] = f"{ours['value']}  (95%: {ours['95%']})"
         if per_seed := score.get("per_seed"):
             values = ", ".join(_number(name, value) for value in per_seed)
             found[f"  each seed{tail}"] = values
-        if cells["real"]:
-            found[f"  {real}{tail}"] = cells["real"]
+        if ours["real"]:
+            found[f"  {whose}{tail}"] = real(name, score, "  (95%: {})")
         tail += " "  # the keys of a table are different ones
     return found
 
@@ -86,24 +93,52 @@ def _others(record: Mapping[str, Any]) -> dict[str, str]:
     return rows | {"time": clock(record["seconds"])}
 
 
-def _cells(name: str, score: Mapping[str, Any]) -> dict[str, str]:
-    low, high = score["ci95"]
+def fitting(*tables: Table) -> Table:
+    """The first one that a terminal is wide enough for, or the last."""
+    return next((table for table in tables if _width(table) <= WIDTH), tables[-1])
+
+
+def _width(table: Table) -> int:
+    """As `print_columns` sets it."""
+    heads = {"": {name: name for name in next(iter(table.values()))}}
+    rows = [[head, *cells.values()] for head, cells in (heads | table).items()]
+    return sum(2 + max(map(len, column)) for column in zip(*rows, strict=True))
+
+
+def cells(name: str, score: Mapping[str, Any]) -> dict[str, str]:
+    """A row of a table: the value, its interval, and the floor."""
     floor = score.get("floor")
     return {
         "value": _number(name, score["value"]),
-        "95%": f"{_number(name, low)} to {_number(name, high)}",
+        "95%": _ends(name, score["ci95"]),
         "real": "" if floor is None else _number(name, floor),
     }
+
+
+def _with_floor(name: str, score: Mapping[str, Any]) -> dict[str, str]:
+    return cells(name, score) | {"real": real(name, score, " ({})")}
+
+
+def real(name: str, score: Mapping[str, Any], form: str) -> str:
+    """The floor, with its interval in this form."""
+    if score.get("floor") is None:
+        return ""
+    ends = score.get("floor_ci95")  # records of older versions have none
+    return _number(name, score["floor"]) + (form.format(_ends(name, ends)) if ends else "")
+
+
+def _ends(name: str, ci95: Sequence[float]) -> str:
+    return " to ".join(_number(name, end) for end in ci95)
 
 
 def _number(name: str, value: float) -> str:
     return f"{measure(name).scale * value:.3f}"
 
 
-def _classes(score: Mapping[str, Any], classes: tuple[str, ...]) -> dict[str, dict[str, str]]:
-    floors = score.get("floor_classes") or [None] * len(score["classes"])
+def _classes(score: Mapping[str, Any], classes: tuple[str, ...], as_cells: Cells) -> Table:
+    floors = score.get("floor_classes") or [{}] * len(score["classes"])
     names = classes or tuple(map(str, range(len(score["classes"]))))
     return {
-        name: _cells("fid", {**one, "floor": floor})
-        for name, one, floor in zip(names, score["classes"], floors, strict=True)
+        name: as_cells("fid", {**one, "floor": of.get("value"), "floor_ci95": of.get("ci95")})
+        for name, one, of in zip(names, score["classes"], floors, strict=True)
     }

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 log = logging.getLogger("diffuse.data")
 GRAY, COLOUR, ALPHA = ("1", "L", "LA"), ("P", "RGB", "RGBA", "PA"), ("LA", "RGBA", "PA")
+SIXTEEN = re.compile(r";16[BLN]$")  # of what Pillow reads; "BGR;16" has 16 bits a pixel
 Read = Callable[[int], Path | bytes]  # image number -> a file, or the content of one
 Where = Callable[[int], str]  # image number -> what to call it in a message
 
@@ -63,7 +65,9 @@ def _opened(content: Path | bytes, where: str, use: Callable[["Image"], T]) -> T
     except _RefusedError as error:
         raise DataError(f"{where} {error}") from error
     except FileNotFoundError as error:
-        raise DataError(f"{where} is missing") from error
+        linked = isinstance(content, Path) and content.is_symlink()
+        what = "is a link to nothing" if linked else "is missing"
+        raise DataError(f"{where} {what}") from error
     except Exception as error:  # damaged files make decoders raise nearly anything
         raise DataError(f"{where} is truncated or not an image ({_one_line(error)})") from error
 
@@ -75,7 +79,21 @@ class _RefusedError(Exception):
 def _channels(image: "Image") -> int:
     if image.mode not in GRAY + COLOUR:
         raise _RefusedError(f"has pixels of kind {image.mode}: convert it to 8-bit gray or RGB")
+    if _sixteen_bits(image):
+        raise _RefusedError("has 16 bits a channel: convert it to 8-bit gray or RGB")
     return 1 if image.mode in GRAY else 3
+
+
+def _sixteen_bits(image: "Image") -> bool:
+    """Pillow cuts the lower half off without a word, and only the way it is going to read says so.
+
+    Gray ones have a mode of their own.
+    """
+    for codec, _, _, given in getattr(image, "tile", ()):
+        first, *rest = given if isinstance(given, tuple) else (given,)
+        if SIXTEEN.search(str(first)) or (codec.startswith("ppm") and rest[0] > 255):
+            return True
+    return False
 
 
 def _pixels(image: "Image", channels: int, size: int | None) -> Tensor:

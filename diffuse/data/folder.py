@@ -64,6 +64,9 @@ def _files(home: Path) -> list[Path]:
     classes = _classes(home)
     found = [path for name in classes for path in sorted((home / name).rglob("*"))]
     paths = found if classes else sorted(home.iterdir())
+    for path in paths:
+        if path.is_symlink() and not path.exists() and _visible(path):
+            raise DataError(f"{path} is a link to nothing")
     files = [path for path in paths if path.is_file() and _visible(path)]
     if not files:
         raise DataError(f"{home} holds no images")

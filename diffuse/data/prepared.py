@@ -16,6 +16,7 @@ from diffuse.data.sources import cache, locked
 from diffuse.errors import DiffuseError
 
 log = logging.getLogger("diffuse.data")
+RULES = 2  # by which files are decoded or refused; other rules, other copies
 
 
 class Table(NamedTuple):
@@ -34,7 +35,9 @@ def prepared(files: Iterable[Path], settings: object, make: Callable[[], Table])
     """
     files = sorted(path.absolute() for path in files)
     what = _digest([*map(str, files), repr(settings)])
-    state = _digest([f"{(stat := path.stat()).st_size} {stat.st_mtime_ns}" for path in files])
+    state = _digest(
+        [str(RULES), *(f"{(stat := path.stat()).st_size} {stat.st_mtime_ns}" for path in files)]
+    )
     path = cache() / "decoded" / f"{what}-{state}.safetensors"
     table = _load(path)
     if table is not None:

@@ -6,7 +6,7 @@ Each public function that begins with `spec` is one `conf/encoder/` yaml.
 import hashlib
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,12 +27,17 @@ from diffuse.errors import ConfigError
 
 log = logging.getLogger("diffuse.encoders")
 OWN = "say which module of yours: encoder.name=my_package.module:Net trust=my_package"
+TRAIN = (
+    "train one with `diffuse encoder` and the same words of dataset= as this data has, and "
+    "encoder=auto finds it"
+)
 
 
 def open_encoder(
     node: Mapping[str, Any],
     spec: ImageSpec,
     outputs: str | None = None,  # whose encoder runs `auto` may take
+    data: Sequence[str] = (),  # sha256 of the training and the test images, if there is a data set
 ) -> Encoder:
     """The encoder that a `conf/encoder/` node describes, for images like these.
 
@@ -41,11 +46,16 @@ def open_encoder(
     own, takes_spec = _own(node)
     given: dict[str, Any] = {"spec": spec} if takes_spec else {}
     if own["name"] == "auto":
-        given["outputs"] = outputs
+        given |= {"outputs": outputs, "data": data}
     if not _is_foreign(node):
-        return config.build("encoder", own, **given)
+        encoder = config.build("encoder", own, **given)
+        encoder.at_home = not set(data).isdisjoint(encoder.data)
+        return encoder
+    call = config.bind("encoder", own)
+    assert isinstance(call, partial)
     try:
-        return wrapped(partial(config.build, "encoder", own, **given), str(own["name"]), spec)
+        make = partial(config.build, "encoder", own, **given)
+        return wrapped(make, call, str(own["name"]), spec)
     except ValueError as error:
         raise ConfigError(f"encoder: {error}") from error
 
@@ -63,7 +73,7 @@ def _own(node: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
     if not _is_foreign(node):
         return node, True
     if "shipped" in node:  # only the name was given, over the default choice
-        node = {k: node[k] for k in node if k not in inspect.signature(auto).parameters}
+        node = {k: node[k] for k in node if k not in ("shipped", "size")}
     call = config.bind("encoder", {"name": node["name"]})
     return node, "spec" in inspect.signature(call).parameters
 
@@ -76,22 +86,30 @@ def auto(
     spec: ImageSpec,
     shipped: Mapping[str, str],  # data set -> sha256 of its encoder in diffuse/assets/
     size: int,  # of `pixels`, where there is none
-    outputs: str | None = None,  # whose encoders count where nothing is shipped
+    outputs: str | None = None,  # whose encoders count, too
+    data: Sequence[str] = (),  # sha256 of the training and the test images; () if none are known
 ) -> Encoder:
-    """The encoder that is shipped for this data set, else the newest that was trained for it here,
-    else `pixels` with a warning.
+    """The encoder of this data, shipped or the newest that was trained here; else one of data of
+    this name; else `pixels` with a warning.
     """
-    if spec.name in shipped:
-        return classifier(spec, spec.name, shipped[spec.name])
-    if outputs and (folder := find_trained(Path(outputs), spec.name, spec.channels)):
+    ours = classifier(spec, spec.name, shipped[spec.name]) if spec.name in shipped else None
+    if ours and (not data or not set(data).isdisjoint(ours.data)):
+        return ours
+    trained = Path(outputs) if outputs else None
+    folder = find_trained(trained, spec, data[0]) if trained and data else None
+    if folder is None and ours:
+        return ours  # of other images that are called the same: an evaluation says so
+    if folder is None and trained:
+        folder = find_trained(trained, spec)
+    if folder:
         share = about_encoder(folder)["test_accuracy"]
         log.info("encoder %s, %.1f%% of its test images right", folder, 100 * share)
         return classifier(spec, str(folder), None)
+    advice = TRAIN if data else "encoder=inception is there for images of any kind"
     log.warning(
         "no encoder is shipped for %s: FID and KID compare %dx%d PIXELS and say little about what "
-        "the images look like; train one with `diffuse encoder dataset=%s`, and encoder=auto "
-        "finds it",
-        *(spec.name, size, size, spec.name),
+        "the images look like; %s",
+        *(spec.name, size, size, advice),
     )
     return pixels(spec, size)
 

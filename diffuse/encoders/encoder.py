@@ -46,12 +46,15 @@ class Encoder(nn.Module):
         preparation: Preparation = ANTIALIASED,
         layer: str = "last",  # whose outputs the features are
         most: int = 256,  # images at once; more would only take memory
+        data: tuple[str, ...] = (),  # sha256 of the splits it was trained on and tested with
     ) -> None:
         super().__init__()
         self.net, self.head, self.classes = net, head, classes
         self.name, self.sha256, self.dim, self.layer = name, sha256, dim, layer
         self.channels, self.height, self.width = size
-        self.preparation, self.most = preparation, most
+        self.preparation, self.most, self.data = preparation, most, data
+        self.options: dict[str, Any] | None = None  # of code from outside: what it was called with
+        self.at_home = False  # is it opened for the data it was trained on?
         self.eval()
 
     @property
@@ -67,9 +70,11 @@ class Encoder(nn.Module):
         """All that a feature depends on besides the image, as it stands in a record."""
         repeat = self.preparation.repeat
         gray = f"{self.channels}, gray repeated to {repeat}" if repeat > 1 else self.channels
+        outside = {} if self.options is None else {"options": self.options}
         return {
             "name": self.name,
             "sha256": self.sha256,
+            **outside,
             "size": [self.height, self.width],
             "channels": gray,
             "filter": self.filter,

@@ -8,10 +8,12 @@ A module maps images [b c h w] to features [b d]. It may carry these attributes:
     channels = 3      gray images are then repeated; without it, the data's own
 """
 
-import hashlib
+import ast
+import copy
 import inspect
 import logging
 from collections.abc import Callable
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffuse import sealed
+from diffuse import conditions, files, sealed
 from diffuse.data import ImageSpec
 from diffuse.encoders.encoder import ANTIALIASED, Encoder, Preparation, wrong_channels
 from diffuse.seeds import seed_of
@@ -27,29 +29,41 @@ from diffuse.seeds import seed_of
 log = logging.getLogger("diffuse.encoders")
 RANGE = (-1.0, 1.0)  # of a module that names none
 MOST_PIXELS = 2**22  # at once
+INSTALLED = {"site-packages", "dist-packages"}  # folders of packages that are large, and versioned
 
 
-def wrapped(make: Callable[[], Any], name: str, spec: ImageSpec) -> Encoder:
+def wrapped(
+    make: Callable[[], Any],
+    call: partial[Any],  # what `make` calls: the class or function, and what the config gives it
+    name: str,
+    spec: ImageSpec,
+) -> Encoder:
     """Call `make` for a module of someone else's and make it an encoder; ValueError if it is none.
 
-    Its sha256 is that of its weights and of the file its class is written in. Random weights are
-    drawn from a seed of its own, so that a net without a file of weights is the same every time.
+    Random weights are drawn from a seed of their own, so that a net without a file of weights is
+    the same every time.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(0, "encoder"))
         net = make()
-    if isinstance(net, Encoder):
-        return net
     if not isinstance(net, nn.Module):
         raise ValueError(f"{name} must be or return a torch.nn.Module, got {type(net).__name__}")
     net.cpu().eval().requires_grad_(False)
+    attributes = _attributes(net)  # before it has seen an image: a net may keep what it makes of it
+    encoder = copy.copy(net) if isinstance(net, Encoder) else _encoder(net, name, spec)
+    encoder.options = call.keywords
+    encoder.sha256 = _sha256(net, call, attributes)
+    return encoder
+
+
+def _encoder(net: nn.Module, name: str, spec: ImageSpec) -> Encoder:
     channels, sides = _channels(net, name, spec), _sides(net, name, spec)
     preparation = _preparation(net, name, channels // spec.channels)
     dim = _dim(net, name, preparation, (spec.channels, *sides))
     size = (spec.channels, *sides)
     most = max(1, min(256, MOST_PIXELS // (sides[0] * sides[1])))
     how: dict[str, Any] = {"preparation": preparation, "layer": "output", "most": most}
-    return Encoder(net, name, _sha256(net), size, dim, **how)
+    return Encoder(net, name, "", size, dim, **how)
 
 
 def _channels(net: nn.Module, name: str, spec: ImageSpec) -> int:
@@ -117,18 +131,61 @@ def _dim(net: nn.Module, name: str, how: Preparation, size: tuple[int, int, int]
     return features.shape[1]
 
 
-def _sha256(net: nn.Module) -> str:
-    """Of the weights, and of the code, without which the same weights mean something else."""
-    digest = hashlib.sha256(sealed.digest(net.state_dict()).encode())
-    for part in sorted({type(module) for module in net.modules()}, key=lambda t: t.__qualname__):
-        digest.update(f"{part.__module__}.{part.__qualname__}".encode())
-        if not part.__module__.startswith("torch."):
-            digest.update(_source(part))
-    return digest.hexdigest()
+def _attributes(net: nn.Module) -> dict[str, Tensor]:
+    """Tensors that are neither parameters nor buffers, by their names."""
+    return {
+        f"{path} {key}": value
+        for path, module in net.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, Tensor)
+    }
 
 
-def _source(part: type) -> bytes:
+def _sha256(net: nn.Module, call: partial[Any], attributes: dict[str, Tensor]) -> str:
+    """Of all its tensors, its arguments, and the code, without which they mean something else.
+
+    Code is that of its classes' files and of the function's that makes it, with the files beside
+    them that these import. What an installed package changes is not seen.
+    """
+    stated = [net.sha256, net.record()] if isinstance(net, Encoder) else []
+    parts = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in map(type, net.modules())}
+    return conditions.key({
+        "stated": stated,
+        "options": call.keywords,
+        "tensors": sealed.digest({**dict(net.named_parameters()), **dict(net.named_buffers())}),
+        "attributes": sealed.digest(attributes),
+        "code": {"": _code(call.func)} | {name: _code(kind) for name, kind in parts.items()},
+    })  # fmt: skip
+
+
+def _code(thing: Any) -> dict[str, str]:
+    """sha256 of the file that a class or function is in, and of those beside it that it needs."""
+    if (source := conditions.source(thing)) is None:
+        return {}
     try:
-        return Path(inspect.getfile(part)).read_bytes()
-    except (TypeError, OSError):  # typed into a notebook
-        return b""
+        first = Path(inspect.getfile(thing))
+    except (OSError, TypeError):  # typed into a session
+        return {"": source}
+    levels = thing.__module__.count(".") + (first.name == "__init__.py")
+    top, found, waiting = first.parents[levels], {}, [first]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found[path] = files.sha256(path)
+            ours = path.suffix == ".py" and not INSTALLED.intersection(path.parts)
+            waiting += _imported(path, top) if ours else []
+    return {path.relative_to(top).as_posix(): digest for path, digest in found.items()}
+
+
+def _imported(path: Path, top: Path) -> list[Path]:
+    """The files below `top`, where absolute imports begin, that a file imports."""
+    wanted: list[Path] = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            wanted += [top.joinpath(*alias.name.split(".")) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            home = path.parents[node.level - 1] if node.level else top
+            home = home.joinpath(*(node.module or "").split("."))
+            wanted += [home, *(home / alias.name for alias in node.names)]
+    both = [file for p in wanted for file in (p.with_name(f"{p.name}.py"), p / "__init__.py")]
+    return [file for file in both if file.is_file()]

@@ -11,7 +11,9 @@ from diffuse.foreign import read_tensors
 
 log = logging.getLogger("diffuse.encoders")
 FILES = "pt_inception-2015-12-05-6726825d.pth (pytorch-fid's, and torch-fidelity's weights-...)"
-EDITIONS = {"6726825d": "inception-2015-12-05"}  # how a sha256 begins -> which edition it is
+EDITIONS = {  # sha256 of a file -> which edition it is
+    "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2": "inception-2015-12-05",
+}
 
 
 def load_inception(path: Path, sha256: str | None) -> tuple[Inception, str, str]:
@@ -25,10 +27,11 @@ def load_inception(path: Path, sha256: str | None) -> tuple[Inception, str, str]
     digest = files.sha256(path)
     if sha256 is not None and digest != sha256.lower():
         raise DataError(f"{path} is altered or another edition: sha256 {digest}, not {sha256}")
-    edition = EDITIONS.get(digest[:8])
+    edition = EDITIONS.get(digest)
     claimed = re.search(r"-([0-9a-f]{8})\.", path.name)
-    if edition is None and claimed and claimed[1] in EDITIONS and sha256 is None:
-        raise DataError(f"{path} is altered: by its name sha256 is {claimed[1]}..., not {digest}")
+    published = [known for known in EDITIONS if claimed and known.startswith(claimed[1])]
+    if edition is None and published and sha256 is None:
+        raise DataError(f"{path} is altered: by its name sha256 is {published[0]}, not {digest}")
     try:
         net = with_weights(read_tensors(path))
     except ValueError as error:

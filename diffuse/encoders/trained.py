@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffuse import files, runs, sealed
 from diffuse.classifier import Classifier
+from diffuse.data import ImageSpec
 from diffuse.encoders.encoder import Encoder
 from diffuse.errors import DataError
 
@@ -51,7 +52,8 @@ def load_encoder(path: str | Path, sha256: str | None = None) -> Encoder:
         net.load_state_dict({key: value.float() for key, value in tensors.items()})
         size = (about["channels"], about["height"], about["width"])
         classes = tuple(about["classes"])
-        return Encoder(net, about["name"], digest, size, net.dim, net.head, classes)
+        data = tuple(about.get("data", {}).values())
+        return Encoder(net, about["name"], digest, size, net.dim, net.head, classes, data=data)
     except (KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{file} is no encoder of this version of diffuse: {reason}") from error
@@ -62,8 +64,11 @@ def about_encoder(path: str | Path) -> dict[str, Any]:
     return _read(_locate(path))[1]
 
 
-def find_trained(outputs: Path, data: str, channels: int) -> Path | None:
-    """The newest run of `diffuse encoder` on a data set of this name, or None."""
+def find_trained(outputs: Path, spec: ImageSpec, train: str | None = None) -> Path | None:
+    """The newest run of `diffuse encoder` on `train`, the sha256 of its images, or None.
+
+    Without one, on a data set of this name.
+    """
     for folder in reversed(runs.every(outputs, "encoder")):
         if not runs.is_done(folder) or runs.read(folder).get("smoke"):
             continue
@@ -71,7 +76,9 @@ def find_trained(outputs: Path, data: str, channels: int) -> Path | None:
             about = about_encoder(folder)
         except DataError:
             continue
-        if (about["name"], about["channels"]) == (f"{data}-classifier", channels):
+        named = about["name"] == f"{spec.name}-classifier"
+        found = named if train is None else about.get("data", {}).get("train_sha256") == train
+        if found and about["channels"] == spec.channels:
             return folder
     return None
 

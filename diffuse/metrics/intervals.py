@@ -11,6 +11,8 @@ from torch import Tensor
 
 from diffuse.seeds import generator
 
+FEW = 5  # rows of a share: of fewer, a jackknife does not know how they scatter
+
 
 class Interval(NamedTuple):
     low: float
@@ -99,6 +101,20 @@ def around(
     """The value with its jackknife interval, cut to what the number can be at all."""
     reach = reach_of(draws)
     return Estimate(value, max(least, value - reach), min(most, value + reach))
+
+
+def of_share(value: float, draws: Sequence[float], n: int, together: int = 1) -> Estimate:
+    """A share of n rows with its jackknife interval; near 0 or 1 it is at least Wilson's.
+
+    Blocks that hold none of what is rare all agree, and prove nothing. `together` rows come into a
+    small share at once; out of a large one rows stay one by one.
+    """
+    found = around(value, draws, 0, 1)
+    rows = n / together if value < 0.5 else n
+    if min(value, 1 - value) * rows > FEW:
+        return found
+    least = wilson(value, rows)
+    return Estimate(value, min(found.low, least.low), max(found.high, least.high))
 
 
 def blocks_of(n: int, blocks: int, seed: int) -> tuple[Tensor, ...]:

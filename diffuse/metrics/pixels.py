@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffuse.metrics.intervals import Estimate, around, blocks_of
+from diffuse.metrics.intervals import Estimate, around, blocks_of, of_share
 from diffuse.seeds import generator
 
 
@@ -32,8 +32,8 @@ def pixel_statistics(images: Tensor, blocks: int = 20, seed: int = 0) -> PixelSt
         for part in blocks_of(n, blocks, seed)
     ]
     draws = list(zip(*left_out, strict=True))
-    most = (255, 255, 1)
-    return PixelStatistics(*(around(whole[i], draws[i], 0, most[i]) for i in range(3)))
+    mean, sd = (around(whole[i], draws[i], 0, 255) for i in range(2))
+    return PixelStatistics(mean, sd, of_share(whole[2], draws[2], n))
 
 
 def sliced_wasserstein(

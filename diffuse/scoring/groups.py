@@ -1,5 +1,6 @@
 """The measures, in groups that are computed together; which there are and what each needs."""
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from diffuse.metrics import (
     authenticity,
     bias_curve,
     closeness,
+    enough,
     fid_by_class,
     fid_estimate,
     fid_gap,
@@ -29,7 +31,6 @@ from diffuse.scoring.lookalikes import closest
 from diffuse.scoring.rows import Real, Rows
 
 Scores = dict[str, dict[str, Any]]  # name -> value, ci95, and what else there is to say
-LEAST = 1000  # images that an extrapolation to infinitely many begins with
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ GROUPS: dict[str, Group] = {
 WHY_NOT = {
     "reference": "the reference is known by its mean and covariance only",
     "neighbours": "there are too few images to have that many neighbours",
-    "many": f"it takes at least {LEAST} images",
+    "many": "it takes at least {enough} images",
     "classifier": "the encoder is no classifier",
     "classes": "the images are not of several classes that were asked for",
     "same classes": "the encoder is no classifier of these classes",
@@ -174,7 +175,7 @@ def impossible(
     there = {
         "reference": real.reference is not None,
         "neighbours": min(without_a_block, len(real.reference or ())) > settings.neighbours,
-        "many": n >= LEAST,
+        "many": n >= enough(real.encoder.dim),
         "classifier": real.encoder.head is not None,
         "classes": len(counts) > 1 and -1 not in counts,
         "same classes": real.encoder.head is not None and real.encoder.classes == known,
@@ -184,7 +185,7 @@ def impossible(
         "train": real.train is not None,
     }
     missing = [need for need in GROUPS[group].needs if not there[need]]
-    return WHY_NOT[missing[0]] if missing else ""
+    return WHY_NOT[missing[0]].format(enough=enough(real.encoder.dim)) if missing else ""
 
 
 def _counts(labels: Tensor | None) -> dict[int, int]:
@@ -214,8 +215,8 @@ def _floor(group: str, real: Real, settings: Settings) -> Scores:
         return {}
     found = GROUPS[group].scores(rows, real, settings)
     return {
-        name: {"floor": score["value"]}
-        | ({"floor_classes": [c["value"] for c in score["classes"]]} if "classes" in score else {})
+        name: {"floor": score["value"], "floor_ci95": score["ci95"]}
+        | ({"floor_classes": score["classes"]} if "classes" in score else {})
         for name, score in found.items()
     }
 
@@ -223,16 +224,17 @@ def _floor(group: str, real: Real, settings: Settings) -> Scores:
 def _joined(name: str, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Several seeds' numbers as one: their mean, Student's interval over seeds, and each of them.
 
-    What else a number says of itself is the first seed's. Seeds that agree to the last bit, as
-    shares of few images do, are no proof of certainty: then a single seed's interval stays.
+    Seeds that agree to the last bit, as shares of few images do, are no proof of certainty: then
+    the widest of their own intervals stays.
     """
     if len(scores) == 1:
         return dict(scores[0])
     found = over_seeds([score["value"] for score in scores])
     about, ends = measure(name), [found.low, found.high]
     if found.sd == 0:
-        ends = scores[0]["ci95"]
-    return dict(scores[0]) | {
+        lows, highs = zip(*(score["ci95"] for score in scores), strict=True)
+        ends = [min(lows), max(highs)]
+    return _parts(scores) | {
         "value": found.mean,
         "ci95": [max(about.least, ends[0]), min(about.most, ends[1])],
         "per_seed": [score["value"] for score in scores],
@@ -240,8 +242,34 @@ def _joined(name: str, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def curve(rows: Rows, real: Real) -> list[list[float]]:
-    """FID at 256, 512, ... n of the rows: n, mean and deviation."""
+def _parts(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What else numbers say of themselves: means as well. Images have none; they say whose."""
+    parts = {key: [score[key] for score in scores] for key in scores[0]}
+    found: dict[str, Any] = {}
+    for key, values in parts.items():
+        if key == "classes":
+            each = zip(*values, strict=True)
+            found[key] = [_joined("per_class", of_a_class) for of_a_class in each]
+        elif key == "closest":
+            found |= {key: values[0], "closest_of": "the first seed"}
+        else:
+            found[key] = _mean(values)
+    return found
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """Of numbers or tables of numbers; what is the same in all stays as it is."""
+    if all(value == values[0] for value in values):
+        return values[0]
+    if isinstance(values[0], list):
+        return [_mean(row) for row in zip(*values, strict=True)]
+    return statistics.fmean(values)
+
+
+def curve(draws: Sequence[Rows], real: Real) -> list[list[float]]:
+    """FID at 256, 512, ... n of the rows: n, mean and deviation; of several draws their means."""
     assert real.reference is not None
-    sizes = [2**k for k in range(8, 24) if 2**k < len(rows)] + [len(rows)]
-    return [list(point) for point in bias_curve(rows.features, real.reference.features, sizes)]
+    n = len(draws[0])
+    sizes, reference = [2**k for k in range(8, 24) if 2**k < n] + [n], real.reference.features
+    curves = [bias_curve(rows.features, reference, sizes) for rows in draws]
+    return _mean([[list(point) for point in one] for one in curves])

@@ -67,7 +67,7 @@ class Effect:
 
 
 def treatments(size: Size, encoder: Encoder, seed: int = 0) -> list[Treatment]:
-    """All of them, for images of this size; that nothing is done is the first one."""
+    """All that the encoder can do, for images of this size; the first one is that nothing is."""
     found = [Treatment(UNTOUCHED, "nothing")]
     for way in (_scaled(size, 8 / 7), _scaled(size, 6 / 7)):
         there = " -> ".join(str(height) for height in (size[0], way[0], size[0]))
@@ -83,8 +83,10 @@ def treatments(size: Size, encoder: Encoder, seed: int = 0) -> list[Treatment]:
             if resize is not encoder.preparation.resize:
                 other = partial(_resizing, resize=resize, name=name)
                 found.append(Treatment(f"encoder: {name}", "encoder's resize", prepared=other))
-    half = Treatment("bfloat16 encoder", "half precision", prepared=in_half)
-    return [*found, half, replace(half, name="bfloat16, reference too", both=True)]
+    if no_half(encoder) is None:
+        half = Treatment("bfloat16 encoder", "half precision", prepared=in_half)
+        found += [half, replace(half, name="bfloat16, reference too", both=True)]
+    return found
 
 
 def effects(judge: Judge, n: int, seed: int = 0, examples: int = 4) -> Iterator[Effect]:
@@ -195,6 +197,16 @@ def in_half(encoder: Encoder) -> Encoder:
     to_half = lambda levels: scale(levels).bfloat16()  # noqa: E731
     other.preparation = replace(encoder.preparation, scale=to_half)
     return other
+
+
+def no_half(encoder: Encoder) -> str | None:
+    """Why the encoder does not compute in bfloat16, if it does not."""
+    images = torch.full((1, encoder.channels, encoder.height, encoder.width), 128)
+    try:
+        encode(in_half(encoder), images.byte(), batch=2)
+    except Exception as error:  # code of others may raise anything
+        return " ".join(str(error).split())[:200] or type(error).__name__
+    return None
 
 
 def sorted_by_size(found: Sequence[Effect]) -> list[Effect]:

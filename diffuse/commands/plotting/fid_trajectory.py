@@ -1,5 +1,6 @@
 """`diffuse plot fid_trajectory`: how good the images of a network are after each step."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from torch import Tensor
 from diffuse import assembly, passport, ranges, scoring
 from diffuse.assembly import Trained
 from diffuse.commands import sample
+from diffuse.commands.eval import passport_of
 from diffuse.commands.plotting import Picture, Said, restored
 from diffuse.commands.plotting.trajectory import check_steps
 from diffuse.config import Job
 from diffuse.console import Meter
-from diffuse.data import open_dataset, to_uint8, unfit
+from diffuse.data import to_uint8, unfit
 from diffuse.encoders import check_encoder
 from diffuse.errors import ConfigError
 from diffuse.metrics import fid_estimate
@@ -39,7 +41,7 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
     device = next(trained.denoiser.parameters()).device
     plan = sample.planned(cfg, trained, assembly.sampling_batch(None, device))
     label = sample.class_number(cfg, trained)
-    test, train = (open_dataset(trained.cfg.dataset, split) for split in ("test", "train"))
+    test, train = assembly.real_sets(trained.cfg.dataset)
     real = scoring.real(assembly.judge(cfg, test, train), n)
     steps = len(plan.sigmas) - 1
     about = f"{job.choices['sampler']}, {steps:,} steps, grid {job.choices['grid']}"
@@ -51,6 +53,7 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
     }
 
     def draw(folder: Path) -> tuple[list[Path], Said]:
+        started = time.monotonic()
         along = Along(real.encoder, watched(steps, MOST))
         _walked(trained, plan, n, label, along)
         points = along.points(plan.sigmas.tolist(), real.moments)
@@ -59,14 +62,16 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
         title = (
             f"FID along the way, {trained.folder}, step {trained.state['step']:,}: {about}, n={n:,}"
         )
-        facts = _facts(cfg, job, trained, plan, along) | {
-            "n": n, "encoder": passport.of_encoder(real.encoder),
+        drawn = pictures.draw(points, floor.value, title, folder)
+        evaluated = DictConfig({"weights": cfg.weights, "n": n, "seeds": 1})
+        facts = {"n": n} | passport_of(evaluated, job, trained, plan, real.encoder) | {
             "reference": passport.of_images(test, "test"),
             "real": passport.of_images(train, "train"),
+            "sampler": _sampler(cfg, job, plan, along) | sample.class_of(trained, label),
             "floor": floor.record(), "floor_n": len(real.floor),
             "points": [point.record() for point in points],
+            "seconds": round(time.monotonic() - started, 1),
         }  # fmt: skip
-        drawn = pictures.draw(points, floor.value, title, folder)
         return drawn, Said(_rows(points, floor.value), facts)
 
     return Picture("FID along the way", Said(rows), draw, trained)
@@ -96,18 +101,13 @@ def _walked(trained: Trained, plan: Plan, n: int, label: int | None, along: Alon
             done += b
 
 
-def _facts(cfg: DictConfig, job: Job, trained: Trained, plan: Plan, along: Along) -> dict[str, Any]:
-    """What the numbers depend on, named as in the record of an evaluation."""
-    drawn = sample.chosen(cfg, job) | {
+def _sampler(cfg: DictConfig, job: Job, plan: Plan, along: Along) -> dict[str, Any]:
+    """How the images were drawn, named as in the record of an evaluation."""
+    return sample.chosen(cfg, job) | {
         "grid": dict(cfg.grid), "steps": len(plan.sigmas) - 1, "nfe": max(along.calls.values()),
-        "start": plan.start, "clip": plan.clip, "batch": plan.batch, "label": cfg.label,
+        "start": plan.start, "clip": plan.clip, "batch": plan.batch,
         "guidance": plan.guidance.record() if plan.guidance else None,
-    }  # fmt: skip
-    device = next(trained.denoiser.parameters()).device
-    precision = str(trained.denoiser.precision).removeprefix("torch.")
-    return {
-        "sampler": drawn, "seeds": {"seed": plan.seed, "count": 1}, "range": list(plan.range),
-        "dtype": precision, **passport.of_machine(device),
+        "noise_level": plan.level_of.record() if plan.level_of else None,
     }  # fmt: skip
 
 

@@ -1,18 +1,19 @@
 """`diffuse plot preprocessing`: what is done to images before they are compared, in FID."""
 
+import time
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from diffuse import assembly, hardware, passport, ranges
+from diffuse.commands import judging
 from diffuse.commands.plotting import Picture, Said
 from diffuse.config import Job
 from diffuse.console import Meter
-from diffuse.data import open_dataset
 from diffuse.encoders import check_encoder
 from diffuse.errors import ConfigError
 from diffuse.plots import preprocessing as pictures
-from diffuse.scoring.preprocessing import Effect, effects, sorted_by_size, treatments
+from diffuse.scoring.preprocessing import Effect, effects, no_half, sorted_by_size, treatments
 
 IMAGES = 1024
 
@@ -20,21 +21,26 @@ IMAGES = 1024
 def preprocessing(cfg: DictConfig, job: Job) -> Picture:
     """Real images as they are, then resized, through JPEG, truncated, in half precision."""
     check_encoder(cfg.encoder)
-    train, test = open_dataset(cfg.dataset, "train"), open_dataset(cfg.dataset, "test")
-    n = min(cfg.n or IMAGES, len(train))
+    test, train = assembly.real_sets(cfg.dataset)
+    n = cfg.n or min(IMAGES, len(train))
+    if n > len(train):
+        raise ConfigError(f"n={n}, but {train.spec.name} train holds {len(train)} images")
     if n < ranges.SCORED:
         raise ConfigError(f"n must be at least {ranges.SCORED}, got {n}: a FID has an interval")
     judge = assembly.judge(cfg, test, train)
     spec = test.spec
-    wanted = treatments((spec.native_height, spec.native_width), judge.encoder, cfg.seed)
-    encoder = judge.encoder
+    encoder, reason = judge.encoder, no_half(judge.encoder)
+    left_out = {"bfloat16": f"{encoder.name} does not compute in it: {reason}"} if reason else {}
+    wanted = treatments((spec.native_height, spec.native_width), encoder, cfg.seed)
     rows = {
         "images": f"{n:,} of {spec.name} train, beside {len(test):,} of its test split",
         "encoder": f"{encoder.name} ({encoder.sha256[:8]}), {encoder.dim} features",
         "treatments": f"{len(wanted) - 1}, of one side only unless it says both",
+        **{f"no {name}": why for name, why in left_out.items()},
     }
 
     def draw(folder: Path) -> tuple[list[Path], Said]:
+        started = time.monotonic()
         found: list[Effect] = []
         with Meter("treatment", len(wanted), images=n) as meter:
             for effect in effects(judge, n, cfg.seed):
@@ -42,14 +48,17 @@ def preprocessing(cfg: DictConfig, job: Job) -> Picture:
                 if meter.due():
                     meter.show(len(found))
         about = f"{n:,} training images of {spec.name}"
+        drawn = pictures.draw(found, about, encoder.name, folder)
         facts = {
-            "n": n, "encoder": passport.of_encoder(encoder),
+            "schema": passport.SCHEMA, "n": n, "encoder": passport.of_encoder(encoder),
             "reference": passport.of_images(test, "test"),
             "real": passport.of_images(train, "train"),
             "untouched": found[0].record(), "effects": [e.record() for e in sorted_by_size(found)],
-            **passport.of_machine(hardware.device(cfg.device)),
+            "left_out": left_out, "seeds": {"seed": cfg.seed, "count": 1}, "dtype": "float32",
+            **passport.of_machine(hardware.device(cfg.device)), "command": judging.command(job),
+            "seconds": round(time.monotonic() - started, 1),
         }  # fmt: skip
-        return pictures.draw(found, about, encoder.name, folder), Said(_rows(found), facts)
+        return drawn, Said(_rows(found), facts)
 
     return Picture("What preprocessing does to a FID", Said(rows), draw)
 

@@ -1,0 +1,78 @@
+"""Mean and covariance that another tool computed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffuse import files
+from diffuse.errors import DataError
+from diffuse.foreign.reading import Entry, arrays_of, wanted
+from diffuse.metrics import Moments
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and covariance that another tool computed of features."""
+
+    moments: Moments
+    n: int | None  # images; None: the file does not say, and `moments` counts 2 instead
+    sha256: str  # of the file
+    source: str
+
+
+def read_statistics(path: str | Path, dim: int | None = None) -> Statistics:
+    """An .npz with `mu` [d] and `sigma` [d d], as pytorch-fid, clean-fid and others write it.
+
+    `dim` is how many features there must be. Only the file's author knows with which encoder and
+    which resizing they were made.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"no statistics at {path}")
+    arrays = arrays_of(path)
+    for key in ("mu", "sigma"):
+        if key not in arrays:
+            raise DataError(f"{path} has no {key!r}: it holds {', '.join(arrays) or 'nothing'}")
+    mean, covariance = (_numbers(path, key, wanted(path, arrays[key])) for key in ("mu", "sigma"))
+    d = mean.numel()
+    if mean.shape != (d,) or covariance.shape != (d, d) or not d:
+        shapes = f"{[*mean.shape]} and {[*covariance.shape]}"
+        raise DataError(f"{path}: mu and sigma must be [d] and [d d], got {shapes}")
+    if dim is not None and d != dim:
+        raise DataError(f"{path} is about {d} features, the encoder makes {dim}")
+    _check_covariance(path, covariance)
+    n = _count(path, arrays)
+    symmetric = (covariance + covariance.T) / 2
+    return Statistics(Moments.known(n or 2, mean, symmetric), n, files.sha256(path), str(path))
+
+
+def _numbers(path: Path, key: str, array: np.ndarray) -> Tensor:
+    if array.dtype.kind != "f":
+        raise DataError(f"{path}: {key} must be floats, got {array.dtype}")
+    if not np.isfinite(array).all():
+        raise DataError(f"{path}: some values of {key} are not finite (NaN or infinity)")
+    return torch.from_numpy(array.astype(np.float64))
+
+
+def _check_covariance(path: Path, sigma: Tensor) -> None:
+    """Symmetric, up to the rounding of float32, and as large on its diagonal as anywhere."""
+    deviations = sigma.diagonal().clamp(min=0).sqrt()
+    largest = torch.outer(deviations, deviations)
+    slack = 1e-5 * float(sigma.abs().max())
+    if float((sigma - sigma.T).abs().max()) > slack:
+        raise DataError(f"{path}: sigma is no covariance, it is not symmetric")
+    if (sigma.diagonal() < -slack).any() or (sigma.abs() > largest + slack).any():
+        raise DataError(f"{path}: sigma is no covariance, some correlation is beyond 1")
+
+
+def _count(path: Path, arrays: Mapping[str, Entry]) -> int | None:
+    if "n" not in arrays:
+        return None
+    n = wanted(path, arrays["n"])
+    if n.ndim or n.dtype.kind not in "iu" or n < 2:
+        raise DataError(f"{path}: n must be a number of images, at least 2")
+    return int(n)

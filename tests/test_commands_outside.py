@@ -1,0 +1,130 @@
+"""`diffuse eval images=`: what is real is the data itself, and what a file says is used."""
+
+import numpy as np
+import pytest
+import torch
+
+from diffuse import assembly, passport
+from diffuse.assembly import real_sets
+from diffuse.classifier import new_classifier
+from diffuse.data import open_dataset
+from diffuse.encoders import load_encoder, save_encoder
+from diffuse.scoring import rows_of
+from diffuse.seeds import generator
+
+LINE = "eval device=cpu encoder=pixels kid_subsets=3 kid_subset_size=10"
+FITS = ("none", "pad", "resize")
+
+
+@pytest.fixture
+def theirs(tmp_path):
+    """The test split itself, as an .npy."""
+    images = open_dataset({"name": "digits"}, "test").images[:, 0].numpy()
+    np.save(tmp_path / "theirs.npy", images)
+    return images
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    """The words for a classifier of digits that has learned nothing."""
+    net = new_classifier(channels=1, classes=10, width=8, blocks=(1, 1), seed=0).eval()
+    about = {"name": "digits-classifier", "channels": 1, "height": 8, "width": 8}
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(path, net, about | {"classes": [str(k) for k in range(10)]})
+    return f"encoder=classifier encoder.path={path.name}"
+
+
+def test_what_is_judged_by_is_the_data_itself_whatever_size_a_network_sees():
+    plain = [open_dataset({"name": "digits", "subset": 9}, split) for split in ("test", "train")]
+    for fit in FITS:
+        found = real_sets({"name": "digits", "subset": 9, "fit": fit})
+        for one, other in zip(found, plain, strict=True):
+            assert one.sha256 == other.sha256
+            assert torch.equal(one.images, other.images)
+
+
+@pytest.mark.slow
+def test_the_test_images_are_at_no_distance_from_themselves_whatever_the_fit(theirs, diffuse):
+    line, found = f"{LINE} images=theirs.npy dataset=digits", []
+    for fit in FITS:
+        found.append(record := diffuse.json(f"{line} dataset.fit={fit}"))
+        assert record["fid"]["value"] == pytest.approx(0, abs=1e-6)
+        assert not any("range" in line for line in record["warnings"])
+        for key in ("reference", "real", "fid"):
+            assert record[key] == found[0][key]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fit", ["pad", "resize"])
+def test_runs_of_every_fit_are_judged_by_the_same_images_and_can_be_compared(
+    fit, trained, diffuse, monkeypatch
+):
+    seen, judge = [], assembly.judge
+    sets = [split.sha256 for split in real_sets({"name": "digits", "subset": 64})]
+    monkeypatch.setattr(
+        assembly, "judge", lambda cfg, *both: seen.append(both) or judge(cfg, *both)
+    )
+    quick = "train.steps=1 train.sample_every=null train.eval_every=1 train.eval_n=8"
+    assert diffuse.train(f"{quick} dataset.fit={fit} name=other encoder=pixels") == 0
+    line = "device=cpu encoder=pixels"
+    short = f"{LINE} n=16 steps=2"
+    assert diffuse(f"pareto {line} n=8 samplers=[ddim] nfe=[2] run=other") == 0
+    assert diffuse(f"plot fid_trajectory {line} n=4 steps=2 run=other") == 0
+    words = f"dataset=digits dataset.subset=64 dataset.fit={fit}"
+    assert diffuse(f"plot preprocessing {words} n=40 {line}") == 0
+    ours, other = (diffuse.json(f"{short} run={name}") for name in ("tiny", "other"))
+    assert len(seen) == 6
+    assert all([split.sha256 for split in both] == sets for both in seen)
+    assert all(other[key] == ours[key] for key in ("reference", "real"))
+    assert other["fid"]["floor"] == ours["fid"]["floor"]
+    assert passport.differing([ours, other], passport.SAME) == []
+    assert diffuse(f"compare {ours['folder']} {other['folder']}") == 0
+
+
+def test_gray_images_in_three_channels_are_compared_as_gray_ones(theirs, diffuse, tmp_path):
+    np.save(tmp_path / "rgb.npy", theirs[..., None].repeat(3, -1))
+    plain, rgb = (diffuse.json(f"{LINE} images={n}.npy dataset=digits") for n in ("theirs", "rgb"))
+    assert "rgb.npy: R = G = B everywhere" in diffuse.err
+    assert rgb["fid"] == plain["fid"]
+    assert rgb["source"]["sha256"] == plain["source"]["sha256"]
+
+
+@pytest.mark.slow
+def test_labels_in_a_file_are_the_classes_that_were_asked_for(classifier, trained, diffuse):
+    line = f"eval device=cpu metrics=[fid,agreement,per_class] {classifier}"
+    ours = diffuse.json(f"{line} n=44 steps=2 save=npz")
+    line = f"{line} dataset=digits dataset.subset=64 images={ours['folder']}/images.npz"
+    theirs = diffuse.json(line)
+    assert "its labels count as the classes that were asked for" in diffuse.err
+    assert theirs["metrics"] == ours["metrics"]
+    assert len(theirs["source"]["labels"]) == 64
+    with np.load(f"{ours['folder']}/images.npz") as file:
+        images, labels = (torch.from_numpy(file[key]) for key in ("images", "labels"))
+    right = rows_of(load_encoder("encoder.safetensors"), images[:, None]).probabilities
+    right = (right.argmax(1) == labels)[torch.randperm(44, generator=generator(0, "chosen"))[:20]]
+    fewer = diffuse.json(f"{line} n=20".replace(",per_class", ""))
+    assert fewer["metrics"]["agreement"]["value"] == pytest.approx(right.double().mean().item())
+
+
+def test_labels_that_are_no_classes_of_the_data_are_ignored_with_a_warning(
+    theirs, diffuse, tmp_path
+):
+    np.savez(tmp_path / "a.npz", images=theirs, labels=np.arange(len(theirs)))
+    line = f"{LINE} images=a.npz dataset=digits"
+    record = diffuse.json(line)
+    assert "labels are ignored: they are 0 to 359, classes 0 to 9" in diffuse.err
+    assert "labels" not in record["source"]
+    assert "no per_class here" in diffuse.error(f"{line} metrics=[per_class]")
+
+
+def test_the_passport_says_which_numbers_were_read_and_that_there_is_no_floor(
+    theirs, diffuse, tmp_path
+):
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(64), sigma=np.eye(64))
+    alone = diffuse.json(f"{LINE} images=theirs.npy reference=stats.npz")
+    assert (alone["range"], alone["dtype"]) == ([0, 255], "uint8")
+    assert [line for line in alone["warnings"] if "there is no floor" in line]
+    assert "there is no floor" in diffuse.err
+    both = diffuse.json(f"{LINE} images=theirs.npy reference=stats.npz dataset=digits")
+    assert "floor" in both["fid"]
+    assert not [line for line in both["warnings"] if "no floor" in line]

@@ -1,0 +1,82 @@
+"""Mean and covariance that other tools wrote: read, or refused in one line that says why."""
+
+import numpy as np
+import pytest
+import torch
+
+from diffuse.errors import DataError
+from diffuse.foreign import read_statistics
+from diffuse.metrics import Moments, fid, frechet
+
+torch.set_num_threads(1)
+
+
+def features(n=300, d=6, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(d, d, generator=random, dtype=torch.float64)
+    return torch.randn(n, d, generator=random, dtype=torch.float64) @ mixing + seed
+
+
+def statistics(table):
+    return {"mu": table.numpy().mean(0), "sigma": np.cov(table.numpy(), rowvar=False)}
+
+
+def test_the_distance_to_statistics_is_that_to_the_features_they_are_of(tmp_path):
+    ours, theirs = features(seed=1), features()
+    np.savez(tmp_path / "a.npz", **statistics(theirs))
+    reference = read_statistics(tmp_path / "a.npz", dim=6)
+    expected = fid(ours, theirs)
+    assert reference.n is None
+    assert frechet(Moments.of(ours), reference.moments) == pytest.approx(expected, rel=1e-12)
+    np.savez(tmp_path / "b.npz", **statistics(theirs), n=300)
+    counted = read_statistics(tmp_path / "b.npz")
+    assert (counted.n, counted.moments.n) == (300, 300)
+    assert frechet(Moments.of(ours), counted.moments) == pytest.approx(expected, rel=1e-12)
+
+
+def test_float32_statistics_and_other_entries_are_welcome(tmp_path):
+    found = {key: value.astype(np.float32) for key, value in statistics(features()).items()}
+    np.savez(
+        tmp_path / "a.npz", **found, arr_0=np.zeros((2, 3, 8, 8), np.uint8)
+    )  # ADM's come with images
+    assert read_statistics(tmp_path / "a.npz").moments.mean.dtype == torch.float64
+
+
+def skewed(sigma):
+    sigma = sigma.copy()
+    sigma[0, 1] += 0.1
+    return sigma
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("sigma"), "has no 'sigma': it holds mu"),
+        (lambda s: s.update(mu=s["mu"][None]), r"must be \[d\] and \[d d\], got \[1, 6\]"),
+        (lambda s: s.update(sigma=s["sigma"][:5]), r"got \[6\] and \[5, 6\]"),
+        (lambda s: s.update(mu=s["mu"] * np.nan), "some values of mu are not finite"),
+        (lambda s: s.update(sigma=skewed(s["sigma"])), "it is not symmetric"),
+        (lambda s: s.update(sigma=-s["sigma"]), "some correlation is beyond 1"),
+        (lambda s: s.update(sigma=s["sigma"] + 1j), "sigma must be floats, got complex128"),
+        (lambda s: s.update(mu=s["mu"].astype(object)), "needs code to be run"),
+        (lambda s: s.update(n=np.array([3, 4])), "n must be a number of images"),
+    ],
+)
+def test_statistics_that_cannot_be_are_refused(tmp_path, change, message):
+    found = statistics(features())
+    change(found)
+    np.savez(tmp_path / "a.npz", **found)
+    with pytest.raises(DataError, match=message):
+        read_statistics(tmp_path / "a.npz")
+
+
+def test_statistics_of_another_encoder_and_damaged_ones_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", **statistics(features()))
+    with pytest.raises(DataError, match="is about 6 features, the encoder makes 2048"):
+        read_statistics(tmp_path / "a.npz", dim=2048)
+    content = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match="is damaged"):
+        read_statistics(tmp_path / "a.npz")
+    with pytest.raises(DataError, match="no statistics at"):
+        read_statistics(tmp_path / "b.npz")
