@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,9 @@ def picture():
     return plots.grid(NOISE)
 
 
+KNOWS_CLASSES = SimpleNamespace(conditional=True)
+
+
 def result():
     return sample.Result(NOISE, torch.zeros(64, dtype=torch.int64), 1.0, 1.0, "")
 
@@ -29,8 +33,8 @@ def result():
 WRITERS = {
     "grid.png": lambda folder: plots.save(picture(), folder / "grid.png"),
     "walk.gif": lambda folder: plots.images.animation([picture()] * 3, 3, folder / "walk.gif"),
-    "images.npy": lambda folder: sample.save(folder, "npy", result()),
-    "images.npz": lambda folder: sample.save(folder, "npz", result()),
+    "images.npy": lambda folder: sample.save(folder, "npy", KNOWS_CLASSES, result()),
+    "images.npz": lambda folder: sample.save(folder, "npz", KNOWS_CLASSES, result()),
     "record.json": lambda folder: runs.write_json(folder / "record.json", ["x" * 1000]),
     "metrics.jsonl": lambda folder: runs.Run(folder).log(step=1, text="x" * 1000),
     "config.yaml": lambda folder: runs.Run.start(folder, "train", "x" * 1000, []),
