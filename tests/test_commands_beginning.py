@@ -125,6 +125,7 @@ def test_a_whole_group_can_be_let_through_and_its_settings_count(trained, diffus
     assert state["optimizer"]["param_groups"][0]["weight_decay"] == 0.3
 
 
+@pytest.mark.slow
 def test_without_a_difference_letting_through_changes_no_byte(trained, diffuse):
     other = trained.with_name("v002")
     assert diffuse.train("train.steps=4") == 0

@@ -129,6 +129,7 @@ def test_too_few_images_for_the_features_are_a_number_with_a_warning(trained, di
                                   diffuse.err.splitlines() if "n=640" in line]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["eval steps=2 kid_subset_size=4", "pareto nfe=[1]"])
 def test_of_a_checkpoint_that_was_chosen_by_its_fid_the_record_says_so(words, trained, diffuse):
     line = f"{words} n=8 device=cpu encoder=pixels"

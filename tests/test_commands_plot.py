@@ -75,6 +75,7 @@ def test_a_data_set_is_counted(diffuse):
     assert 0 < facts["mean"] < 1
 
 
+@pytest.mark.slow
 def test_the_flat_region_is_that_of_the_lessons(diffuse):
     betas = diffuse.json("plot schedule schedule=linear schedule.betamax=0.02,0.01 dry_run=true")
     flat = {label: facts["flat"] for label, facts in betas["schedules"].items()}

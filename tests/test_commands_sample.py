@@ -64,6 +64,7 @@ def test_an_image_depends_on_seed_and_number_and_not_on_how_many_there_are(train
     assert (arrays(diffuse, "batch=3 seed=1")["images"] != six).any()
 
 
+@pytest.mark.slow
 def test_weights_checkpoints_samplers_and_labels_can_be_chosen(trained, diffuse):
     newest = arrays(diffuse)["images"]
     assert (arrays(diffuse, "checkpoint=4")["images"] == newest).all()

@@ -161,6 +161,7 @@ def test_aliases_that_say_so_and_repetitions_are_not(trained, diffuse):
     assert "bit-identical" not in diffuse.err
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_with_a_row_for_each_of_its_jobs(trained, diffuse):
     settings = "n=8 steps=2 device=cpu kid_subsets=2 kid_subset_size=4"
     assert diffuse(f"eval {settings} -m sampler=ddim,heun") == 0

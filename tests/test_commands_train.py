@@ -114,6 +114,7 @@ def test_the_smoke_test_tries_every_part_and_is_not_the_newest_run(tiny, diffuse
     assert diffuse("eval run=smoke debug=smoke") == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_each_job_in_a_folder_of_its_own(diffuse, tmp_path):
     assert diffuse.train("train.steps=1 schedule=linear,cosine --multirun") == 0
     jobs = [tmp_path / "outputs/train/tiny/v001" / k for k in "01"]

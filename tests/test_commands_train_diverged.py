@@ -200,6 +200,7 @@ def test_a_spike_is_in_the_same_rows_if_the_training_was_stopped_around_it(
     assert left(run.with_name("v002")) == left(run)
 
 
+@pytest.mark.slow
 def test_without_memory_the_line_that_is_named_trains(tiny, diffuse, run, monkeypatch):
     real = Denoiser.loss
 
@@ -224,6 +225,7 @@ def test_the_record_has_the_peak_of_memory_from_the_first_checkpoint_on(diffuse,
     assert "peak memory" in (run / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_is_continued_to_the_same_bytes(diffuse, run, monkeypatch):
     line = f"{LINE} train.micro_batch=4"
     assert diffuse.train(line) == 0

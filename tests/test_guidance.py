@@ -134,6 +134,7 @@ def test_the_checkpoint_that_is_to_lead_is_saved_and_kept(diffuse, tmp_path):
     assert checkpoints.steps(tmp_path / "outputs/train/tiny/v001/checkpoints") == [3, 10]
 
 
+@pytest.mark.slow
 def test_an_earlier_checkpoint_leads_a_model_without_classes(diffuse):
     """Its grids while training are drawn without: the checkpoint is not there yet."""
     line = "train.steps=10 train.keep=9 model.conditional=false guidance=3 guide=40%"
@@ -165,6 +166,7 @@ def test_a_record_says_what_led_and_how(guidance, said):
     assert guiding.said(json.loads(json.dumps(guidance.record()))) == said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guide", ["raw", "ema_0.9"])
 def test_a_grid_of_a_training_may_be_led_by_other_weights(guide, diffuse, tmp_path):
     assert diffuse.train(f"{LED} guidance=3 guide={guide}") == 0, diffuse.err

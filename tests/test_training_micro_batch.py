@@ -180,6 +180,7 @@ def test_another_error_is_left_as_it_is(make_training, images, law, make_recipe)
         next(fit(training, images, law, make_recipe(), [1e-2]))
 
 
+@pytest.mark.slow
 def test_what_filled_the_memory_is_gone_when_smaller_parts_are_tried(
     make_training, images, law, make_recipe
 ):

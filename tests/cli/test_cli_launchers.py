@@ -63,6 +63,7 @@ def test_a_launcher_without_a_sweep_is_refused(word, command):
     assert "goes with --multirun only" in command.error(f"train {word}")
 
 
+@pytest.mark.slow
 def test_a_dry_sweep_needs_no_launcher(command):
     """The jobs' plans are printed here, not in other processes."""
     line = "train -m seed=1,2 dry_run=true hydra/launcher=joblib hydra.launcher.n_jobs=2"

@@ -30,6 +30,7 @@ def test_every_job_of_a_sweep_runs_in_its_own_folder_even_if_one_fails(command, 
     assert outside == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dry", [False, True])
 def test_json_of_a_sweep_is_one_list_with_what_each_job_says(dry, command, capsys):
     def answer(cfg, job):
@@ -48,6 +49,7 @@ def test_json_of_a_sweep_is_one_list_with_what_each_job_says(dry, command, capsy
     assert (command.left_behind() == []) == dry
 
 
+@pytest.mark.slow
 def test_two_sweeps_never_share_a_folder_and_a_typed_name_names_it(command):
     for version in ("v001", "v002"):
         assert cli.main(["sample", "-m", "n=1,2", "name=mine"]) == 0
@@ -76,6 +78,7 @@ def test_a_dry_sweep_writes_nothing(command):
     assert command.left_behind() == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_sweep(command):
     command.raises(KeyboardInterrupt())
     assert cli.main(["train", "-m", "seed=1,2"]) == 130

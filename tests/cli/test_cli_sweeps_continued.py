@@ -175,6 +175,7 @@ def test_a_sweep_that_is_running_is_left_alone(jobs, command, capsys):
     assert jobs.of(f"{LINE} resume=auto") == (1, [2])
 
 
+@pytest.mark.slow
 def test_a_job_that_failed_before_it_was_a_run_has_its_traceback_in_its_log(jobs, capsys):
     jobs.broken = {1, 3}
     assert jobs.of(LINE)[0] == 1
