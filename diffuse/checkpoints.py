@@ -154,6 +154,11 @@ def purge(
         if step not in spared:  # renamed first: a kill leaves no half of one under its name
             os.rename(at(folder, step), gone := folder / f".tmp-old-{step}-{os.getpid()}")
             shutil.rmtree(gone, ignore_errors=True)
+    tidy(folder)
+
+
+def tidy(folder: Path) -> None:
+    """Delete what a process that was killed had begun to write or to delete."""
     for temporary in folder.glob(".tmp-*"):
         if not alive(int(temporary.name.rsplit("-", 1)[1])):
             shutil.rmtree(temporary, ignore_errors=True)

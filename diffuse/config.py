@@ -66,6 +66,11 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **extra: Any) -> Any:
         return function(*args, **written, **extra)
     except ValueError as error:
         raise ConfigError(f"{group}: {_one_line(error)}") from error
+    except TypeError as error:
+        if ":" not in str(node["name"]):
+            raise
+        # a module without an __init__ of its own takes any keyword until it is called
+        raise ConfigError(f"{group}: {node['name']}: {_one_line(error)}") from error
 
 
 def bind(group: str, node: Mapping[str, Any], *later: str) -> Callable[..., Any]:

@@ -4,22 +4,17 @@ A record is plain data, as it stands in record.json: the numbers, and beside the
 they depend on. ROLES says of each field what it means if two records differ in it.
 """
 
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from diffuse import hardware, measures, provenance
+from diffuse import hardware, provenance
 from diffuse.data import ImageSet
 from diffuse.encoders import Encoder
-from diffuse.errors import DataError
-
-SCHEMA = 2
-FILE = "record.json"
+from diffuse.evaluations import RESULTS
 
 SAME = "must be the same"  # else the numbers are of different things
 TRIED = "may be what is compared"
@@ -58,22 +53,6 @@ ROLES = {
     ),
     **dict.fromkeys(("shards", "floor_n", "warnings"), NOTED),
 }
-# what others read of a record, and take for this; a table stands before what is in it
-KINDS = {
-    "schema": "a whole number", "n": "a whole number", "command": "text",
-    "images_per_second": "a number", "features_per_second": "a number",
-    **dict.fromkeys(("encoder", "reference", "metrics", "seeds"), "a table"),
-    **dict.fromkeys(("weights", "real", "settings", "settings.prdc", "sampler"), "a table"),
-    "encoder.name": "text", "encoder.sha256": "text",
-    "seeds.seed": "a whole number or null", "seeds.count": "a whole number",
-    "weights.run": "text", "weights.step": "a whole number",
-}  # fmt: skip
-SCORE = {
-    "value": "a number", "ci95": "two numbers", "floor": "a number", "floor_ci95": "two numbers",
-    "per_seed": "numbers", "per_seed_ci95": "pairs of numbers",
-}  # fmt: skip
-NEEDED = ("n", "encoder.name", "encoder.sha256", "reference", "fid", "fid.value", "fid.ci95")
-RESULTS = ("fid", "kid", "metrics", "curves")  # what was measured: no field of the passport
 
 
 def role(field: str) -> str:
@@ -153,82 +132,6 @@ def _table(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
     flat = [fields(record) for record in records]
     names = {name: None for one in flat for name in one}  # in the order in which they are written
     return {name: tuple(one.get(name, NOT_RECORDED) for one in flat) for name in names}
-
-
-def read(folder: Path) -> dict[str, Any]:
-    """The record in a run folder, of this schema or an older one."""
-    path = folder / FILE
-    try:
-        record = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise DataError(f"{folder} holds no evaluation: it has no {FILE}") from None
-    except ValueError as error:
-        raise DataError(f"{path} is damaged: {error}") from None
-    if isinstance(record, dict) and "cells" in record:
-        raise DataError(f"{folder} holds no evaluation: it is a run of diffuse pareto")
-    if not isinstance(record, dict) or "n" not in record or "encoder" not in record:
-        raise DataError(f"{path} is damaged: it is no record of an evaluation")
-    _check(path, record, {"schema": KINDS["schema"]})
-    if record.get("schema", 0) > SCHEMA:
-        newer = record["schema"]
-        raise DataError(f"{path} is of schema {newer}, this diffuse knows {SCHEMA}: update it")
-    _check(path, record, KINDS)
-    for name in ("fid", *measures.scores(record)):
-        where = name if name in RESULTS else f"metrics.{name}"
-        _check(path, record, {where: "a table"} | {f"{where}.{k}": v for k, v in SCORE.items()})
-    for name, score in measures.scores(record).items():
-        if len({len(score[key]) for key in ("per_seed", "per_seed_ci95") if key in score}) > 1:
-            raise DataError(f"{path} is damaged: {name} has more of per_seed or of per_seed_ci95")
-    return upgraded(record)
-
-
-def _check(path: Path, record: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
-    """What is read by others, where it is there, is what they take it for: else a DataError."""
-    for field, kind in kinds.items():
-        *parents, last = field.split(".")
-        node: Any = record
-        for key in parents:
-            node = node.get(key, {})
-        if field in NEEDED and last not in node:
-            raise DataError(f"{path} is damaged: it has no {field}")
-        if last in node and not IS[kind](node[last]):
-            given = json.dumps(node[last])[:50]
-            raise DataError(f"{path} is damaged: {field} must be {kind}, got {given}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_interval(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
-
-
-def _are(each: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(each, value))
-
-
-IS: dict[str, Callable[[Any], bool]] = {
-    "a table": lambda value: isinstance(value, dict),
-    "text": lambda value: isinstance(value, str),
-    "a whole number": lambda value: isinstance(value, int) and not isinstance(value, bool),
-    "a whole number or null": lambda value: value is None or IS["a whole number"](value),
-    "a number": _is_number,
-    "two numbers": _is_interval,
-    "numbers": _are(_is_number),
-    "pairs of numbers": _are(_is_interval),
-}
-
-
-def upgraded(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as this version would have written it, as far as the older one says."""
-    record = {**record}
-    if record.get("schema", 1) < 2:
-        # all that schema 1 could do: one seed, [-1, 1] for the encoder, uint8 in between
-        record["seeds"] = {"count": 1, **record.get("seeds", {})}
-        record["encoder"] = {"range": [-1.0, 1.0], "rounding": "uint8", **record["encoder"]}
-        record["reference"] = {"range": [0, 255], **record["reference"]}
-    return record
 
 
 def of_encoder(encoder: Encoder) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffuse import checkpoints, passport
+from diffuse import checkpoints, evaluations, passport
 from diffuse.data import Choices, open_dataset, to_range, to_uint8
 from diffuse.encoders import pixels
 from diffuse.metrics import Moments
@@ -52,7 +52,7 @@ def test_a_figure_carries_all_that_it_depends_on_and_every_field_has_a_role(trai
     assert (fields["weights.decay"], fields["weights.half_life"]) == (0.5, 16)  # a batch
     assert fields["command"] == f"diffuse {LINE} --json"
     folder = trained.parents[2] / "eval/tiny/v001"
-    assert passport.read(folder) | {"folder": record["folder"]} == record
+    assert evaluations.read(folder) | {"folder": record["folder"]} == record
 
 
 @pytest.mark.slow

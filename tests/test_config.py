@@ -176,6 +176,14 @@ def test_code_from_outside_is_imported_only_if_its_package_is_trusted(elsewhere)
         build("sampler", elsewhere, "x")
 
 
+def test_a_keyword_that_code_from_outside_only_refuses_when_it_is_called_is_one_line(elsewhere):
+    with open("my_package/nets.py", "w") as file:
+        file.write("import torch\nclass Net(torch.nn.Module):\n    pass\n")
+    config.trust("my_package")
+    with pytest.raises(ConfigError, match=r"^model: my_package.nets:Net: .* argument 'depth'"):
+        build("model", {"name": "my_package.nets:Net", "depth": 3})
+
+
 @pytest.mark.parametrize(
     "name", ["os:system", "diffuse.errors:nearest", "a b:c", ":x", "x:", "a:b.c"]
 )

@@ -19,7 +19,7 @@ LAYERS = [
     "averages background memory compiling guidance utilisation",
     "schedules noise_laws grids samplers reuse features training_state divergence",
     "training sampling shards noise_level",
-    "passport measures scoring comparison checkups plots journal",
+    "passport evaluations measures scoring comparison checkups plots journal",
     "assembly planning commands cli __main__",
 ]
 LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms.split()}

@@ -68,17 +68,22 @@ def test_its_interval_covers_the_limit_at_least_19_times_of_20(n, d, scale):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("d", [64, 128, 256])
-@pytest.mark.parametrize(("scale", "decay"), [(1.0, 0.0), (1.2, 0.0), (1.1, 0.5)])
-def test_from_enough_rows_on_it_covers_the_limit_however_many_features(d, scale, decay):
+@pytest.mark.parametrize(
+    ("d", "scale", "decay", "draws"),
+    [
+        *((d, *kind, 15) for d in (64, 128) for kind in ((1.0, 0.0), (1.2, 0.0), (1.1, 0.5))),
+        (256, 1.2, 0.0, 7),
+    ],
+)
+def test_from_enough_rows_on_it_covers_the_limit_however_many_features(d, scale, decay, draws):
     """Where all features count alike the bias is worst: the line alone covers it never at 256."""
     spread = torch.arange(1, d + 1, dtype=torch.float64) ** -decay
     reference, n = Moments.of(table(0, 10 * d, d=d) * spread), enough(d)
     exact = torch.diag((scale * spread) ** 2)
     truth = frechet(Moments.known(10**9, torch.zeros(d, dtype=torch.float64), exact), reference)
     pool = table(0, 10 * d, d=d) * spread
-    found = [fid_infinity(table(1 + i, n, scale, d) * spread, pool) for i in range(15)]
-    assert np.mean([e.low <= truth <= e.high for e in found]) >= 0.85  # 13 of 15
+    found = [fid_infinity(table(1 + i, n, scale, d) * spread, pool) for i in range(draws)]
+    assert np.mean([e.low <= truth <= e.high for e in found]) >= 0.85  # 13 of 15, 6 of 7
     one = found[0]
     assert one.high - one.low < 2 * (one.points[0].mean - truth)  # it says more than the FID does
 

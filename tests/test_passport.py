@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from diffuse import passport
+from diffuse import evaluations, passport
 from diffuse.errors import DataError
 from diffuse.passport import NOTED, SAME, TRIED, differing, fields, role
 
@@ -128,8 +128,8 @@ def test_the_numbers_themselves_are_no_field():
 
 def test_a_record_comes_back_from_its_file_as_it_was(tmp_path):
     (tmp_path / "record.json").write_text(json.dumps(RECORD))
-    assert passport.read(tmp_path) == RECORD
-    assert differing([passport.read(tmp_path), RECORD], SAME) == []
+    assert evaluations.read(tmp_path) == RECORD
+    assert differing([evaluations.read(tmp_path), RECORD], SAME) == []
 
 
 def of_schema_1():
@@ -146,7 +146,7 @@ def of_schema_1():
 
 def test_a_record_of_the_first_schema_can_still_be_compared(tmp_path):
     (tmp_path / "record.json").write_text(json.dumps(of_schema_1()))
-    old = passport.read(tmp_path)
+    old = evaluations.read(tmp_path)
     assert old["seeds"]["count"] == 1
     assert old["encoder"]["range"] == [-1.0, 1.0]
     assert differing([old, RECORD], SAME) == []
@@ -177,7 +177,7 @@ BAD = {
 def test_a_damaged_record_is_named(text, words, tmp_path):
     (tmp_path / "record.json").write_text(text)
     with pytest.raises(DataError, match=words):
-        passport.read(tmp_path)
+        evaluations.read(tmp_path)
 
 
 WRONG = {
@@ -198,7 +198,7 @@ def test_a_field_of_another_kind_is_named_with_its_file(field, tmp_path):
     node[last] = WRONG[field]
     (tmp_path / "record.json").write_text(json.dumps(damaged))
     with pytest.raises(DataError, match=rf"record\.json is damaged: {field} must be ") as caught:
-        passport.read(tmp_path)
+        evaluations.read(tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -209,7 +209,7 @@ def test_a_field_that_is_not_there_is_named(field, tmp_path):
     del (damaged[path[0]] if path else damaged)[last]
     (tmp_path / "record.json").write_text(json.dumps(damaged))
     with pytest.raises(DataError, match=f"it has no {field}"):
-        passport.read(tmp_path)
+        evaluations.read(tmp_path)
 
 
 @pytest.mark.parametrize("score", [{"per_seed": [1.0]}, {"per_seed": [1.0, "b"]}])
@@ -217,19 +217,19 @@ def test_a_number_of_a_metric_is_looked_at_as_well(score, tmp_path):
     ends = {"value": 1.0, "ci95": [0.0, 2.0], "per_seed_ci95": [[0.0, 2.0], [0.0, 2.0]]}
     (tmp_path / "record.json").write_text(json.dumps(RECORD | {"metrics": {"gap": ends | score}}))
     with pytest.raises(DataError, match="gap"):
-        passport.read(tmp_path)
+        evaluations.read(tmp_path)
 
 
 def test_a_front_of_samplers_is_no_evaluation(tmp_path):
     front = {key: value for key, value in RECORD.items() if key != "fid"} | {"cells": [{"nfe": 5}]}
     (tmp_path / "record.json").write_text(json.dumps(front))
     with pytest.raises(DataError, match="holds no evaluation: it is a run of diffuse pareto"):
-        passport.read(tmp_path)
+        evaluations.read(tmp_path)
 
 
 def test_a_folder_without_a_record_is_named(tmp_path):
     with pytest.raises(DataError, match="holds no evaluation"):
-        passport.read(tmp_path)
+        evaluations.read(tmp_path)
 
 
 @pytest.mark.parametrize(("decay", "batch"), [(0.999, 128), (0.5, 1), (0.9999, 64)])

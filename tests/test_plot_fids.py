@@ -45,7 +45,7 @@ def test_the_last_state_is_what_an_evaluation_scores_to_the_last_bit(trained, di
     assert [point["calls"] for point in facts["points"]] == [1, 2, 3]
     for field in PASSPORT:
         assert facts[field] == record[field], field
-    assert facts["command"] == f"diffuse plot what=fid_trajectory {WORDS} --json"
+    assert facts["command"] == f"diffuse plot fid_trajectory {WORDS} --json"
     assert facts["seconds"] > 0
     kept = json.loads((Path(facts["folder"]) / "run.json").read_text())["data"]
     assert kept == {key: facts[key] for key in kept}

@@ -150,7 +150,7 @@ def test_the_command_says_what_it_measured_and_on_what(diffuse):
     assert facts["encoder"]["rounding"] == "uint8"
     assert facts["untouched"]["fid"]["value"] > 0
     assert facts["seeds"] == {"seed": 0, "count": 1}
-    assert facts["command"] == f"diffuse plot what=preprocessing {words} --json"
+    assert facts["command"] == f"diffuse plot preprocessing {words} --json"
     assert facts["seconds"] > 0
     assert facts["left_out"] == {}
     assert {e["name"] for e in facts["effects"]} > {"JPEG, quality 75", "truncated", "rounded"}

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import assembly, comparison, passport, runs
+from diffuse import assembly, comparison, evaluations, passport, runs
 from diffuse.commands import scores
 from diffuse.comparison import Comparison, Difference, Line
 from diffuse.config import Job
@@ -28,7 +28,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         raise ConfigError("compare takes two evaluations or more: diffuse compare mine theirs")
     outputs = Path(cfg.outputs)
     folders = [find(outputs, ref, cfg.smoke) for ref in cfg.runs]
-    records = [passport.read(folder) for folder in folders]
+    records = [evaluations.read(folder) for folder in folders]
     found = comparison.compare(records)
     if found.mismatches and not cfg.force:
         raise ConfigError(_refusal(found))
@@ -44,7 +44,7 @@ def main(cfg: DictConfig, job: Job) -> int:
 def find(outputs: Path, ref: str, smoke: bool) -> Path:
     """An evaluation by path, name (its newest), name/v003; or the newest one of a training run."""
     root, done = outputs / "eval", [f for f in runs.every(outputs, "eval") if _has_record(f)]
-    path = Path(ref).parent if Path(ref).name == passport.FILE else Path(ref)
+    path = Path(ref).parent if Path(ref).name == evaluations.FILE else Path(ref)
     for folder in (path, root / ref):
         if _has_record(folder):
             return folder
@@ -65,7 +65,7 @@ def find(outputs: Path, ref: str, smoke: bool) -> Path:
 
 
 def _has_record(folder: Path) -> bool:
-    return (folder / passport.FILE).is_file()
+    return (folder / evaluations.FILE).is_file()
 
 
 def _trainings(outputs: Path) -> set[str]:

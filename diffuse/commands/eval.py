@@ -14,6 +14,7 @@ from diffuse import (
     assembly,
     conditions,
     config,
+    evaluations,
     meanings,
     measures,
     passport,
@@ -62,7 +63,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     chosen = judging.selected(cfg)
     test, train = assembly.real_sets(trained.cfg.dataset)
     if cfg.known and not cfg.reference and (known := _known(cfg, trained, plan, test, train)):
-        return scores.show(job, known, passport.read(known), classes)
+        return scores.show(job, known, evaluations.read(known), classes)
     judge = assembly.judge(cfg, test, train)
     statistics = judging.statistics(cfg, judge.encoder)
     real = scoring.real(judge, cfg.n, statistics.moments if statistics else None)
@@ -89,7 +90,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         record["seconds"] = round(time.monotonic() - started, 1)
         record["grid"] = str(folder / "samples.png")
         record["pictures"] = evaluation_pictures.draw(folder, record, first.images, real)
-        runs.write_json(folder / passport.FILE, record)
+        runs.write_json(folder / evaluations.FILE, record)
         values = {name: score["value"] for name, score in measures.scores(record).items()}
         run.log(step=trained.state["step"], n=cfg.n, **values)
         tracker.log(trained.state["step"], values)
@@ -160,7 +161,7 @@ def passport_of(
     }
     device = next(trained.denoiser.parameters()).device
     return {
-        "schema": passport.SCHEMA,
+        "schema": evaluations.SCHEMA,
         "encoder": passport.of_encoder(encoder),
         "weights": sample.weights(cfg, trained) | average,
         "range": list(plan.range),
@@ -193,7 +194,7 @@ def _known(
             and facts["sampler"].get("guidance") == guidance
             and facts["versions"] == provenance.versions()
             and _settings(OmegaConf.load(folder / "config.yaml")) == ours
-            and (record := passport.read(folder))
+            and (record := evaluations.read(folder))
             and {key: record.get(key) for key in same} == same
         ):
             return folder
@@ -223,7 +224,7 @@ def _settings(cfg: DictConfig | ListConfig) -> dict[str, object]:
 
 def summary(folder: Path) -> dict[str, str]:
     """One row of a sweep."""
-    record = passport.read(folder)
+    record = evaluations.read(folder)
     low, high = record["fid"]["ci95"]
     floor = record["fid"].get("floor")
     row = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from diffuse import passport
+from diffuse import evaluations
 from diffuse.assembly import Trained
 from diffuse.commands import cells
 from diffuse.commands.cells import Cell, LeftOut
@@ -88,7 +88,7 @@ def show(job: Job, folder: Path, record: Row) -> int:
         f"known, in {clock(record['seconds'])}",
         **_notes(rows, record["left_out"]),
         "picture": record["picture"],
-        "record": str(folder / passport.FILE),
+        "record": str(folder / evaluations.FILE),
     }
     print()
     print_table("What to use", about)

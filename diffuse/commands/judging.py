@@ -141,5 +141,5 @@ def _real(real: Real) -> dict[str, Any]:
 
 def command(job: Job) -> str:
     """The line that was typed."""
-    words = ["diffuse", job.command, *job.overrides, *(["--json"] if job.json else [])]
-    return shlex.join(words)
+    given = [word.removeprefix("what=") for word in job.overrides]  # of `diffuse plot`
+    return shlex.join(["diffuse", job.command, *given, *(["--json"] if job.json else [])])

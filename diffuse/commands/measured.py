@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from scipy.special import stdtrit
 
-from diffuse import passport, runs
+from diffuse import evaluations, passport, runs
 from diffuse.commands.compare import configs
 from diffuse.comparison import used_seeds
 from diffuse.errors import ConfigError
@@ -51,14 +51,14 @@ def measured(outputs: Path, trained: Path, smoke: bool) -> Measured:
             f"plan: {trained} was not evaluated, so nothing is known of its FID; measure it first: "
             f"diffuse eval run={name} n=1024"
         )
-    folder, record, siblings = ours[-1], passport.read(ours[-1]), {}
+    folder, record, siblings = ours[-1], evaluations.read(ours[-1]), {}
     for folder in reversed(ours):
-        record = passport.read(folder)
+        record = evaluations.read(folder)
         if siblings := _siblings(record, trained, table):
             break
     else:
-        folder, record = ours[-1], passport.read(ours[-1])
-    records = [record, *(passport.read(path) for path in siblings.values())]
+        folder, record = ours[-1], evaluations.read(ours[-1])
+    records = [record, *(evaluations.read(path) for path in siblings.values())]
     values = [one["fid"]["value"] for one in records] if siblings else []
     sd, where = over_images(records)
     seconds = [runs.read(path).get("seconds") for path in (trained, *siblings)]
@@ -126,7 +126,7 @@ def _evaluations(outputs: Path, smoke: bool) -> list[tuple[Path, Path]]:
     for folder in runs.every(outputs, "eval"):
         facts = runs.read(folder)
         run = (facts.get("weights") or {}).get("run")
-        if run and (folder / passport.FILE).is_file() and (smoke or not facts.get("smoke")):
+        if run and (folder / evaluations.FILE).is_file() and (smoke or not facts.get("smoke")):
             found.append((folder, Path(run).resolve()))
     return found
 
@@ -140,7 +140,7 @@ def _siblings(
     for folder, run in reversed(table):
         if run in found or run == trained.resolve() or not run.is_dir():
             continue
-        other = passport.read(folder)
+        other = evaluations.read(folder)
         if not _made_alike(record, other):
             continue
         differs = configs([record, other])

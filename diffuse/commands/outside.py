@@ -11,7 +11,18 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from diffuse import assembly, config, foreign, hardware, passport, plots, runs, scoring, yamls
+from diffuse import (
+    assembly,
+    config,
+    evaluations,
+    foreign,
+    hardware,
+    passport,
+    plots,
+    runs,
+    scoring,
+    yamls,
+)
 from diffuse.commands import evaluation_pictures, judging, scores
 from diffuse.config import Job
 from diffuse.console import print_json, print_table
@@ -62,7 +73,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         plots.save(plots.grid(pixels[:100]), folder / "samples.png")
         record = judging.scored(cfg, wanted, [(pixels, asked)], real)
         record |= {
-            "schema": passport.SCHEMA,
+            "schema": evaluations.SCHEMA,
             "n": len(pixels),
             "warnings": said,
             "encoder": passport.of_encoder(real.encoder),
@@ -77,7 +88,7 @@ def main(cfg: DictConfig, job: Job) -> int:
             "grid": str(folder / "samples.png"),
         }
         record["pictures"] = evaluation_pictures.draw(folder, record, pixels, real)
-        runs.write_json(folder / passport.FILE, record)
+        runs.write_json(folder / evaluations.FILE, record)
         run.finish("done")
     return scores.show(job, folder, record, test.spec.classes if test else ())
 

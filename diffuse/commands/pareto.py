@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from diffuse import assembly, hardware, passport, runs, scoring
+from diffuse import assembly, evaluations, hardware, runs, scoring
 from diffuse.assembly import Trained
 from diffuse.commands import cells, drawing, fronts, judging, sample
 from diffuse.commands.cells import Cell
@@ -75,7 +75,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         record["seconds"] = round(time.monotonic() - started, 1)
         picture = pareto(rows, bench.floor, folder / "pareto")[0]
         record["picture"] = str(picture)
-        runs.write_json(folder / passport.FILE, record)
+        runs.write_json(folder / evaluations.FILE, record)
         for row in rows:
             run.log(**{k: row[k] for k in ("sampler", "nfe", "steps", "value", "seconds")})
         run.finish("done", picture=str(picture))
@@ -168,7 +168,7 @@ def _shared(bench: Bench, plan: Plan) -> dict[str, Any]:
 
 def summary(folder: Path) -> dict[str, str]:
     """One row of a sweep."""
-    rows = json.loads((folder / passport.FILE).read_text())["cells"]
+    rows = json.loads((folder / evaluations.FILE).read_text())["cells"]
     best, cheapest = (next(r for r in rows if r[key]) for key in ("best", "cheapest"))
     return {
         "good enough": fronts.named(cheapest),

@@ -9,7 +9,18 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import assembly, conditions, config, files, hardware, meanings, planning, runs, yamls
+from diffuse import (
+    assembly,
+    checkpoints,
+    conditions,
+    config,
+    files,
+    hardware,
+    meanings,
+    planning,
+    runs,
+    yamls,
+)
 from diffuse.commands import following, guiding, resuming
 from diffuse.commands.loop import loop
 from diffuse.commands.preparing import Work, prepare
@@ -60,6 +71,7 @@ def _begin(work: Work, folder: Path | None, job: Job) -> int:
         changing = ("steps", "devices", "precision", "data")
         run.update(**{key: value for key, value in _facts(work).items() if key in changing})
         run.truncate_log(work.training.step)
+        checkpoints.tidy(folder / "checkpoints")
         files.replace(folder / "config.yaml", text, synced=True)
     with run.logged(), run.watched(), Interrupts() as interrupts:
         log.info("%s", folder)

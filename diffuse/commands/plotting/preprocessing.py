@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from diffuse import assembly, hardware, passport, ranges
+from diffuse import assembly, evaluations, hardware, passport, ranges
 from diffuse.commands import judging
 from diffuse.commands.plotting import Picture, Said
 from diffuse.config import Job
@@ -50,7 +50,7 @@ def preprocessing(cfg: DictConfig, job: Job) -> Picture:
         about = f"{n:,} training images of {spec.name}"
         drawn = pictures.draw(found, about, encoder.name, folder)
         facts = {
-            "schema": passport.SCHEMA, "n": n, "encoder": passport.of_encoder(encoder),
+            "schema": evaluations.SCHEMA, "n": n, "encoder": passport.of_encoder(encoder),
             "reference": passport.of_images(test, "test"),
             "real": passport.of_images(train, "train"),
             "untouched": found[0].record(), "effects": [e.record() for e in sorted_by_size(found)],
