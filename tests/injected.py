@@ -6,17 +6,20 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+FORK = threading.Lock()  # libraries refuse that two threads do it at the same moment
 CALLS = ("open", "fsync", "rename", "replace", "mkdir", "rmdir", "unlink", "symlink")
 
 
 def forked(act, said=os.devnull):
     """Run something in a copy of this process; what it says goes into a file. Its exit code."""
     listen, speak = os.pipe()
-    pid = os.fork()
+    with FORK:
+        pid = os.fork()
     if pid == 0:
         try:
             signal.alarm(120)
