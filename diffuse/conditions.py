@@ -47,13 +47,17 @@ def repeatable() -> Iterator[None]:
     before, mode = (cudnn.benchmark, cudnn.deterministic), torch.get_deterministic_debug_mode()
     tf32, cudnn.allow_tf32 = cudnn.allow_tf32, False
     cudnn.benchmark, cudnn.deterministic = False, True
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
     if torch.cuda.is_available():
         torch.use_deterministic_algorithms(True, warn_only=True)
+        memory.fill_uninitialized_memory = False  # else every output is written twice
     try:
         yield
     finally:
         cudnn.benchmark, cudnn.deterministic = before
         cudnn.allow_tf32 = tf32
+        memory.fill_uninitialized_memory = filled
         torch.set_deterministic_debug_mode(mode)
 
 

@@ -194,43 +194,6 @@ def test_a_tensor_that_no_file_would_hold_counts_and_what_it_made_of_an_image_do
     assert opened("Gain", kind=kind).sha256 != before.sha256
 
 
-def test_code_beside_it_counts_however_it_is_imported(tmp_path, monkeypatch):
-    home = tmp_path / "my_code/inner"
-    home.mkdir(parents=True)
-    (tmp_path / "my_code/__init__.py").write_text("")
-    (home / "__init__.py").write_text("")
-    net = """
-        from torch import nn
-        from ..pooling import pool
-
-        class Net(nn.Module):
-            range = (0, 1)
-
-            def forward(self, x):
-                import my_constants
-                return my_constants.GAIN * pool(x)
-    """
-    (home / "net.py").write_text(textwrap.dedent(net))
-    pooling, constants = tmp_path / "my_code/pooling.py", tmp_path / "my_constants.py"
-    pooling.write_text("def pool(x):\n    return x.mean((2, 3))\n")
-    constants.write_text("GAIN = 1")
-    (tmp_path / "unrelated.py").write_text("")
-    monkeypatch.syspath_prepend(tmp_path)
-    config.trust("my_code")
-    try:
-        opened = [open_encoder({"name": "my_code.inner.net:Net"}, spec_of()).sha256]
-        for file in (pooling, constants, tmp_path / "unrelated.py"):
-            file.write_text(file.read_text() + "# changed\n")
-            opened.append(open_encoder({"name": "my_code.inner.net:Net"}, spec_of()).sha256)
-        assert len(set(opened)) == 3
-        assert opened[2] == opened[3]
-    finally:
-        config.trust(None)
-        for name in ("my_code", "my_code.inner", "my_code.inner.net", "my_code.pooling"):
-            sys.modules.pop(name, None)
-        sys.modules.pop("my_constants", None)
-
-
 def test_features_of_code_from_outside_are_not_kept(package, tmp_path, monkeypatch):
     monkeypatch.setenv("DIFFUSE_CACHE", str(tmp_path / "cache"))
     images = ImageSet(spec_of(), some_images(), torch.zeros(5).long(), "sha", "a test", flip=False)
