@@ -148,6 +148,7 @@ BEFORE_IN = {  # (group, name of its function): keys
     ("model", "UNet"): {"noise_level": True},
     ("schedule", "linear"): {"zero_snr": False},
     ("grid", "uniform"): {"spacing": "trailing"},
+    ("optimizer", "Muon"): {"precision": "bf16"},
 }
 
 

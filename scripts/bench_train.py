@@ -7,7 +7,7 @@
 Ours trains as `diffuse train` does (fit() with its EMA and clipping, precision=auto). Both get the
 same images, padded to 32x32 because UNet2DModel halves them three times; its loop (in
 bench_quality.py) neither averages weights nor clips gradients. Utilisation takes a training step
-for three forwards, and the fastest bf16 convolution of this run for the peak.
+for three forwards, and the fastest convolution of this run for the peak.
 """
 
 import argparse
@@ -137,7 +137,7 @@ def report(record: dict[str, Any]) -> None:
     attention = "without" if "add_attention" in shape else "with"
     print(f"UNet2DModel {shape['block_out_channels']} {attention} attention, ", end="")
     print(f"{one['forward_flops_per_image'] / flops - 1:+.1%} forward FLOPs")
-    print(f"peak {record['peak'] / 1e12:.3f} TFLOP/s: 3x3 convolution, bf16, {record['peak_at']}")
+    print(f"peak {record['peak'] / 1e12:.3f} TFLOP/s: 3x3 convolution, {record['peak_at']}")
     print(f"{record['ratio']:.2f} times diffusers' images/s", end="")
     print(f" (rounds {min(ratios):.2f} to {max(ratios):.2f}), target >= {TARGET}", end="")
     print(f"; {record['flops_ratio']:.2f} times its FLOP/s")

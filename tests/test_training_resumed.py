@@ -20,8 +20,9 @@ from diffuse.training import Training, fit
 
 ADAMW = partial(torch.optim.AdamW, lr=1e-2, eps=1e-5)
 MUON = partial(
-    Muon, lr=0.02, momentum=0.95, adam_lr=0.002, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.01
-)
+    Muon, lr=0.02, momentum=0.95, adam_lr=0.002, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.01,
+    precision="fp32",
+)  # fmt: skip
 NET = {"dropout": 0.2, "attention": [1], "init": "torch"}  # with something to be drawn inside
 
 

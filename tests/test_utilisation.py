@@ -31,11 +31,14 @@ def test_a_step_is_three_forwards():
     assert used == pytest.approx(3 * CONVOLUTION * 100 / 1e9)
 
 
-def test_every_size_that_is_tried_is_timed_and_the_fastest_counts(monkeypatch):
+@pytest.mark.parametrize("word", ["bf16", "fp32"])
+def test_every_size_that_is_tried_is_timed_and_the_fastest_counts(word, monkeypatch):
     took = iter([0.02, 0.02, *[0.01] * 5] * 12)
     monkeypatch.setattr(utilisation, "seconds", lambda *_: next(took))
+    faster = torch.bfloat16 if word == "bf16" else torch.float32
+    monkeypatch.setattr(utilisation.hardware, "precision", lambda *_: (word, faster))
     peak, what = utilisation.convolution_peak(torch.device("cpu"))
-    assert what == "256 channels, 32x32"  # the same time for the most work
+    assert what == f"{word}, 256 channels, 32x32"  # the same time for the most work
     assert peak == 2 * 9 * 256**2 * 32**2 * 64 / 0.01
 
 
