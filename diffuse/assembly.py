@@ -1,5 +1,6 @@
 """From a config to the objects it means: besides the commands, all that sees a config."""
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -64,8 +65,10 @@ def compiled(
     wanted = cfg.compile
     if wanted == "auto":
         wanted = not cfg.smoke and compiling.pays(device, seconds)
-    batch = cfg.train.micro_batch or cfg.train.batch // world
-    cfg.compile = wanted and compiling.prepare(denoiser, (batch, *spec.shape), device)
+    batch = cfg.train.batch // world
+    size = cfg.train.micro_batch or batch
+    options = compiling.options(device, alone=world == 1 and size == batch)
+    cfg.compile = wanted and compiling.prepare(denoiser, (size, *spec.shape), device, options)
 
 
 def asked(cfg: DictConfig) -> tuple[Objective, Weighting]:
@@ -81,7 +84,11 @@ def measure(cfg: DictConfig, std: float) -> None:
 
 
 def optimizer(cfg: DictConfig, net: nn.Module) -> torch.optim.Optimizer:
-    return config.build("optimizer", cfg.optimizer, net.parameters())
+    """On a GPU in one kernel for all weights, where there is such a one."""
+    known = inspect.signature(config.bind("optimizer", cfg.optimizer).func).parameters
+    fuses = "fused" in known and next(net.parameters()).is_cuda
+    asked = {"fused": True} if fuses and not {"fused", "foreach"} & set(cfg.optimizer) else {}
+    return config.build("optimizer", cfg.optimizer, net.parameters(), **asked)
 
 
 def real_sets(dataset: Mapping[str, Any]) -> tuple[ImageSet, ImageSet]:

@@ -11,13 +11,18 @@ class Ema:
 
     def __init__(self, net: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.weights = {k: w.detach().clone() for k, w in net.state_dict().items()}
+        self.now = net.state_dict(keep_vars=True)  # asking for it takes longer than averaging
+        self.weights = {k: w.detach().clone() for k, w in self.now.items()}
+        self.averaged = [k for k, w in self.now.items() if w.is_floating_point()]
 
     @torch.no_grad()
-    def update(self, net: nn.Module, step: int) -> None:
+    def update(self, step: int) -> None:
+        """Take in the weights that the network has after this step."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        now = list(net.state_dict().values())
-        torch._foreach_lerp_(list(self.weights.values()), now, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        kept, now = ([of[k] for k in self.averaged] for of in (self.weights, self.now))
+        torch._foreach_lerp_(kept, now, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        for name in self.now.keys() - set(self.averaged):  # a count, for example
+            self.weights[name].copy_(self.now[name])
 
 
 def file_name(decay: float) -> str:

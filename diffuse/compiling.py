@@ -25,7 +25,21 @@ def pays(device: torch.device, seconds: Callable[[], float]) -> bool:
     return device.type == "cuda" and seconds() >= LEAST
 
 
-def prepare(denoiser: Denoiser, shape: tuple[int, int, int, int], device: torch.device) -> bool:
+def options(device: torch.device, alone: bool) -> dict[str, Any]:
+    """For torch's compiler: on a GPU, CUDA graphs where they are safe.
+
+    That is where nothing is added to the gradient of a backward pass or taken from it by DDP: the
+    next one writes over it. Nothing is chosen by trial, so that every process computes alike.
+    """
+    return {"deterministic": True, "triton.cudagraphs": device.type == "cuda" and alone}
+
+
+def prepare(
+    denoiser: Denoiser,
+    shape: tuple[int, int, int, int],
+    device: torch.device,
+    options: dict[str, Any],
+) -> bool:
     """Compile the backbone for steps on batches of this shape; False if that cannot be done.
 
     Then one warning says why, and the network is as it was. The first step is tried here, on
@@ -33,7 +47,7 @@ def prepare(denoiser: Denoiser, shape: tuple[int, int, int, int], device: torch.
     """
     started = time.monotonic()
     try:
-        compile_in_place(denoiser.net)
+        compile_in_place(denoiser.net, options)
         _try(denoiser, shape, device)
     except Exception as error:  # of any of torch's many layers; an interrupt is none
         denoiser.net._compiled_call_impl = None
@@ -44,22 +58,28 @@ def prepare(denoiser: Denoiser, shape: tuple[int, int, int, int], device: torch.
     return True
 
 
-def compile_in_place(net: nn.Module) -> None:
+def compile_in_place(net: nn.Module, options: dict[str, Any]) -> None:
     """Compile the calls that train. Others have other shapes, and each would cost as much again."""
-    net.compile(dynamic=False)
-    fast = net._compiled_call_impl
-    assert fast is not None
+    net.compile(dynamic=False, options=options)
+    net._compiled_call_impl = _Trained(net, options)
 
-    def call(*args: Tensor | None) -> Any:
-        return (fast if net.training and torch.is_grad_enabled() else net._call_impl)(*args)
 
-    net._compiled_call_impl = call
+class _Trained:
+    """The calls of a network: the compiled one where it learns, else its own."""
+
+    def __init__(self, net: nn.Module, options: dict[str, Any]) -> None:
+        assert net._compiled_call_impl is not None
+        self.net, self.fast, self.options = net, net._compiled_call_impl, options
+
+    def __call__(self, *args: Tensor | None) -> Any:
+        learns = self.net.training and torch.is_grad_enabled()
+        return (self.fast if learns else self.net._call_impl)(*args)
 
 
 def alike(copied: nn.Module, original: nn.Module) -> None:
     """A deep copy comes out uncompiled. What is compiled already is not compiled again for it."""
-    if original._compiled_call_impl is not None:
-        compile_in_place(copied)
+    if isinstance(original._compiled_call_impl, _Trained):
+        compile_in_place(copied, original._compiled_call_impl.options)
 
 
 def _try(denoiser: Denoiser, shape: tuple[int, int, int, int], device: torch.device) -> None:

@@ -73,7 +73,7 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **extra: Any) -> Any:
         raise ConfigError(f"{group}: {node['name']}: {_one_line(error)}") from error
 
 
-def bind(group: str, node: Mapping[str, Any], *later: str) -> Callable[..., Any]:
+def bind(group: str, node: Mapping[str, Any], *later: str) -> partial[Any]:
     """The function that `node` names with its keywords filled in, not called yet.
 
     `later` names the arguments that the program passes when it calls; given them, a missing key is

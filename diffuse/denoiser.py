@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffuse import hardware
 from diffuse.objectives import Objective
 from diffuse.weightings import Weighting
 
@@ -27,9 +28,8 @@ class Denoiser(nn.Module):
         self.weighting = weighting
         self.precision = precision
 
-    def _network(self, x: Tensor, sigma: Tensor, c_in: Tensor, label: Tensor | None) -> Tensor:
-        scaled = (like(x, c_in) * x).contiguous(memory_format=torch.channels_last)
-        c_noise = (sigma.log() / 4).to(x.device, x.dtype)
+    def _network(self, x: Tensor, c_in: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
+        scaled = (_wide(x, c_in) * x).contiguous(memory_format=torch.channels_last)
         with torch.autocast(
             x.device.type, self.precision, enabled=self.precision is not torch.float32
         ):
@@ -38,24 +38,37 @@ class Denoiser(nn.Module):
     def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
         """x [b c h w] at levels sigma [b] or [] (float64, on the CPU) -> estimate of x0."""
         sigma = sigma.double().expand(len(x))
-        c_skip, c_out, c_in = self.objective.coefficients(sigma)
-        predicted = self._network(x, sigma, c_in, label)
-        return like(x, c_skip) * x + like(x, c_out) * predicted
+        row = self.objective.coefficients(sigma)
+        c_skip, c_out, c_in, c_noise = _beside(x, *row, sigma.log() / 4)
+        predicted = self._network(x, c_in, c_noise, label)
+        return _wide(x, c_skip) * x + _wide(x, c_out) * predicted
 
     def loss(self, x0: Tensor, sigma: Tensor, eps: Tensor, label: Tensor | None = None) -> Tensor:
         """mse(F, ((1 - c_skip) x0 - c_skip sigma eps) / c_out) of each image, weighted: [b]."""
         sigma = sigma.double()
         c_skip, c_out, c_in = self.objective.coefficients(sigma)
         signal, noise = (1 - c_skip) / c_out, -c_skip * sigma / c_out
-        predicted = self._network(x0 + like(x0, sigma) * eps, sigma, c_in, label)
-        target = like(x0, signal) * x0 + like(x0, noise) * eps
-        mse = F.mse_loss(predicted, target, reduction="none").mean(dim=(1, 2, 3))
-        return self.weighting(sigma, c_out).to(mse.device, mse.dtype) * mse
+        factor = self.weighting(sigma, c_out)
+        sigma, c_in, c_noise, signal, noise, factor = _beside(
+            x0, sigma, c_in, sigma.log() / 4, signal, noise, factor
+        )
+        predicted = self._network(x0 + _wide(x0, sigma) * eps, c_in, c_noise, label)
+        target = _wide(x0, signal) * x0 + _wide(x0, noise) * eps
+        return factor * F.mse_loss(predicted, target, reduction="none").mean(dim=(1, 2, 3))
 
 
 def like(x: Tensor, coefficient: Tensor) -> Tensor:
     """A coefficient [b] where x [b c h w] is, in its dtype, and of a shape to multiply it."""
-    return coefficient.to(x.device, x.dtype).view(-1, *[1] * (x.ndim - 1))
+    return _wide(x, hardware.sent(coefficient.to(x.dtype), x.device))
+
+
+def _beside(x: Tensor, *coefficients: Tensor) -> Tensor:
+    """Some coefficients [b] where x is, in its dtype, sent there at once: [k b]."""
+    return hardware.sent(torch.stack(coefficients).to(x.dtype), x.device)
+
+
+def _wide(x: Tensor, coefficient: Tensor) -> Tensor:
+    return coefficient.view(-1, *[1] * (x.ndim - 1))
 
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (x [b c h w], sigma [] or [b]) -> estimate of x0

@@ -8,7 +8,7 @@ import time
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffuse.errors import ConfigError
 
@@ -86,6 +86,13 @@ def _convolution_seconds(*dtypes: torch.dtype, rounds: int = 20) -> list[float]:
             best[i] = min(best[i], time.perf_counter() - start)
     torch.set_num_threads(threads)
     return best
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device. A GPU takes it when it comes to it: nobody waits for that."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 class Share:

@@ -42,8 +42,9 @@ class Muon(torch.optim.Optimizer):
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.muon = Orthogonal(hidden, lr, momentum, weight_decay, dtype)
         self.adamw = torch.optim.AdamW(
-            rest, lr=adam_lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay
-        )
+            rest, lr=adam_lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay,
+            fused=rest[0].is_cuda,
+        )  # fmt: skip
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -90,7 +91,7 @@ class Orthogonal(torch.optim.Optimizer):
             kept = [self._momentum(p, g) for p, g in zip(weights, gradients, strict=True)]
             torch._foreach_lerp_(kept, gradients, 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]
             ahead = torch._foreach_lerp(gradients, kept, momentum)  # pyright: ignore[reportPrivateImportUsage]
-            torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
+            torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])  # pyright: ignore[reportPrivateImportUsage]
             matrices = iter(ahead)
             for (out, _, h, w), alike in groupby(weights, key=_shape):
                 alike = list(alike)

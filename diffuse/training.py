@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from diffuse import compiling, memory
 from diffuse.data import ImageSet, to_range
 from diffuse.divergence import IN_A_ROW, Diverged
+from diffuse.hardware import sent
 from diffuse.noise_laws import Law
 from diffuse.ranks import ALONE, Losses, Ranks
 from diffuse.seeds import generator, seed_of
@@ -96,11 +97,11 @@ def fit(
     losses = losses or ranks.losses(denoiser)
     size = recipe.micro_batch or recipe.batch // ranks.world
     settled = ranks.world == 1
+    batch = draw(images, law, recipe, training.step + 1, training.rollbacks, ranks)
     for number in range(training.step + 1, recipe.steps + 1):
         factor = learning_rate(number, recipe)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * factor
-        batch = draw(images, law, recipe, number, training.rollbacks, ranks)
         gradient = partial(_gradient, training, recipe, number, batch, losses, ranks.rank)
         with memory.watched(len(batch[0]), size, partial(gradient, shared=False)):
             if not settled:  # after its first one DDP settles in which order it adds up gradients,
@@ -109,6 +110,8 @@ def fit(
             loss = ranks.mean(gradient(size))
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(weights, recipe.clip_grad or math.inf)
+            # while a GPU still computes the gradient
+            following = draw(images, law, recipe, number + 1, training.rollbacks, ranks)
             finite = (loss.isfinite() & norm.isfinite()).item()
             if finite:
                 scaler.step(optimizer)
@@ -125,7 +128,7 @@ def fit(
             sigma = draw(images, law, recipe, number, training.rollbacks)[2]
             raise Diverged(denoiser.net, step, index, sigma, training.in_a_row)
         training.skipped += left_out
-        training.step = number
+        training.step, batch = number, following
         yield step
 
 
@@ -213,15 +216,15 @@ def draw(
     levels, noise, flips and hidden labels for the same images.
     """
     device, part = images.images.device, ranks.part(recipe.batch)
-    index = batch_indices(number, len(images), recipe)[part].to(device)
+    index = sent(batch_indices(number, len(images), recipe)[part], device)
     random = generator(recipe.seed, "batch", number, *_again(rollbacks))
     x0 = to_range(images.batch(index), recipe.range)
     if images.flip:
         flipped = torch.rand(recipe.batch, generator=random)[part] < 0.5
-        x0 = torch.where(flipped.to(device)[:, None, None, None], x0.flip(-1), x0)
+        x0 = torch.where(sent(flipped, device)[:, None, None, None], x0.flip(-1), x0)
     label = images.labels[index]
     dropped = torch.rand(recipe.batch, generator=random)[part] < recipe.label_dropout
-    label = torch.where(dropped.to(device), len(images.spec.classes), label)
+    label = torch.where(sent(dropped, device), len(images.spec.classes), label)
     sigma = law(recipe.batch, random)[part]
     noise = generator(recipe.seed, "noise", number, *_again(rollbacks), device=device)
     eps = torch.randn((recipe.batch, *x0.shape[1:]), generator=noise, device=device)[part]

@@ -55,7 +55,7 @@ class Training:
     def average(self, step: int) -> None:
         """Take the weights of a step into every average."""
         for ema in self.averages.values():
-            ema.update(self.denoiser.net, step)
+            ema.update(step)
 
     def tensors(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """The files of tensors of a checkpoint, and what of the state is not a tensor."""
@@ -85,15 +85,29 @@ class Training:
         self.optimizer.load_state_dict(checkpoints.unpack(state["optimizer"], moments))
         for group, settings in zip(_groups(self.optimizer), mine, strict=True):
             group.update(settings)
+        for optimizer in _inside(self.optimizer):
+            _lay_out(optimizer)
         self.scaler.load_state_dict(state["scaler"])
         for name in COUNTS:
             setattr(self, name, state.get(name, 0))
 
 
+def _inside(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
+    """It, and the ones inside it, as in Muon."""
+    parts = vars(optimizer).values()
+    return [optimizer, *(part for part in parts if isinstance(part, torch.optim.Optimizer))]
+
+
 def _groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """Those of an optimizer, and of the ones inside it, as in Muon."""
-    inside = [o for o in vars(optimizer).values() if isinstance(o, torch.optim.Optimizer)]
-    return [group for one in (optimizer, *inside) for group in one.param_groups]
+    return [group for one in _inside(optimizer) for group in one.param_groups]
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Moments as their weights lie in memory: a fused optimizer goes through both side by side."""
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def compiler(monkeypatch):
     """Stands in for torch.compile: remembers what it compiled and how often that was called."""
     seen = []
 
-    def fake(function, dynamic):
+    def fake(function, dynamic, options):
         assert dynamic is False
         seen.append(0)
 
@@ -44,7 +44,7 @@ def test_a_compiled_network_keeps_its_names_and_its_class(make_training, compile
     training = make_training()
     names = [list(keys) for keys in training.tensors()[0].values()]
     kind = type(training.denoiser.net)
-    assert compiling.prepare(training.denoiser, SHAPE, CPU)
+    assert compiling.prepare(training.denoiser, SHAPE, CPU, {})
     assert compiler == [1]
     assert [list(keys) for keys in training.tensors()[0].values()] == names
     assert type(training.denoiser.net) is kind
@@ -53,7 +53,7 @@ def test_a_compiled_network_keeps_its_names_and_its_class(make_training, compile
 def test_only_steps_of_training_are_compiled(make_training, compiler):
     training = make_training()
     denoiser = training.denoiser
-    compiling.prepare(denoiser, SHAPE, CPU)
+    compiling.prepare(denoiser, SHAPE, CPU, {})
     x, sigma = torch.zeros(SHAPE), torch.ones(8)
     with torch.no_grad():
         denoiser.train()(x, sigma)
@@ -73,7 +73,7 @@ def test_trying_the_compiler_changes_nothing_that_training_sees(
         torch.manual_seed(5)
         if compiled:
             training.denoiser.eval()
-            assert compiling.prepare(training.denoiser, SHAPE, CPU)
+            assert compiling.prepare(training.denoiser, SHAPE, CPU, {})
             assert not training.denoiser.training
         assert all(weight.grad is None for weight in training.denoiser.parameters())
         number = torch.rand(1)
@@ -96,7 +96,7 @@ def test_a_compiler_that_fails_is_one_warning_and_a_network_as_it_was(
         def backward(ctx, gradient):
             raise RuntimeError("no compiler\nand much more")
 
-    def fake(function, dynamic):
+    def fake(function, dynamic, options):
         def fast(*args):
             if broken == "when called":
                 raise RuntimeError("no compiler\nand much more")
@@ -109,7 +109,7 @@ def test_a_compiler_that_fails_is_one_warning_and_a_network_as_it_was(
     plain, training = make_training(), make_training()
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "diffuse"):
         patch.setattr(torch, "compile", fake)
-        assert not compiling.prepare(training.denoiser, SHAPE, CPU)
+        assert not compiling.prepare(training.denoiser, SHAPE, CPU, {})
     [record] = caplog.records
     assert record.getMessage() == (
         "compile: not possible here, going on without: RuntimeError: no compiler"
@@ -137,7 +137,9 @@ def test_the_config_says_afterwards_whether_it_was_done(
     word, device, smoke, seconds, tried, works, make_training, images, monkeypatch
 ):
     calls = []
-    monkeypatch.setattr(compiling, "prepare", lambda _, shape, on: calls.append(shape) or works)
+    monkeypatch.setattr(
+        compiling, "prepare", lambda _, shape, on, how: calls.append(shape) or works
+    )
     text = {"compile": word, "smoke": smoke, "train": {"batch": 12, "micro_batch": None}}
     cfg, denoiser = OmegaConf.create(text), make_training().denoiser
     assembly.compiled(cfg, denoiser, images.spec, torch.device(device), 3, lambda: seconds)

@@ -35,7 +35,7 @@ def test_the_average_at_a_constant_decay_is_the_closed_form_and_torchs():
     for _ in range(20):
         with torch.no_grad():
             net.weight.add_(torch.randn_like(net.weight))
-        ema.update(net, late)
+        ema.update(late)
         theirs.update_parameters(net)
         seen.append(net.weight.detach().double().clone())
     closed = decay**20 * seen[0]
@@ -51,7 +51,7 @@ def test_the_average_forgets_its_beginning_faster(step, decay):
     ema = Ema(net, 0.99)
     torch.nn.init.zeros_(ema.weights["weight"])
     torch.nn.init.ones_(net.weight)
-    ema.update(net, step)
+    ema.update(step)
     assert ema.weights["weight"].item() == pytest.approx(1 - decay, rel=1e-5)
 
 
