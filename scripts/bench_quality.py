@@ -43,14 +43,20 @@ class Rival:
     lr = 4e-3  # at the peak of one-cycle
 
     def __init__(
-        self, data: ImageSet, shape: dict[str, Any], batch: int, dtype: torch.dtype, seed: int
+        self,
+        data: ImageSet,
+        shape: dict[str, Any],
+        batch: int,
+        dtype: torch.dtype,
+        seed: int,
+        layout: torch.memory_format = torch.channels_last,
     ) -> None:
         torch.manual_seed(seed)
-        self.images, self.batch, self.dtype = padded(data), batch, dtype
+        self.images, self.batch, self.dtype, self.layout = padded(data), batch, dtype, layout
         self.device = self.images.device
         self.net = diffusers.UNet2DModel(**shape)
         lessons_init(self.net)
-        self.net.to(self.device, memory_format=torch.channels_last)
+        self.net.to(self.device, memory_format=layout)  # pyright: ignore[reportCallIssue]
         # one-cycle begins at a 25th of its peak; eps is the lessons'
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.lr / 25, eps=1e-5)
         self.noising = diffusers.DDPMScheduler(beta_end=self.beta_end)
@@ -61,7 +67,7 @@ class Rival:
         x0 = to_range(self._next_images(), self.range)
         noise = torch.randn_like(x0)
         t = torch.randint(len(self.noising.betas), (len(x0),), device=self.device)
-        x = self.noising.add_noise(x0, noise, t).contiguous(memory_format=torch.channels_last)
+        x = self.noising.add_noise(x0, noise, t).contiguous(memory_format=self.layout)
         with torch.autocast(self.device.type, self.dtype, self.dtype is not torch.float32):
             predicted = self.net(x, t).sample
         F.mse_loss(predicted.float(), noise).backward()

@@ -1,0 +1,108 @@
+"""On a CUDA GPU: as exact as on a CPU, and the same images. Skipped where there is none."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from leftovers import RUN, rows, until, what_is_left
+
+from diffuse import checkpoints
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+LONG = "device=cuda precision=bf16 model.dropout=0.1 train.steps=600 train.save_every=50 "
+LONG += "train.log_every=20 train.sample_every=100 model.attention=[1]"
+
+
+@pytest.fixture(autouse=True)
+def a_gpu_that_is_asked_for(monkeypatch):
+    """One process has what all of them would need for themselves."""
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "4")
+
+
+def start(words, folder):
+    folder.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "diffuse", "train", *words.split()],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
+    )
+
+
+@pytest.mark.parametrize("how", ["compile=false", "compile=true", "compile=true optimizer=muon"])
+def test_a_training_that_was_killed_ends_in_the_same_bytes(how, tiny, tmp_path):
+    words = f"{tiny} {LONG} {how}"
+    whole = start(words, tmp_path / "whole")
+    assert whole.wait() == 0, whole.stderr.read()
+    killed = start(words, tmp_path / "killed")
+    folder = tmp_path / "killed" / RUN
+    until(lambda: checkpoints.steps(folder / "checkpoints") or killed.poll() is not None, 300)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL, killed.stderr.read()
+    resumed = start(f"{words} resume=must", tmp_path / "killed")
+    assert resumed.wait() == 0, resumed.stderr.read()
+    assert what_is_left(folder) == what_is_left(tmp_path / "whole" / RUN)
+    assert ("compiled in" in resumed.stderr.read()) == ("compile=true" in how)
+
+
+def test_compiled_steps_learn_what_the_others_do(diffuse, tmp_path):
+    words = "device=cuda precision=bf16 train.steps=200 train.log_every=20 train.sample_every=null"
+    losses = []
+    for how in ("false", "true"):
+        assert diffuse.train(f"{words} compile={how} name={how}") == 0, diffuse.err
+        logged = rows(tmp_path / f"outputs/train/{how}/v001")
+        losses.append([row["loss"] for row in logged if "loss" in row])
+    assert len(losses[0]) == 10
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+
+
+def test_accumulated_parts_are_the_whole_batch_where_steps_are_compiled(diffuse, tmp_path):
+    words = "device=cuda train.steps=4 compile=true train.log_every=1"
+    for name, part in (("whole", "null"), ("parts", "4")):
+        assert diffuse.train(f"{words} name={name} train.micro_batch={part}") == 0, diffuse.err
+    whole, parts = (
+        checkpoints.load_tensors(
+            checkpoints.newest(tmp_path / f"outputs/train/{name}/v001/checkpoints"), "model"
+        )
+        for name in ("whole", "parts")
+    )
+    for key, weight in whole.items():
+        assert torch.allclose(weight, parts[key], atol=1e-4), key
+
+
+def test_images_and_fids_are_those_of_a_cpu(trained, diffuse, tmp_path):
+    drawn = {}
+    for device in ("cpu", "cuda"):
+        words = f"device={device} precision=fp32 steps=20 n=8"
+        assert diffuse(f"sample run=tiny {words} save=npy batch=4 name={device}") == 0, diffuse.err
+        path = tmp_path / f"outputs/sample/{device}/v001/images.npy"
+        drawn[device] = np.load(path).astype(int)
+    assert np.abs(drawn["cpu"] - drawn["cuda"]).max() <= 1
+    assert drawn["cpu"].std() > 10
+    fids = []
+    for device in ("cpu", "cuda"):
+        answer = diffuse.json(f"eval run=tiny device={device} precision=fp32 n=64 steps=4 batch=8")
+        fids.append(answer["fid"]["value"])
+    assert fids[1] == pytest.approx(fids[0], rel=1e-3)
+
+
+def test_too_large_a_batch_names_one_that_fits(diffuse):
+    torch.cuda.empty_cache()
+    free = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(1.5 * 2**30 / free)
+    words = "device=cuda train.steps=1 train.sample_every=null model.width=64 train.batch=65536"
+    try:
+        message = diffuse.error(f"train dataset=digits {words} optimizer=adamw", code=1)
+        assert "fits and leaves the gradients as they are" in message
+        part = message.partition("train.micro_batch=")[2].split()[0]
+        more = f"train.micro_batch={part} optimizer=adamw"
+        assert diffuse(f"train dataset=digits {words} {more}") == 0, diffuse.err
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
