@@ -47,8 +47,10 @@ def repeatable() -> Iterator[None]:
     before, mode = (cudnn.benchmark, cudnn.deterministic), torch.get_deterministic_debug_mode()
     tf32, cudnn.allow_tf32 = cudnn.allow_tf32, False
     cudnn.benchmark, cudnn.deterministic = False, True
+    attention = torch.backends.cuda.cudnn_sdp_enabled()  # its way back adds up as it comes
     memory: Any = torch.utils.deterministic
     filled = memory.fill_uninitialized_memory
+    torch.backends.cuda.enable_cudnn_sdp(False)
     if torch.cuda.is_available():
         torch.use_deterministic_algorithms(True, warn_only=True)
         memory.fill_uninitialized_memory = False  # else every output is written twice
@@ -57,6 +59,7 @@ def repeatable() -> Iterator[None]:
     finally:
         cudnn.benchmark, cudnn.deterministic = before
         cudnn.allow_tf32 = tf32
+        torch.backends.cuda.enable_cudnn_sdp(attention)
         memory.fill_uninitialized_memory = filled
         torch.set_deterministic_debug_mode(mode)
 

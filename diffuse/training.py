@@ -97,6 +97,8 @@ def fit(
     losses = losses or ranks.losses(denoiser)
     size = recipe.micro_batch or recipe.batch // ranks.world
     settled = ranks.world == 1
+    # a fused optimizer reads on the device whether to step, so that it does not wait for us
+    told = not scaler.is_enabled() and getattr(optimizer, "_step_supports_amp_scaling", False)
     batch = draw(images, law, recipe, training.step + 1, training.rollbacks, ranks)
     for number in range(training.step + 1, recipe.steps + 1):
         factor = learning_rate(number, recipe)
@@ -110,11 +112,15 @@ def fit(
             loss = ranks.mean(gradient(size))
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(weights, recipe.clip_grad or math.inf)
+            sound = loss.isfinite() & norm.isfinite()
+            if told:
+                _step_if(sound, optimizer)
             # while a GPU still computes the gradient
             following = draw(images, law, recipe, number + 1, training.rollbacks, ranks)
-            finite = (loss.isfinite() & norm.isfinite()).item()
+            finite = sound.item()
             if finite:
-                scaler.step(optimizer)
+                if not told:
+                    scaler.step(optimizer)
                 training.average(number)
             scaler.update()
         # fp16 overflows now and then: the scale is halved, until it cannot be its fault
@@ -130,6 +136,13 @@ def fit(
         training.skipped += left_out
         training.step, batch = number, following
         yield step
+
+
+def _step_if(sound: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Step where `sound` [] is true, as a GradScaler has it done; nobody waits for the device."""
+    optimizer.found_inf = (~sound).float()  # pyright: ignore[reportAttributeAccessIssue]
+    optimizer.step()
+    del optimizer.found_inf  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _gradient(

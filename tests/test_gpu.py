@@ -1,9 +1,11 @@
 """On a CUDA GPU: as exact as on a CPU, and the same images. Skipped where there is none."""
 
+import math
 import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,12 @@ import pytest
 import torch
 from leftovers import RUN, rows, until, what_is_left
 
-from diffuse import checkpoints
+from diffuse import checkpoints, compiling, conditions
+from diffuse.denoiser import Denoiser
+from diffuse.objectives import v
+from diffuse.seeds import seed_of
+from diffuse.training import Training, fit
+from diffuse.weightings import uniform
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -91,6 +98,36 @@ def test_images_and_fids_are_those_of_a_cpu(trained, diffuse, tmp_path):
         answer = diffuse.json(f"eval run=tiny device={device} precision=fp32 n=64 steps=4 batch=8")
         fids.append(answer["fid"]["value"])
     assert fids[1] == pytest.approx(fids[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_step_that_is_no_number_changes_nothing(compiled, make_net, images, law, make_recipe):
+    """A fused optimizer is told so on the GPU, before anybody here knows of it."""
+    gpu = torch.device("cuda")
+    denoiser = Denoiser(make_net(init="torch"), v(), uniform(), torch.bfloat16).to(gpu)
+    optimizer = torch.optim.AdamW(denoiser.parameters(), lr=1e-2, eps=1e-5, fused=True)
+    training = Training.new(denoiser, optimizer, ema=0.9)
+    bad = {seed_of(0, "batch", step) for step in (3, 4, 6)}
+    with conditions.repeatable():
+        if compiled:
+            options = compiling.options(gpu, alone=True)
+            assert compiling.prepare(denoiser, (8, 1, 8, 8), gpu, options)
+        before, left_out = None, []
+        recipe = make_recipe(steps=8, on_nan="skip")
+        spoiled = partial(_spoiled, law, bad)
+        for step in fit(training, images.to(gpu), spoiled, recipe, [1e-2]):
+            tensors, _ = training.tensors()
+            after = [t.clone() for of in tensors.values() for t in of.values()]
+            if before is not None:
+                assert all(map(torch.equal, after, before)) == step.skipped
+            left_out += [step.number] * step.skipped
+            before = after
+    assert left_out == [3, 4, 6]
+    assert training.optimizer.state[next(denoiser.parameters())]["step"].item() == 5
+
+
+def _spoiled(law, bad, n, random):
+    return law(n, random) * (math.nan if random.initial_seed() in bad else 1)
 
 
 def test_too_large_a_batch_names_one_that_fits(diffuse):

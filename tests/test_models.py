@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 
 from diffuse.config import build
 from diffuse.errors import ConfigError
-from diffuse.models.blocks import Attention, Downsample, ResBlock, sinusoidal
+from diffuse.models.blocks import Attention, Doubled, Downsample, ResBlock, sinusoidal
 
 YAMLS = sorted(Path(__file__).parents[1].glob("conf/model/*.yaml"))
 SHAPES = {"gray": {"channels": 1, "size": (28, 28)}, "rgb": {"channels": 3, "size": (32, 32)}}
@@ -221,3 +222,17 @@ def test_from_a_yaml_it_is_a_config_error_of_the_model():
     path = next(path for path in YAMLS if path.stem == "course")
     with pytest.raises(ConfigError, match="model: groups = 5 does not divide the width 32"):
         build("model", preset(path, groups=5), channels=1, size=(32, 32), classes=0)
+
+
+def test_doubling_and_its_way_back_are_torchs_nearest_neighbour():
+    x, *_ = noisy(channels=3)
+    x = x.contiguous(memory_format=torch.channels_last)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    doubled = Doubled.apply(ours)
+    expected = F.interpolate(theirs, scale_factor=2.0, mode="nearest")
+    assert torch.equal(doubled, expected)
+    assert doubled.is_contiguous(memory_format=torch.channels_last)
+    push = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2))
+    doubled.backward(push)
+    expected.backward(push)
+    assert torch.allclose(ours.grad, theirs.grad, atol=1e-6)

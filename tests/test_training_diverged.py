@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from functools import partial
 
 import pytest
 import torch
@@ -102,11 +103,13 @@ def test_the_diagnosis_names_the_weight_whose_gradient_broke(
     assert isinstance(e.value.facts["loss"], float)
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_skip_leaves_the_step_out_and_goes_on(
-    fault, make_training, images, law, make_recipe, monkeypatch
+    fault, fused, make_training, images, law, make_recipe, monkeypatch
 ):
-    training = make_training(init="torch")
+    adamw = partial(torch.optim.AdamW, lr=1e-2, eps=1e-5, fused=fused)
+    training = make_training(adamw, init="torch")
     fault(training, monkeypatch, {3, 4, 6})
     before, skipped = None, []
     for step in fit(training, images, law, make_recipe(steps=8, on_nan="skip"), [1e-2]):

@@ -19,6 +19,7 @@ from diffuse.seeds import seed_of
 from diffuse.training import Training, fit
 
 ADAMW = partial(torch.optim.AdamW, lr=1e-2, eps=1e-5)
+FUSED = partial(ADAMW, fused=True)  # what a GPU gets; it can be had on a CPU, too
 MUON = partial(
     Muon, lr=0.02, momentum=0.95, adam_lr=0.002, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.01,
     precision="fp32",
@@ -86,7 +87,7 @@ def broken(make_training, images, law, make_recipe, tmp_path):
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("optimizer", [ADAMW, MUON], ids=["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", [ADAMW, FUSED, MUON], ids=["adamw", "fused", "muon"])
 def test_a_broken_training_ends_with_the_bytes_of_a_whole_one(optimizer, precision, whole, broken):
     expected = whole(optimizer, precision)
     assert broken(optimizer, precision) == expected
@@ -129,15 +130,33 @@ def spoiled(law, *steps):
     return lambda n, random: law(n, random) * (math.nan if random.initial_seed() in seeds else 1)
 
 
+def test_a_fused_optimizer_goes_on_where_the_other_does(make_training, images, law, make_recipe,
+                                                        tmp_path):  # fmt: skip
+    """It goes through weights and moments as they lie in memory: both must lie alike."""
+    ends = []
+    for optimizer in (ADAMW, FUSED):
+        first = make_training(optimizer, **NET)
+        for _ in go_on(first, images, law, make_recipe(steps=8), until=4):
+            pass
+        second = make_training(optimizer, **NET)
+        second.load(save(first, tmp_path / str(len(ends))))
+        for _ in go_on(second, images, law, make_recipe(steps=8)):
+            pass
+        ends.append(second.denoiser.net.state_dict())
+    for name, weight in ends[0].items():
+        assert torch.allclose(weight, ends[1][name], atol=1e-5), name
+
+
+@pytest.mark.parametrize("optimizer", [ADAMW, FUSED], ids=["adamw", "fused"])
 @pytest.mark.parametrize("precision", [torch.float32, torch.float16])
 @pytest.mark.parametrize("at", [2, 3, 4, 5])
-def test_so_it_does_if_steps_are_left_out(precision, at, whole, broken, law):
+def test_so_it_does_if_steps_are_left_out(precision, at, optimizer, whole, broken, law):
     bad, skip = spoiled(law, 3, 4, 7), {"on_nan": "skip"}
-    expected = whole(ADAMW, precision, law=bad, **skip)
-    assert broken(ADAMW, precision, at=at, law=bad, same=skip) == expected
+    expected = whole(optimizer, precision, law=bad, **skip)
+    assert broken(optimizer, precision, at=at, law=bad, same=skip) == expected
     assert json.loads(expected["state.json"])["skipped"] == 3
     forgotten = broken(
-        ADAMW, precision, at=5, law=bad, same=skip, forget=lambda t: setattr(t, "skipped", 0)
+        optimizer, precision, at=5, law=bad, same=skip, forget=lambda t: setattr(t, "skipped", 0)
     )
     assert forgotten != expected
 

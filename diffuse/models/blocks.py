@@ -87,4 +87,16 @@ class Upsample(nn.Conv2d):
         super().__init__(channels, channels, 3, padding=1)
 
     def forward(self, input: Tensor) -> Tensor:
-        return super().forward(F.interpolate(input, scale_factor=2.0, mode="nearest"))
+        return super().forward(Doubled.apply(input))
+
+
+class Doubled(torch.autograd.Function):
+    """Every pixel four times. Backward they are added up, which torch's compiler would scatter."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return 4 * F.avg_pool2d(gradient, 2)
