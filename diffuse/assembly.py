@@ -59,6 +59,7 @@ def compiled(
     spec: ImageSpec,
     device: torch.device,
     world: int,
+    strict: bool,  # as its steps are going to be
     seconds: Callable[[], float],  # that the training would last without
 ) -> None:
     """Compile the backbone if `compile=` says so; from now on it says whether that was done."""
@@ -68,7 +69,9 @@ def compiled(
     batch = cfg.train.batch // world
     size = cfg.train.micro_batch or batch
     options = compiling.options(device, alone=world == 1 and size == batch)
-    cfg.compile = wanted and compiling.prepare(denoiser, (size, *spec.shape), device, options)
+    cfg.compile = wanted and compiling.prepare(
+        denoiser, (size, *spec.shape), device, options, strict
+    )
 
 
 def asked(cfg: DictConfig) -> tuple[Objective, Weighting]:

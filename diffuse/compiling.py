@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffuse import conditions, rehearsal
 from diffuse.denoiser import Denoiser
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ def prepare(
     shape: tuple[int, int, int, int],
     device: torch.device,
     options: dict[str, Any],
+    strict: bool = False,  # as the steps are going to be: `conditions.strict`
 ) -> bool:
     """Compile the backbone for steps on batches of this shape; False if that cannot be done.
 
@@ -48,7 +50,8 @@ def prepare(
     started = time.monotonic()
     try:
         compile_in_place(denoiser.net, options)
-        _try(denoiser, shape, device)
+        with conditions.strict(strict):
+            rehearsal.step(denoiser, shape, device)
     except Exception as error:  # of any of torch's many layers; an interrupt is none
         denoiser.net._compiled_call_impl = None
         torch._dynamo.reset()
@@ -80,19 +83,6 @@ def alike(copied: nn.Module, original: nn.Module) -> None:
     """A deep copy comes out uncompiled. What is compiled already is not compiled again for it."""
     if isinstance(original._compiled_call_impl, _Trained):
         compile_in_place(copied, original._compiled_call_impl.options)
-
-
-def _try(denoiser: Denoiser, shape: tuple[int, int, int, int], device: torch.device) -> None:
-    """One step's way there and back; no weight, gradient or random number is another after it."""
-    x0, label = torch.zeros(shape, device=device), torch.zeros(shape[0], dtype=torch.long)
-    was_training, cuda = denoiser.training, [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(cuda):
-        denoiser.train()
-        losses = denoiser.loss(x0, torch.ones(shape[0]), x0 + 1, label.to(device))
-        losses.mean().backward()
-    denoiser.train(was_training)
-    for weight in denoiser.parameters():
-        weight.grad = None
 
 
 def _first_line(error: Exception) -> str:

@@ -64,6 +64,21 @@ def repeatable() -> Iterator[None]:
         torch.set_deterministic_debug_mode(mode)
 
 
+@contextlib.contextmanager
+def strict(wanted: bool = True) -> Iterator[None]:
+    """Where torch has no way to the same bytes it raises, rather than to go on with a warning.
+
+    The way back of attention on a GPU is repeatable in here only.
+    """
+    mode = torch.get_deterministic_debug_mode()
+    if wanted:
+        torch.set_deterministic_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+
+
 def code(sources: Sequence[str], package: Path = PACKAGE) -> str:
     """sha256 of some files of ours, and of all in some folders, with their names."""
     digest = hashlib.sha256(diffuse.__version__.encode())

@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor, nn
 
-from diffuse import compiling, memory
+from diffuse import compiling, conditions, memory
 from diffuse.data import ImageSet, to_range
 from diffuse.divergence import IN_A_ROW, Diverged
 from diffuse.hardware import sent
@@ -166,7 +166,10 @@ def _gradient(
         part = slice(start, start + size)
         labels = None if label is None else label[part]
         last = start + size >= len(x0)
-        with contextlib.nullcontext() if shared and last else losses.unshared():
+        with (
+            conditions.strict(training.strict),
+            contextlib.nullcontext() if shared and last else losses.unshared(),
+        ):
             each = losses(x0[part], sigma[part], eps[part], labels)
             loss = each.mean() * (len(each) / len(x0))
             training.scaler.scale(loss).backward()

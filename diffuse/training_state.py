@@ -28,6 +28,7 @@ class Training:
     skipped: int = 0  # steps left out because a number was not finite,
     in_a_row: int = 0  # and how many of them came last
     rollbacks: int = 0  # each draws the steps that follow anew
+    strict: bool = False  # gradients are the same bytes every time, or torch raises
 
     @classmethod
     def new(

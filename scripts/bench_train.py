@@ -30,6 +30,7 @@ from torch import nn
 from diffuse import assembly, conditions, hardware
 from diffuse.console import print_json
 from diffuse.data import ImageSet, open_dataset
+from diffuse.rehearsal import repeats
 from diffuse.training import Recipe, Training, fit
 from diffuse.utilisation import convolution_peak, forward_flops, seconds, utilisation
 
@@ -122,9 +123,10 @@ def contenders(
     """Both networks on the same images, ready to take a step."""
     data, batch = open_dataset(cfg.dataset, "train").to(device), cfg.train.batch
     denoiser = assembly.denoiser(cfg, data.spec, device)
-    with conditions.repeatable():
-        assembly.compiled(cfg, denoiser, data.spec, device, 1, lambda: math.inf)
     training = Training.new(denoiser, assembly.optimizer(cfg, denoiser.net), cfg.train.ema)
+    with conditions.repeatable():
+        training.strict = device.type == "cuda" and repeats(denoiser, data.spec.shape, device)
+        assembly.compiled(cfg, denoiser, data.spec, device, 1, training.strict, lambda: math.inf)
     steps = our_steps(cfg, data, training)
     image = tuple(padded(data).shape[1:])
     shape = same_shape(cfg.model, image[0])

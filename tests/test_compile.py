@@ -137,12 +137,10 @@ def test_the_config_says_afterwards_whether_it_was_done(
     word, device, smoke, seconds, tried, works, make_training, images, monkeypatch
 ):
     calls = []
-    monkeypatch.setattr(
-        compiling, "prepare", lambda _, shape, on, how: calls.append(shape) or works
-    )
+    monkeypatch.setattr(compiling, "prepare", lambda _, shape, *how: calls.append(shape) or works)
     text = {"compile": word, "smoke": smoke, "train": {"batch": 12, "micro_batch": None}}
     cfg, denoiser = OmegaConf.create(text), make_training().denoiser
-    assembly.compiled(cfg, denoiser, images.spec, torch.device(device), 3, lambda: seconds)
+    assembly.compiled(cfg, denoiser, images.spec, torch.device(device), 3, False, lambda: seconds)
     assert calls == [(4, 1, 8, 8)] * tried
     assert cfg.compile is (tried and works)
 

@@ -16,6 +16,7 @@ from leftovers import RUN, rows, until, what_is_left
 from diffuse import checkpoints, compiling, conditions
 from diffuse.denoiser import Denoiser
 from diffuse.objectives import v
+from diffuse.rehearsal import repeats
 from diffuse.seeds import seed_of
 from diffuse.training import Training, fit
 from diffuse.weightings import uniform
@@ -100,6 +101,25 @@ def test_images_and_fids_are_those_of_a_cpu(trained, diffuse, tmp_path):
     assert fids[1] == pytest.approx(fids[0], rel=1e-3)
 
 
+def test_the_way_back_of_attention_over_many_pixels_gives_the_same_bytes_again(make_net):
+    """It adds up what several blocks of pixels say, as they come in or in their order."""
+    size = {"size": (64, 64), "channels": 3, "width": 64, "attention": [0, 1], "head_dim": 32}
+    net = make_net(**size, init="torch", mults=[1, 1], skips="every").cuda()
+    denoiser = Denoiser(net, v(), uniform(), torch.bfloat16)
+    random = torch.Generator("cuda").manual_seed(0)
+    x0, eps = (torch.randn(8, 3, 64, 64, device="cuda", generator=random) for _ in range(2))
+    sigma, label = torch.linspace(0.1, 2, 8).double(), torch.zeros(8, dtype=torch.long).cuda()
+    with conditions.repeatable():
+        assert repeats(denoiser, (3, 64, 64), torch.device("cuda"))
+        found = []
+        for _ in range(5):
+            denoiser.zero_grad()
+            with conditions.strict():
+                denoiser.loss(x0, sigma, eps, label).mean().backward()
+            found.append([weight.grad.clone() for weight in net.parameters()])
+    assert all(all(map(torch.equal, found[0], others)) for others in found[1:])
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_step_that_is_no_number_changes_nothing(compiled, make_net, images, law, make_recipe):
     """A fused optimizer is told so on the GPU, before anybody here knows of it."""
@@ -108,10 +128,11 @@ def test_a_step_that_is_no_number_changes_nothing(compiled, make_net, images, la
     optimizer = torch.optim.AdamW(denoiser.parameters(), lr=1e-2, eps=1e-5, fused=True)
     training = Training.new(denoiser, optimizer, ema=0.9)
     bad = {seed_of(0, "batch", step) for step in (3, 4, 6)}
+    training.strict = True
     with conditions.repeatable():
         if compiled:
             options = compiling.options(gpu, alone=True)
-            assert compiling.prepare(denoiser, (8, 1, 8, 8), gpu, options)
+            assert compiling.prepare(denoiser, (8, 1, 8, 8), gpu, options, strict=True)
         before, left_out = None, []
         recipe = make_recipe(steps=8, on_nan="skip")
         spoiled = partial(_spoiled, law, bad)

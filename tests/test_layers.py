@@ -16,7 +16,7 @@ LAYERS = [
     "classifier foreign encoders secrets files sealed conditions owners checkpoints runs "
     "trackers hardware interrupts "
     "console optimizers ranks launching yamls provenance meanings "
-    "averages background memory compiling guidance utilisation",
+    "averages background memory rehearsal compiling guidance utilisation",
     "schedules noise_laws grids samplers reuse features training_state divergence",
     "training sampling shards noise_level",
     "passport evaluations measures scoring comparison checkups plots journal",

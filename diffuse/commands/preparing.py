@@ -24,6 +24,7 @@ from diffuse.journal import Seen
 from diffuse.launching import Meet
 from diffuse.noise_laws import Law
 from diffuse.ranks import Ranks
+from diffuse.rehearsal import repeats
 from diffuse.sampling import Plan
 from diffuse.training import Recipe, Training, seconds_per_step
 from diffuse.training_state import due
@@ -133,7 +134,8 @@ def _built(
         seen = Seen.of(checkpoint, device)
     if meanings.length(cfg.train) != ("steps", training.step):  # else there is nothing to train
         lasts = partial(_seconds, cfg, training, data, law, ranks)
-        assembly.compiled(cfg, denoiser, data.spec, device, ranks.world, lasts)
+        training.strict = device.type == "cuda" and repeats(denoiser, data.spec.shape, device)
+        assembly.compiled(cfg, denoiser, data.spec, device, ranks.world, training.strict, lasts)
     recipe = _recipe(cfg, training, data, law, ranks)
     for unit in meanings.LENGTHS:
         cfg.train[unit] = recipe.steps if unit == "steps" else None
