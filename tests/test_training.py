@@ -55,6 +55,15 @@ def test_the_average_forgets_its_beginning_faster(step, decay):
     assert ema.weights["weight"].item() == pytest.approx(1 - decay, rel=1e-5)
 
 
+def test_counts_are_taken_over_rather_than_averaged():
+    net = torch.nn.BatchNorm1d(2)
+    ema = Ema(net, 0.5)
+    net(torch.randn(8, 2, generator=torch.Generator().manual_seed(0)))
+    ema.update(10**6)
+    assert ema.weights["num_batches_tracked"] == 1
+    assert torch.allclose(ema.weights["running_mean"], net.running_mean / 2)
+
+
 @pytest.mark.parametrize("steps", [4, 7, 10, 100, 999])
 def test_onecycle_is_torchs_without_its_cycle_of_the_momentum(steps, make_recipe):
     recipe = make_recipe(steps=steps, lr_schedule="onecycle", warmup=0)
