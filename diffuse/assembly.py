@@ -74,6 +74,14 @@ def compiled(
     )
 
 
+def settle(cfg: DictConfig, device: torch.device) -> torch.dtype:
+    """Say which number formats `auto` is: the faster one, and that of the network."""
+    cfg.precision, dtype = hardware.precision(cfg.precision, device)
+    if cfg.optimizer.get("precision") == "auto":
+        cfg.optimizer.precision = cfg.precision
+    return dtype
+
+
 def asked(cfg: DictConfig) -> tuple[Objective, Weighting]:
     """What the network is asked for, and how much each level counts."""
     return config.build("objective", cfg.objective), config.build("weighting", cfg.weighting)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from diffuse import hardware, provenance
+from diffuse import conditions, hardware, provenance
 from diffuse.data import ImageSet
 from diffuse.encoders import Encoder
 from diffuse.evaluations import RESULTS
@@ -148,6 +148,15 @@ def of_images(images: ImageSet, split: str) -> dict[str, Any]:
         "sha256": images.sha256,
         "range": [0, 255],
     }
+
+
+def of_code(encoder: Encoder, *others: Any) -> str:
+    """sha256 of all our sources, and of the files that other code which takes part comes from.
+
+    A revision does not say it: outside git there is none, and all changed trees are "+dirty".
+    """
+    own = type(encoder), type(encoder.net), *others
+    return conditions.key({"ours": conditions.code(["."]), "own": [*map(conditions.source, own)]})
 
 
 def of_machine(device: torch.device) -> dict[str, Any]:

@@ -122,6 +122,7 @@ def contenders(
 ) -> list[Contender]:
     """Both networks on the same images, ready to take a step."""
     data, batch = open_dataset(cfg.dataset, "train").to(device), cfg.train.batch
+    assembly.settle(cfg, device)
     denoiser = assembly.denoiser(cfg, data.spec, device)
     training = Training.new(denoiser, assembly.optimizer(cfg, denoiser.net), cfg.train.ema)
     with conditions.repeatable():

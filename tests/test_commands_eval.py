@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from diffuse import checkpoints, evaluations, passport
+from diffuse.commands.scores import cells
 from diffuse.data import Choices, open_dataset, to_range, to_uint8
 from diffuse.encoders import pixels
 from diffuse.metrics import Moments
@@ -127,6 +128,42 @@ def test_too_few_images_for_the_features_are_a_number_with_a_warning(trained, di
     assert "n=640 would do" in diffuse.err
     assert record["warnings"] == [line.removeprefix("warning: ") for line in
                                   diffuse.err.splitlines() if "n=640" in line]  # fmt: skip
+
+
+def test_too_few_images_of_a_class_are_a_warning_of_their_own(trained, diffuse):
+    words = f"{LINE} encoder.size=2"  # 4 features: enough images in all, not in a class
+    alone = diffuse.json(f"{words} metrics=[fid]")
+    assert alone["warnings"] == []
+    record = diffuse.json(f"{words} metrics=[fid,per_class]")
+    [said] = record["warnings"]
+    assert said.startswith("a class has 4 images, few for the 4 features of the encoder")
+    assert "40 of each class would do" in said
+
+
+def test_the_size_of_subsets_is_the_one_that_was_used_and_their_deviation_is_shown(
+    trained, diffuse
+):
+    record = diffuse.json(f"{LINE} n=20 kid_subset_size=500")
+    assert record["settings"]["kid"]["size"] == 20
+    assert diffuse(f"{LINE} n=20 kid_subset_size=10 kid_subsets=3") == 0
+    record = json.loads((trained.parents[2] / "eval/tiny/v002/record.json").read_text())
+    assert record["settings"]["kid"] == {"subsets": 3, "size": 10}
+    [line] = [line for line in diffuse.out.splitlines() if "sd of subsets" in line]
+    assert float(line.split()[-1]) == pytest.approx(1000 * record["kid"]["sd"], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("score", "shown"),
+    [
+        ({"value": 1.66, "ci95": [1.4243, 1.895]}, ("1.660", "1.424 to 1.895")),
+        ({"value": 2.25e-3, "ci95": [2.1e-3, 2.43e-3]}, ("0.00225", "0.00210 to 0.00243")),
+        ({"value": 3e-7, "ci95": [1e-7, 6e-7]}, ("0.00000030", "0.00000010 to 0.00000060")),
+        ({"value": 1.0, "ci95": [1.0, 1.0]}, ("1.000", "1.000 to 1.000")),
+    ],
+)
+def test_a_number_has_as_many_digits_as_its_interval_means(score, shown):
+    found = cells("fid", score)
+    assert (found["value"], found["95%"]) == shown
 
 
 @pytest.mark.slow

@@ -123,8 +123,10 @@ def test_the_passport_says_which_numbers_were_read_and_that_there_is_no_floor(
     np.savez(tmp_path / "stats.npz", mu=np.zeros(64), sigma=np.eye(64))
     alone = diffuse.json(f"{LINE} images=theirs.npy reference=stats.npz")
     assert (alone["range"], alone["dtype"]) == ([0, 255], "uint8")
+    assert len(alone["code"]) == 64
     assert [line for line in alone["warnings"] if "there is no floor" in line]
     assert "there is no floor" in diffuse.err
     both = diffuse.json(f"{LINE} images=theirs.npy reference=stats.npz dataset=digits")
     assert "floor" in both["fid"]
+    assert not [line for line in alone["warnings"] if "trained on other images" in line]
     assert not [line for line in both["warnings"] if "no floor" in line]

@@ -68,7 +68,7 @@ def test_what_is_asked_for_is_resolved_and_one_image_less_is_not(delta):
     for cost in priced(delta, 0.8, found):
         n, seeds, power = cost.need
         assert power == power_of(delta, found.spread, n, seeds) >= 0.8
-        assert n <= measured.LEAST or power_of(delta, found.spread, n - 1, seeds) < 0.8
+        assert n <= found.least or power_of(delta, found.spread, n - 1, seeds) < 0.8
 
 
 def test_the_cheapest_way_is_the_quickest_and_dear_trainings_make_it_few():
@@ -124,9 +124,11 @@ def test_the_newest_evaluation_is_what_a_plan_is_made_from(evaluated, diffuse):
     assert found["measured"]["sd_trainings"] is None
     [way] = found["ways"]
     [need] = needed(5, Spread(sd, 24), 0.8, (1,))
-    assert (way["n"], way["trainings"], way["cheapest"]) == (need.n, 1, True)
-    assert way["features_seconds"] == pytest.approx(need.n / made["features_per_second"])
-    assert way["drawing_seconds"] == pytest.approx(need.n / made["images_per_second"])
+    assert need.n < 4 * 64  # of so few the FID would be bias, mostly
+    assert (way["n"], way["trainings"], way["cheapest"]) == (4 * 64, 1, True)
+    assert way["power"] == pytest.approx(power_of(5, Spread(sd, 24), 256, 1))
+    assert way["features_seconds"] == pytest.approx(256 / made["features_per_second"])
+    assert way["drawing_seconds"] == pytest.approx(256 / made["images_per_second"])
     assert found["next"][0].startswith("diffuse train dataset=digits")
     assert found["next"][0].endswith("seed=1")
     assert found["next"][1] == f"{EVALUATION} run=tiny"

@@ -1,7 +1,9 @@
 """`diffuse sample` and `eval` by shards: drawn once, by many, and after whatever happened."""
 
 import os
+import re
 import signal
+from dataclasses import replace
 
 import pytest
 from sharded import LINE, arrays, drawn_by
@@ -53,6 +55,26 @@ MORE = (
 def test_nothing_is_reused_where_anything_differs(change, trained, diffuse):
     arrays(diffuse, "n=4")
     assert arrays(diffuse, f"n=3 {change}")[1]["known"] == 0
+
+
+def test_what_another_command_drew_meanwhile_is_not_our_work(trained, diffuse, monkeypatch):
+    real = drawing.images
+
+    def shared(*args):
+        for shard in real(*args):
+            yield replace(shard, known=True) if shard.number == 1 else shard
+
+    monkeypatch.setattr(drawing, "images", shared)
+    assert arrays(diffuse, "n=12")[1] == {"drawn": 2, "known": 1}
+
+
+def test_a_shard_that_was_damaged_counts_as_drawn_now(trained, diffuse, kept):
+    arrays(diffuse, "n=4")
+    [shard] = kept.glob("*/shard-*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:-9])
+    assert arrays(diffuse, "n=4")[1] == {"drawn": 1, "known": 0}
+    [rate] = re.findall(r"sample 4/4  (\d+) images/s", diffuse.err)
+    assert int(rate) > 0
 
 
 def test_another_training_in_the_same_place_is_another_one(trained, diffuse):

@@ -234,3 +234,15 @@ def test_a_mistyped_key_in_an_experiment_is_refused_too(tiny, diffuse, tmp_path)
     message = diffuse.error(f"train {tiny} --config-dir mine experiment=typo")
     assert "stepps" in message
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_muon_computes_in_the_number_format_of_the_network(precision, tiny, diffuse, tmp_path):
+    words = f"optimizer=muon precision={precision}"
+    assert diffuse.train(f"{words} train.steps=2") == 0
+    run = tmp_path / "outputs/train/tiny/v001"
+    assert OmegaConf.load(run / "config.yaml").optimizer.precision == precision
+    assert diffuse.train("optimizer=muon train.steps=3 precision=auto resume=must") == 0
+    other = {"fp32": "bf16", "bf16": "fp32"}[precision]
+    refused = f"train {tiny} {words} optimizer.precision={other} train.steps=4 resume=must"
+    assert f"optimizer.precision: {precision} there, {other} here" in diffuse.error(refused)

@@ -137,3 +137,20 @@ def test_the_line_and_its_end_are_those_of_the_record(tmp_path, monkeypatch):
     svg = (tmp_path / "fid_n.svg").read_text()
     assert ">infinity<" in svg
     assert ">1,024<" in svg
+
+
+@pytest.mark.parametrize("low", [-0.5, 1.5])
+def test_an_interval_that_goes_below_0_stays_inside_the_axes(low, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    figures, save = [], Figure.savefig
+
+    def seen(self, *others, **more):
+        figures.append(self)
+        save(self, *others, **more)
+
+    monkeypatch.setattr(Figure, "savefig", seen)
+    infinity = {"value": 2.0, "ci95": [low, 2.5], "slope": 512.0, "points": [[1024, 2.5, 0.0]]}
+    bias([[256, 4.0, 0.1], [1024, 2.5, 0.0]], infinity, 0.7, "a title", tmp_path / "fid_n")
+    bottom, _ = figures[0].axes[0].get_ylim()
+    assert bottom == 0 if low > 0 else bottom < low

@@ -156,7 +156,7 @@ def test_what_16_bits_a_pixel_are_is_not_16_bits_a_channel(tmp_path):
         (np.zeros((8, 8), np.uint8), "is [8, 8], images are"),
         (np.zeros((8, 8, 3), np.uint8), "is [8, 8, 3], one image in colour as it seems"),
         (np.zeros((8, 9, 4), np.uint8), "is [8, 9, 4], one image in colour as it seems"),
-        (np.zeros((0, 8, 8, 3), np.uint8), "is [0, 8, 8, 3], images are"),
+        (np.zeros((0, 8, 8, 3), np.uint8), "is [0, 8, 8, 3]: it holds no images"),
     ],
 )
 def test_an_array_that_could_only_be_guessed_at_is_refused(tmp_path, array, message):
@@ -258,6 +258,11 @@ def test_a_file_cut_short_is_refused(tmp_path, name, share):
     write[name]()
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     assert f"{name} is damaged" in refusal(path)
+
+
+def test_statistics_are_no_images(tmp_path):
+    np.savez(tmp_path / "a.npz", mu=np.zeros(64))
+    assert "holds mu; images must be 'images'" in refusal(tmp_path / "a.npz")
 
 
 def test_an_archive_of_several_arrays_must_say_which(tmp_path):

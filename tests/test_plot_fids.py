@@ -18,6 +18,7 @@ from diffuse.scoring.along import Along, watched
 PASSPORT = [
     "schema",
     "n",
+    "warnings",
     "encoder",
     "reference",
     "real",
@@ -30,6 +31,7 @@ PASSPORT = [
     "threads",
     "revision",
     "versions",
+    "code",
 ]
 WORDS = "steps=3 n=70 encoder=pixels device=cpu seed=5"
 
@@ -47,6 +49,10 @@ def test_the_last_state_is_what_an_evaluation_scores_to_the_last_bit(trained, di
         assert facts[field] == record[field], field
     assert facts["command"] == f"diffuse plot fid_trajectory {WORDS} --json"
     assert facts["seconds"] > 0
+    assert "n=70 is few images for the 64 features" in diffuse.err
+    assert [line.split(":")[0] for line in facts["warnings"]] == [
+        "n=70 is few images for the 64 features of the encoder"
+    ]
     kept = json.loads((Path(facts["folder"]) / "run.json").read_text())["data"]
     assert kept == {key: facts[key] for key in kept}
     assert kept.keys() >= {*PASSPORT, "command", "seconds"}
@@ -64,6 +70,27 @@ def test_every_point_is_in_the_table_and_the_picture_has_its_size(trained, diffu
     assert Image.open(folder / "fid_trajectory.png").size == (1200, 540)
     assert diffuse(f"plot fid_trajectory {WORDS} dry_run=true") == 0
     assert "70, seed 5" in diffuse.out
+
+
+def test_every_fid_that_is_printed_has_its_interval(trained, diffuse):
+    words = "steps=2 n=8 encoder=pixels encoder.size=1 device=cpu checkpoint=best"
+    line = f"plot fid_trajectory {words}"
+    facts = diffuse.json(line)
+    assert [said.split()[0] for said in facts["warnings"]] == ["checkpoint=best"]
+    assert diffuse(line) == 0
+    assert diffuse.err.count("was chosen by its FID") == 1
+    assert "few images" not in diffuse.err
+
+    def said(fid):
+        low, high = fid["ci95"]
+        return f"{fid['value']:.3f} ({low:.3f} to {high:.3f})"
+
+    for point in facts["points"]:
+        assert f"FID of denoised {said(point['denoised'])}, of x {said(point['x'])}" in diffuse.out
+    for fid in (facts["points"][-1]["x"], facts["floor"]):
+        assert f"FID {said(fid).replace('(', ' (95%: ')}\n" in diffuse.out
+    best = min((point["denoised"] for point in facts["points"]), key=lambda fid: fid["value"])
+    assert f"FID {said(best).replace('(', ' (95%: ')}, in step" in diffuse.out
 
 
 def test_no_more_steps_are_measured_than_that_and_the_ends_are_among_them():

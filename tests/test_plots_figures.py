@@ -13,6 +13,7 @@ from diffuse.data import to_range
 from diffuse.grids import karras
 from diffuse.plots import processes, states
 from diffuse.plots.figures import sheet
+from diffuse.plots.pareto import pareto
 from diffuse.seeds import generator
 
 LINEAR = schedules.linear(betamax=0.02, betamin=1e-4, T=1000, zero_snr=False)
@@ -142,3 +143,31 @@ def test_kinds_of_states_stand_under_each_other_image_by_image():
     first = torch.zeros(2, 3, 1, 1, 1)
     rows = states.beside(first, first + 1, range=(0, 1))
     assert rows[:, 0, 0, 0, 0].tolist() == [0, 255, 0, 255]
+
+
+def test_what_the_marks_of_pareto_mean_is_said_outside_the_panels(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    figures, save = [], Figure.savefig
+
+    def seen(self, *others, **more):
+        figures.append(self)
+        save(self, *others, **more)
+
+    monkeypatch.setattr(Figure, "savefig", seen)
+    done = {"asked": [5], "nfe": 5, "value": 40.0, "ci95": [39.0, 41.0], "seconds": 0.01}
+    cells = [{"sampler": "a", "cheapest": True} | done, {"sampler": "b", "cheapest": False} | done]
+    cells.append({"sampler": "b", "asked": [2], "nfe": 2, "value": None, "seconds": None})
+    pareto(cells, {"value": 2.0, "ci95": [1.0, 3.0]}, tmp_path / "pareto")
+    figure = figures[0]
+    assert [panel.get_legend() for panel in figure.axes] == [None, None]
+    marks, samplers = figure.legends
+    assert [text.get_text() for text in samplers.get_texts()] == ["a", "b"]
+    assert [text.get_text() for text in marks.get_texts()] == [
+        "cheapest within noise of the best: a, 5 calls, 10 ms, FID 40",
+        "as many real images: 2  (band: 95%)",
+        "diverged, at the upper edge",
+    ]
+    panels = [panel.get_tightbbox() for panel in figure.axes]
+    assert marks.get_window_extent().y1 <= min(box.y0 for box in panels)
+    assert samplers.get_window_extent().y0 >= max(box.y1 for box in panels)

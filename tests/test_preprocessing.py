@@ -1,7 +1,9 @@
 """What is done to images before they are compared, and what it does to their FID."""
 
+import json
 import textwrap
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,6 +155,14 @@ def test_the_command_says_what_it_measured_and_on_what(diffuse):
     assert facts["command"] == f"diffuse plot preprocessing {words} --json"
     assert facts["seconds"] > 0
     assert facts["left_out"] == {}
+    assert facts["range"] == [0, 255]
+    assert len(facts["code"]) == 64
+    assert [line.split(":")[0] for line in facts["warnings"]] == [
+        "n=60 is less than the 64 features of the encoder"
+    ]
+    assert "n=60 is less than the 64 features" in diffuse.err
+    kept = json.loads((Path(facts["folder"]) / "run.json").read_text())["data"]
+    assert kept == {key: facts[key] for key in kept}
     assert {e["name"] for e in facts["effects"]} > {"JPEG, quality 75", "truncated", "rounded"}
     diffuse("plot preprocessing dataset=digits n=60 encoder=pixels")
     assert "untouched" in diffuse.out
@@ -165,6 +175,17 @@ class MakesFloats(torch.nn.Module):
 
     def forward(self, x):
         return self.linear(x.float().flatten(1) / 255)
+
+
+def test_with_enough_images_there_is_no_warning_and_the_code_of_an_encoder_counts(
+    diffuse, monkeypatch
+):
+    words = "dataset=digits n=8 encoder=pixels encoder.size=1 device=cpu"
+    first = diffuse.json(f"plot preprocessing {words}")
+    assert first["warnings"] == []
+    assert "warning" not in diffuse.err
+    monkeypatch.setattr("diffuse.conditions.source", lambda thing: thing.__name__)
+    assert diffuse.json(f"plot preprocessing {words}")["code"] != first["code"]
 
 
 def test_half_precision_is_left_out_where_the_encoder_makes_floats_of_its_images(judge):

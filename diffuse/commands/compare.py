@@ -187,14 +187,15 @@ def _cells(line: Line, form: str) -> dict[str, str]:
 def _minus(found: Difference | None, scale: float) -> str:
     if found is None:
         return ""
-    ends = (_signed(scale * bound) for bound in (found.value, found.low, found.high))
+    digits = scores.decimals(scale * (found.high - found.low))
+    ends = (_signed(scale * bound, digits) for bound in (found.value, found.low, found.high))
     return "{} ({} to {})".format(*ends)
 
 
-def _signed(value: float) -> str:
+def _signed(value: float, digits: int) -> str:
     """Without the sign of what rounds to nothing."""
-    text = f"{value:+.3f}" if abs(value) < 100 else f"{value:+.0f}"
-    return text if text.strip("+-0.") else "0.000"
+    text = f"{value:+.{digits}f}" if abs(value) < 100 else f"{value:+.0f}"
+    return text if text.strip("+-0.") else f"{0:.{digits}f}"
 
 
 def _as_json(

@@ -59,23 +59,28 @@ def draw(
         with workers, Meter("sample", n, done=first) as meter, _told(store, n, plan.batch):
             for shard in images(trained.denoiser, trained.spec, plan, n, label, store):
                 parts[shard.number] = shard
-                new = [k for k in parts if k not in before or not parts[k].known]
+                if not shard.known:  # it may have been there, and damaged
+                    before.discard(shard.number)
+                    first = meter.first = min(n, len(before) * plan.batch)
+                new = parts.keys() - before
                 done = min(n, first + len(new) * plan.batch)
                 workers.look()
                 if new and (meter.due() or len(parts) == count(n, plan.batch)):
                     log.debug(meter.show(done))
             seconds = meter.seconds
         speed = store.speed() if store else None
+    if not workers.orders:  # then what is new and not ours was drawn by another command
+        before |= {k for k, shard in parts.items() if shard.known}
     return _result([parts[k] for k in sorted(parts)], n, seconds, before, speed)
 
 
 def _result(
     parts: list[Shard], n: int, seconds: float, before: set[int], speed: float | None
 ) -> Result:
-    """Exactly n images of some shards, in order."""
+    """Exactly n images of some shards, in order; those of `before` are not our work."""
     batch = len(parts[0].images)
     sizes = [min(batch, n - part.number * batch) for part in parts]
-    new = [not part.known or part.number not in before for part in parts]
+    new = [part.number not in before for part in parts]
     fresh = sum(size for size, is_new in zip(sizes, new, strict=True) if is_new)
     return Result(
         torch.cat([part.images for part in parts])[:n],

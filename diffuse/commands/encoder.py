@@ -35,7 +35,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         raise ConfigError("precision: fp16 would need a loss scale; use auto, bf16 or fp32 here")
     config.bind("optimizer", cfg.optimizer, "params")
     device = hardware.device(cfg.device)
-    cfg.precision, _ = hardware.precision(cfg.precision, device)
+    assembly.settle(cfg, device)
     test, train = map(_shrunk, assembly.real_sets(cfg.dataset))
     spec = train.spec
     if len(spec.classes) < 2:
@@ -80,7 +80,7 @@ def _train(cfg: DictConfig, run: runs.Run, net: Classifier, train: ImageSet) -> 
     device = next(net.parameters()).device
     steps = train_classifier(
         net,
-        config.build("optimizer", cfg.optimizer, net.parameters()),
+        assembly.optimizer(cfg, net),
         train.images.to(device),
         train.labels.to(device),
         epochs=cfg.epochs,

@@ -12,7 +12,6 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from diffuse import (
     assembly,
-    conditions,
     config,
     evaluations,
     meanings,
@@ -69,6 +68,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     real = scoring.real(judge, cfg.n, statistics.moments if statistics else None)
     asked = torch.arange(cfg.n) % len(classes) if trained.conditional and label is None else None
     wanted = judging.groups(cfg, job, asked, cfg.n, real)
+    by_class = "per_class" in wanted
     folder, run = sample.begin("eval", cfg, job, trained)
     tracker = Quiet(config.build("tracker", cfg.tracker))
     with run.logged(), run.watched(), Interrupts(at_once=True):
@@ -78,7 +78,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         results = _drawn(cfg, trained, plan, label, folder)
         first = results[0]
         said = judging.warnings(
-            judge.encoder, cfg.n, first.images, real, statistics, test.spec.name
+            judge.encoder, cfg.n, first.images, real, statistics, asked if by_class else None
         )
         record = judging.scored(cfg, wanted, [(r.images, asked) for r in results], real)
         drawn = _sampler(cfg, job, plan, results, sample.class_of(trained, label))
@@ -202,13 +202,8 @@ def _known(
 
 
 def _code(trained: Trained, plan: Plan, encoder: Encoder) -> str:
-    """sha256 of all our sources, and of the files that other code which takes part comes from.
-
-    A revision does not say it: outside git there is none, and all changed trees are "+dirty".
-    """
     walk = getattr(plan.sampler, "func", plan.sampler)
-    own = type(trained.denoiser.net), type(encoder), type(encoder.net), walk
-    return conditions.key({"ours": conditions.code(["."]), "own": [*map(conditions.source, own)]})
+    return passport.of_code(encoder, type(trained.denoiser.net), walk)
 
 
 def _settings(cfg: DictConfig | ListConfig) -> dict[str, object]:

@@ -81,7 +81,8 @@ def scored(
     floor_n = len(real.floor) if real.floor else None
     more = {"metrics": found, "curves": curves, "floor_n": floor_n}
     more["features_per_second"] = round(rate, 2)
-    return main | more | {"settings": settings.record(wanted)}
+    most = min(len(rows[0]), len(real.reference or rows[0]))
+    return main | more | {"settings": settings.record(wanted, most)}
 
 
 def selected(cfg: DictConfig) -> list[str]:
@@ -96,16 +97,33 @@ def selected(cfg: DictConfig) -> list[str]:
     return [said]
 
 
+def few(n: int, features: int) -> list[str]:
+    """What there is to say of so many images for so many features, if anything."""
+    if n >= FEW * features:
+        return []
+    how = "less than" if n < features else "few images for"
+    return [
+        f"n={n} is {how} the {features} features of the encoder: much of the FID is bias, "
+        f"compare it at this n only; n={ENOUGH * features} would do"
+    ]
+
+
 def warnings(
-    encoder: Encoder, n: int, images: Tensor, real: Real, known: Statistics | None, data: str
+    encoder: Encoder,
+    n: int,
+    images: Tensor,
+    real: Real,
+    known: Statistics | None,
+    classes: Tensor | None = None,  # of the images, where each is judged for itself
 ) -> list[str]:
     """Of numbers that can be computed and mean little; they are said, and kept in the record."""
-    found = []
-    if n < FEW * encoder.dim:
-        few = "less than" if n < encoder.dim else "few images for"
+    found = few(n, encoder.dim)
+    if classes is not None and (least := int(classes.unique(return_counts=True)[1].min())) < (
+        FEW * encoder.dim
+    ):
         found.append(
-            f"n={n} is {few} the {encoder.dim} features of the encoder: much of the FID is bias, "
-            f"compare it at this n only; n={ENOUGH * encoder.dim} would do"
+            f"a class has {least} images, few for the {encoder.dim} features of the encoder: much "
+            f"of its FID is bias, as in its floor; {ENOUGH * encoder.dim} of each class would do"
         )
     size = known.n if known else len(real.reference or ())
     if size is not None and size < encoder.dim:
@@ -113,9 +131,11 @@ def warnings(
             f"the reference is {size} images, less than the {encoder.dim} features of the encoder: "
             "the FID is mostly bias; an encoder of fewer features would do"
         )
-    if encoder.name != "pixels" and not encoder.at_home:
-        here = f", whose sha256 is {real.train.sha256[:8]} here" if real.train else ""
-        found.append(f"the encoder {encoder.name} was trained on other images than {data}{here}")
+    if real.train and encoder.data and not encoder.at_home:
+        found.append(
+            f"the encoder {encoder.name} was trained on other images than {real.train.spec.name}, "
+            f"whose sha256 is {real.train.sha256[:8]} here"
+        )
     reference = real.reference.images if real.reference else None
     if reference is not None and (mistake := scoring.mistaken_range(images, reference)):
         found.append(

@@ -13,12 +13,12 @@ from scipy.special import stdtrit
 
 from diffuse import evaluations, passport, runs
 from diffuse.commands.compare import configs
+from diffuse.commands.judging import FEW
 from diffuse.comparison import used_seeds
 from diffuse.errors import ConfigError
 from diffuse.metrics import Spread
 
 Record = Mapping[str, Any]
-LEAST = 4  # images: two blocks of two
 # what may differ between two trainings of one config, and the draws from them
 APART = {"run", "step", "sha256", "images_seen"}
 BY_THE_CLOCK = 0.1  # of their steps: trainings of equal minutes are not of equal steps
@@ -39,6 +39,7 @@ class Measured:
     training: float | None  # seconds
     next: list[str]  # the lines that would measure how trainings scatter
     features: float | None = None  # images a second that the encoder sees; None: nobody knows
+    least: int = 4  # images that mean something: two blocks of two, or enough for the features
 
 
 def measured(outputs: Path, trained: Path, smoke: bool) -> Measured:
@@ -75,6 +76,7 @@ def measured(outputs: Path, trained: Path, smoke: bool) -> Measured:
         training=statistics.fmean(known) if known else None,
         next=[] if values else _next(trained, record),
         features=_features(records),
+        least=max(Measured.least, FEW * record["encoder"].get("features", 0)),
     )
 
 

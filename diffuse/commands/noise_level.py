@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from diffuse import config, hardware, noise_level, runs, yamls
+from diffuse import assembly, config, hardware, noise_level, runs, yamls
 from diffuse.classifier import training_steps
 from diffuse.config import Job
 from diffuse.console import Meter, clock, print_json, print_table
@@ -28,7 +28,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     config.bind("optimizer", cfg.optimizer, "params")
     check_dataset(cfg.dataset)
     device = hardware.device(cfg.device)
-    cfg.precision, dtype = hardware.precision(cfg.precision, device)
+    dtype = assembly.settle(cfg, device)
     train, test = (open_dataset(cfg.dataset, split).to(device) for split in ("train", "test"))
     shape = {"channels": train.spec.channels, "width": cfg.width}
     try:
@@ -75,7 +75,7 @@ def _train(
     steps: int,
 ) -> None:
     law = noise_level.covering(schedule)
-    optimizer = config.build("optimizer", cfg.optimizer, regressor.parameters())
+    optimizer = assembly.optimizer(cfg, regressor)
     work = noise_level.train(
         regressor, optimizer, images, law,
         steps=steps, batch=cfg.batch, range=(cfg.range[0], cfg.range[1]), seed=cfg.seed,

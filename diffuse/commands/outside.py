@@ -58,8 +58,9 @@ def main(cfg: DictConfig, job: Job) -> int:
     statistics, real = _real(cfg, pixels, test, train)
     wanted = judging.groups(cfg, job, asked, len(pixels), real)
     said = judging.warnings(
-        real.encoder, len(pixels), pixels, real, statistics, test.spec.name if test else "images"
-    )
+        real.encoder, len(pixels), pixels, real, statistics,
+        asked if "per_class" in wanted else None,
+    )  # fmt: skip
     if real.floor is None:
         said.append("there is no floor: only dataset= has real images to measure beside these")
         log.warning("%s", said[-1])
@@ -83,6 +84,7 @@ def main(cfg: DictConfig, job: Job) -> int:
             "range": [0, 255],
             "dtype": "uint8",  # of what was read: no network has drawn it here
             **passport.of_machine(hardware.device(cfg.device)),
+            "code": passport.of_code(real.encoder),
             "command": judging.command(job),
             "seconds": round(time.monotonic() - started, 1),
             "grid": str(folder / "samples.png"),

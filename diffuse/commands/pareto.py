@@ -63,7 +63,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         assert real.floor is not None
         shown = real.floor.images  # ours cannot have another range: it is the checkpoint's
         said = judging.selected(cfg)
-        said += judging.warnings(judge.encoder, cfg.n, shown, real, None, test.spec.name)
+        said += judging.warnings(judge.encoder, cfg.n, shown, real, None)
         rows = _all(bench, table)
         cells.mark(rows)
         first = table[0].plan

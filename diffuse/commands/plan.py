@@ -14,7 +14,7 @@ from diffuse.commands.measured import Measured
 from diffuse.config import Job
 from diffuse.console import clock, print_columns, print_json, print_table
 from diffuse.errors import ConfigError
-from diffuse.metrics import Need, needed, resolved
+from diffuse.metrics import Need, needed, power_of, resolved
 
 MOST = 1_000_000  # images of each training: nobody draws more
 SIZES = (1, 4, 16)  # times the images there were, for what could be told apart
@@ -59,12 +59,12 @@ def priced(delta: float, power: float, found: Measured) -> list[Cost]:
     """Each way to resolve a difference, and its cost."""
     trainings = (2, 3, 4, 5, 8, 10, 16) if found.values else (1,)
     needs = needed(delta, found.spread, power, trainings, MOST)
-    return [_cost(need, found) for need in needs]
+    return [_cost(delta, need, found) for need in needs]
 
 
-def _cost(need: Need, found: Measured) -> Cost:
-    n = max(need.n, measured.LEAST)
-    need = need._replace(n=n)
+def _cost(delta: float, need: Need, found: Measured) -> Cost:
+    n = max(need.n, found.least)
+    need = need._replace(n=n, power=power_of(delta, found.spread, n, need.seeds))
     images, each = need.seeds * n, found.training
     seen = images / found.features if found.features else 0.0
     return Cost(need, images / found.speed, seen, None if each is None else need.seeds * each)
@@ -155,6 +155,7 @@ def assumptions(found: Measured) -> list[tuple[str, str]]:
     """What the numbers rest on, in a line each."""
     lines = [
         ("images", "the variance over images falls as 1 / n; the bias is the same in both runs"),
+        ("fewer", f"much of a FID of fewer than {found.least:,} is bias: they are not proposed"),
         ("the other run", "scatters as this one does, and is measured in the same way"),
         ("the test", "two-sided at 5%, as in compare; the same noise in both can only help it"),
     ]

@@ -82,7 +82,7 @@ def prepare(cfg: DictConfig, folder: Path | None, meet: Meet) -> Work:
     if folder is not None:
         cfg = resuming.continued(cfg, folder)
     device = hardware.device(cfg.device)
-    cfg.precision, _ = hardware.precision(cfg.precision, device)
+    assembly.settle(cfg, device)
     initial = beginning.find(cfg) if folder is None else None
     data, test = open_dataset(cfg.dataset, "train"), open_dataset(cfg.dataset, "test")
     if folder is not None:

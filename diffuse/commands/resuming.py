@@ -94,6 +94,8 @@ def continued(cfg: DictConfig, folder: Path) -> DictConfig:
             assembly.measure(cfg, saved[group].sigma_data)
     if cfg.precision == "auto":  # measured anew, it might come out otherwise
         cfg.precision = saved.precision
+    if cfg.optimizer.get("precision") == "auto" and "precision" in saved.optimizer:
+        cfg.optimizer.precision = saved.optimizer.precision
     different = _differences(cfg, saved)
     allowed = [key for key in different if _is_in(key, cfg.resume_allow)]
     refused = [different[key] for key in different if key not in allowed]

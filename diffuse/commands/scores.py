@@ -1,5 +1,6 @@
 """A record as a person reads it."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from diffuse.console import clock, print_columns, print_json, print_table
 from diffuse.measures import measure, scores
 
 MAIN = ("fid", "kid")
+MOST_DECIMALS = 12
 WIDTH = 80  # of the terminal that a table should fit in
 Table = dict[str, dict[str, str]]
 Cells = Callable[[str, Mapping[str, Any]], dict[str, str]]
@@ -56,8 +58,10 @@ def _main(record: Mapping[str, Any]) -> dict[str, str]:
             continue
         ours = cells(name, score)
         found[measure(name).label] = f"{ours['value']}  (95%: {ours['95%']})"
+        if "sd" in score:
+            found[f"  sd of subsets{tail}"] = _number(name, score["sd"], _decimals(name, score))
         if per_seed := score.get("per_seed"):
-            values = ", ".join(_number(name, value) for value in per_seed)
+            values = ", ".join(_number(name, value, _decimals(name, score)) for value in per_seed)
             found[f"  each seed{tail}"] = values
         if ours["real"]:
             found[f"  {whose}{tail}"] = real(name, score, "  (95%: {})")
@@ -107,11 +111,11 @@ def _width(table: Table) -> int:
 
 def cells(name: str, score: Mapping[str, Any]) -> dict[str, str]:
     """A row of a table: the value, its interval, and the floor."""
-    floor = score.get("floor")
+    floor, digits = score.get("floor"), _decimals(name, score)
     return {
-        "value": _number(name, score["value"]),
-        "95%": _ends(name, score["ci95"]),
-        "real": "" if floor is None else _number(name, floor),
+        "value": _number(name, score["value"], digits),
+        "95%": _ends(name, score["ci95"], digits),
+        "real": "" if floor is None else _number(name, floor, digits),
     }
 
 
@@ -124,15 +128,27 @@ def real(name: str, score: Mapping[str, Any], form: str) -> str:
     if score.get("floor") is None:
         return ""
     ends = score.get("floor_ci95")  # records of older versions have none
-    return _number(name, score["floor"]) + (form.format(_ends(name, ends)) if ends else "")
+    digits = _decimals(name, score)
+    said = form.format(_ends(name, ends, digits)) if ends else ""
+    return _number(name, score["floor"], digits) + said
 
 
-def _ends(name: str, ci95: Sequence[float]) -> str:
-    return " to ".join(_number(name, end) for end in ci95)
+def _ends(name: str, ci95: Sequence[float], digits: int) -> str:
+    return " to ".join(_number(name, end, digits) for end in ci95)
 
 
-def _number(name: str, value: float) -> str:
-    return f"{measure(name).scale * value:.3f}"
+def _number(name: str, value: float, digits: int) -> str:
+    return f"{measure(name).scale * value:.{digits}f}"
+
+
+def _decimals(name: str, score: Mapping[str, Any]) -> int:
+    low, high = score["ci95"]
+    return decimals(measure(name).scale * (high - low))
+
+
+def decimals(width: float) -> int:
+    """Three, or as many as two digits of a narrow interval take: some features are tiny."""
+    return min(MOST_DECIMALS, max(3, 1 - math.floor(math.log10(width)))) if width > 0 else 3
 
 
 def _classes(score: Mapping[str, Any], classes: tuple[str, ...], as_cells: Cells) -> Table:

@@ -21,6 +21,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".
 LOSSY = (".jpg", ".jpeg", ".webp")
 KEYS = ("images", "arr_0", "samples")  # what others call the images of an .npz
 LABELS = ("labels", "arr_1")  # and their classes
+STATISTICS = {"mu", "sigma"}  # of features: those are no images
 ROUND = "round it yourself, e.g. (x * 255).round().clip(0, 255).astype('uint8') if x is in [0, 1]"
 
 
@@ -106,13 +107,15 @@ def _first(path: Path, found: Mapping[str, Any]) -> Any:
     for key in KEYS:
         if key in found:
             return found[key]
-    if len(found) == 1:
+    if len(found) == 1 and not STATISTICS & found.keys():
         return next(iter(found.values()))
     raise DataError(f"{path} holds {', '.join(found) or 'nothing'}; images must be {KEYS[0]!r}")
 
 
 def _array(path: Path, array: np.ndarray) -> Tensor:
     shape = list(array.shape)
+    if not array.size:
+        raise DataError(f"{path} is {shape}: it holds no images")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(f"{path}: some of its values are not finite (NaN or infinity)")
     if array.dtype.kind == "f":
@@ -126,7 +129,7 @@ def _array(path: Path, array: np.ndarray) -> Tensor:
         )
     if array.ndim == 3:
         array = array[:, None]
-    if array.ndim != 4 or not array.size:
+    if array.ndim != 4:
         raise DataError(f"{path} is {shape}, images are [n h w c], [n c h w] or [n h w]")
     first, last = (array.shape[axis] in (1, 3) for axis in (1, 3))
     if len(shape) == 4 and first == last:

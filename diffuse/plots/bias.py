@@ -44,7 +44,7 @@ def bias(
         )  # fmt: skip
         if floor is not None:
             axes.plot(
-                1 / n.max(), floor, "^", color=INK, markersize=5,
+                1 / n.max(), floor, "^", color=INK, markersize=5, clip_on=False,
                 label=f"{n.max():,.0f} real training images: {floor:.3g}",
             )  # fmt: skip
         places = _apart(sorted([0.0, *(1 / n)]), ends[1])
@@ -52,7 +52,10 @@ def bias(
         axes.set_xlim(-0.02 * ends[1], 1.04 * ends[1])
         axes.set_xlabel("n, evenly by 1/n")
         axes.set_ylabel("FID")
-        axes.set_ylim(bottom=0)
+        if axes.dataLim.y0 < 0:
+            axes.axhline(0, color=INK, linewidth=0.9)
+        else:
+            axes.set_ylim(bottom=0)
         axes.set_title(title)
         axes.legend(loc="best")
     return files(path)

@@ -8,14 +8,16 @@ from diffuse.plots.figures import COLOURS, INK, files, look, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDE = 12  # times from the lowest to the highest value from which on the scale is logarithmic
 FLOOR, CHOSEN = "#8a8a8a", "#E69F00"
 APART = 1.035  # times between samplers of as many calls, whose intervals would hide each other
 RING: dict[str, Any] = {
-    "marker": "o", "markersize": 12, "markerfacecolor": "none", "markeredgecolor": CHOSEN,
-    "markeredgewidth": 2.2, "linestyle": "none",
+    "marker": "o", "markerfacecolor": "none", "markeredgecolor": CHOSEN, "markeredgewidth": 2.2,
+    "linestyle": "none",
 }  # fmt: skip
+LINE = 0.2  # inches of a line that is below the panels
 AXES = {"nfe": "calls of the network an image", "seconds": "time an image"}
 
 
@@ -30,7 +32,9 @@ def pareto(
         raise ValueError("there is no cell with a value to draw")
     names = list(dict.fromkeys(cell["sampler"] for cell in cells))
     chosen = next(cell for cell in scored if cell["cheapest"])
-    with panels(path, ["FID against calls", "FID against time"], height=3.6) as axes:
+    said = _said(chosen, floor, lost=len(scored) < len(cells))
+    high = 3.6 + LINE * len(said)
+    with panels(path, ["FID against calls", "FID against time"], height=high) as axes:
         for panel, key in zip(axes, AXES, strict=True):
             _floor(panel, floor)
             for k, name in enumerate(names):
@@ -39,11 +43,13 @@ def pareto(
                 style = look(k) | {"label": name}
                 _curve(panel, sorted(ours, key=lambda cell: cell[key]), key, aside, style)
                 if name == chosen["sampler"]:
-                    panel.plot([chosen[key] * aside], [chosen["value"]], zorder=4, **RING)
+                    at = [chosen[key] * aside]
+                    panel.plot(at, [chosen["value"]], markersize=12, zorder=4, **RING)
             _scales(panel, scored, floor, key)
-            lost = key == "nfe" and len(scored) < len(cells)
-            _explained(panel, chosen, floor, key, lost)
         _lost(axes[0], cells, names)
+        figure = axes[0].get_figure(root=True)
+        assert figure is not None
+        _explained(figure, said)
         axes[1].sharey(axes[0])
         axes[0].set_ylabel("FID")
     return files(path)
@@ -80,27 +86,31 @@ def _lost(panel: "Axes", cells: Sequence[Mapping[str, Any]], names: Sequence[str
             )  # fmt: skip
 
 
-def _explained(
-    panel: "Axes", cell: Mapping[str, Any], floor: Mapping[str, Any], key: str, lost: bool
-) -> None:
-    """What ring and band are, where curves that fall leave room."""
-    from matplotlib.legend_handler import HandlerTuple
+def _said(cell: Mapping[str, Any], floor: Mapping[str, Any], lost: bool) -> dict[str, Any]:
+    """What ring, band and cross are: words -> the sign that they stand beside."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    cost = f"{cell['nfe']:g} calls" if key == "nfe" else duration(cell["seconds"])
+    cost = f"{cell['nfe']:g} calls, {duration(cell['seconds'])}"
+    chosen = f"{cell['sampler']}, {cost}, FID {cell['value']:.3g}"
     band = (Patch(color=FLOOR, alpha=0.18, linewidth=0), Line2D([], [], color=FLOOR))
-    shown: list[Any] = [Line2D([], [], **RING), band]
-    said = [
-        f"cheapest within noise of the best:\n{cell['sampler']}, {cost}, FID {cell['value']:.3g}",
-        f"as many real images: {floor['value']:.3g}",
-    ]
+    said: dict[str, Any] = {
+        f"cheapest within noise of the best: {chosen}": Line2D([], [], markersize=8, **RING),
+        f"as many real images: {floor['value']:.3g}  (band: 95%)": band,
+    }
     if lost:
-        shown.append(Line2D([], [], marker="X", color=INK, markersize=6.5, linestyle="none"))
-        said.append("diverged, at the upper edge")
-    panel.legend(
-        shown, said, loc="upper right", fontsize=8, labelcolor=INK, handlelength=1.8,
-        labelspacing=0.8, handler_map={tuple: HandlerTuple(ndivide=1, pad=0)},
+        cross = Line2D([], [], marker="X", color=INK, markersize=6.5, linestyle="none")
+        said["diverged, at the upper edge"] = cross
+    return said
+
+
+def _explained(figure: "Figure", said: Mapping[str, Any]) -> None:
+    """Below the panels, where there are no curves."""
+    from matplotlib.legend_handler import HandlerTuple
+
+    figure.legend(
+        [*said.values()], [*said], loc="outside lower left", labelcolor=INK, handlelength=1.8,
+        handler_map={tuple: HandlerTuple(ndivide=1, pad=0)},
     )  # fmt: skip
 
 

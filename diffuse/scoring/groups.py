@@ -41,9 +41,9 @@ class Settings:
     kid_subset_size: int = 500
     neighbours: int = 5
 
-    def record(self, groups: Sequence[str]) -> dict[str, Any]:
-        """Those that the numbers of these groups depend on."""
-        kid = {"subsets": self.kid_subsets, "size": self.kid_subset_size}
+    def record(self, groups: Sequence[str], most: int) -> dict[str, Any]:
+        """What the numbers of these groups depend on; no subset is larger than `most` images."""
+        kid = {"subsets": self.kid_subsets, "size": min(self.kid_subset_size, most)}
         known = {"kid": kid, "prdc": {"k": self.neighbours}}
         return {group: known[group] for group in groups if group in known}
 

@@ -1,5 +1,6 @@
 """`diffuse plot fid_trajectory`: how good the images of a network are after each step."""
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from diffuse import assembly, passport, ranges, scoring
 from diffuse.assembly import Trained
-from diffuse.commands import sample
+from diffuse.commands import judging, sample
 from diffuse.commands.eval import passport_of
 from diffuse.commands.plotting import Picture, Said, restored
 from diffuse.commands.plotting.trajectory import check_steps
@@ -19,11 +20,13 @@ from diffuse.console import Meter
 from diffuse.data import to_uint8, unfit
 from diffuse.encoders import check_encoder
 from diffuse.errors import ConfigError
-from diffuse.metrics import fid_estimate
+from diffuse.metrics import Estimate, fid_estimate
 from diffuse.plots import fid_trajectory as pictures
 from diffuse.plots.states import scaled, short
 from diffuse.sampling import Plan, batches, walk
 from diffuse.scoring.along import Along, Point, watched
+
+log = logging.getLogger(__name__)
 
 IMAGES = 512
 MOST = 50  # steps that are measured
@@ -41,6 +44,7 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
     device = next(trained.denoiser.parameters()).device
     plan = sample.planned(cfg, trained, assembly.sampling_batch(None, device))
     label = sample.class_number(cfg, trained)
+    chosen = judging.selected(cfg)
     test, train = assembly.real_sets(trained.cfg.dataset)
     real = scoring.real(assembly.judge(cfg, test, train), n)
     steps = len(plan.sigmas) - 1
@@ -54,6 +58,11 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
 
     def draw(folder: Path) -> tuple[list[Path], Said]:
         started = time.monotonic()
+        few = judging.few(n, real.encoder.dim)
+        for line in few:
+            log.warning("%s", line)
+        evaluated = DictConfig({"weights": cfg.weights, "n": n, "seeds": 1})
+        record = passport_of(evaluated, job, trained, plan, real.encoder)  # the code as it is now
         along = Along(real.encoder, watched(steps, MOST))
         _walked(trained, plan, n, label, along)
         points = along.points(plan.sigmas.tolist(), real.moments)
@@ -63,8 +72,7 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
             f"FID along the way, {trained.folder}, step {trained.state['step']:,}: {about}, n={n:,}"
         )
         drawn = pictures.draw(points, floor.value, title, folder)
-        evaluated = DictConfig({"weights": cfg.weights, "n": n, "seeds": 1})
-        facts = {"n": n} | passport_of(evaluated, job, trained, plan, real.encoder) | {
+        facts = {"n": n, "warnings": chosen + few} | record | {
             "reference": passport.of_images(test, "test"),
             "real": passport.of_images(train, "train"),
             "sampler": _sampler(cfg, job, plan, along) | sample.class_of(trained, label),
@@ -72,7 +80,7 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
             "points": [point.record() for point in points],
             "seconds": round(time.monotonic() - started, 1),
         }  # fmt: skip
-        return drawn, Said(_rows(points, floor.value), facts)
+        return drawn, Said(_rows(points, floor), facts)
 
     return Picture("FID along the way", Said(rows), draw, trained)
 
@@ -111,18 +119,21 @@ def _sampler(cfg: DictConfig, job: Job, plan: Plan, along: Along) -> dict[str, A
     }  # fmt: skip
 
 
-def _rows(points: list[Point], floor: float) -> dict[str, str]:
+def _rows(points: list[Point], floor: Estimate) -> dict[str, str]:
     """Some of the points, the best estimate, and the floor."""
     some = [points[k - 1] for k in watched(len(points), SHOWN)]
     rows = {
         f"step {point.step:,}": f"sigma {short(point.sigma)}, FID of denoised "
-        f"{point.denoised.value:.3f}, of x {point.x.value:.3f}"
+        f"{_said(point.denoised)}, of x {_said(point.x)}"
         for point in some
     }
-    last = points[-1].x
     best = min(points, key=lambda point: point.denoised.value)
     return rows | {
-        "at the end": f"FID {last.value:.3f}  (95%: {last.low:.3f} to {last.high:.3f})",
-        "best estimate": f"FID {best.denoised.value:.3f}, in step {best.step:,}",
-        "real images": f"FID {floor:.3f}",
+        "at the end": f"FID {_said(points[-1].x, '  (95%: ')}",
+        "best estimate": f"FID {_said(best.denoised, '  (95%: ')}, in step {best.step:,}",
+        "real images": f"FID {_said(floor, '  (95%: ')}",
     }
+
+
+def _said(fid: Estimate, between: str = " (") -> str:
+    return f"{fid.value:.3f}{between}{fid.low:.3f} to {fid.high:.3f})"

@@ -1,5 +1,6 @@
 """`diffuse plot preprocessing`: what is done to images before they are compared, in FID."""
 
+import logging
 import time
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from diffuse.encoders import check_encoder
 from diffuse.errors import ConfigError
 from diffuse.plots import preprocessing as pictures
 from diffuse.scoring.preprocessing import Effect, effects, no_half, sorted_by_size, treatments
+
+log = logging.getLogger(__name__)
 
 IMAGES = 1024
 
@@ -41,6 +44,9 @@ def preprocessing(cfg: DictConfig, job: Job) -> Picture:
 
     def draw(folder: Path) -> tuple[list[Path], Said]:
         started = time.monotonic()
+        warned, code = judging.few(n, encoder.dim), passport.of_code(encoder)  # as it is now
+        for line in warned:
+            log.warning("%s", line)
         found: list[Effect] = []
         with Meter("treatment", len(wanted), images=n) as meter:
             for effect in effects(judge, n, cfg.seed):
@@ -50,12 +56,14 @@ def preprocessing(cfg: DictConfig, job: Job) -> Picture:
         about = f"{n:,} training images of {spec.name}"
         drawn = pictures.draw(found, about, encoder.name, folder)
         facts = {
-            "schema": evaluations.SCHEMA, "n": n, "encoder": passport.of_encoder(encoder),
+            "schema": evaluations.SCHEMA, "n": n, "warnings": warned,
+            "encoder": passport.of_encoder(encoder),
             "reference": passport.of_images(test, "test"),
             "real": passport.of_images(train, "train"),
             "untouched": found[0].record(), "effects": [e.record() for e in sorted_by_size(found)],
-            "left_out": left_out, "seeds": {"seed": cfg.seed, "count": 1}, "dtype": "float32",
-            **passport.of_machine(hardware.device(cfg.device)), "command": judging.command(job),
+            "left_out": left_out, "seeds": {"seed": cfg.seed, "count": 1}, "range": [0, 255],
+            "dtype": "float32", **passport.of_machine(hardware.device(cfg.device)), "code": code,
+            "command": judging.command(job),
             "seconds": round(time.monotonic() - started, 1),
         }  # fmt: skip
         return drawn, Said(_rows(found), facts)
