@@ -64,10 +64,10 @@ def prepare(
 def compile_in_place(net: nn.Module, options: dict[str, Any]) -> None:
     """Compile the calls that train. Others have other shapes, and each would cost as much again."""
     net.compile(dynamic=False, options=options)
-    net._compiled_call_impl = _Trained(net, options)
+    net._compiled_call_impl = _Calls(net, options)
 
 
-class _Trained:
+class _Calls:
     """The calls of a network: the compiled one where it learns, else its own."""
 
     def __init__(self, net: nn.Module, options: dict[str, Any]) -> None:
@@ -81,7 +81,7 @@ class _Trained:
 
 def alike(copied: nn.Module, original: nn.Module) -> None:
     """A deep copy comes out uncompiled. What is compiled already is not compiled again for it."""
-    if isinstance(original._compiled_call_impl, _Trained):
+    if isinstance(original._compiled_call_impl, _Calls):
         compile_in_place(copied, original._compiled_call_impl.options)
 
 

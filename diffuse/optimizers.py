@@ -15,9 +15,8 @@ class Muon(torch.optim.Optimizer):
     """Jordan et al. (2024) for the convolutions inside the network, AdamW for everything else.
 
     The momentum of a weight, taken as a matrix [out, h w in], is orthogonalised, so that every
-    direction learns at the same speed. It is torch.optim.Muon, which knows no convolutions, takes
-    one matrix at a time, and always computes in bfloat16: on a CPU without it that took three
-    quarters of a training.
+    direction learns at the same speed. torch.optim.Muon, whose steps these are, knows matrices
+    only, and computes in bfloat16 always: on a CPU without it that is three quarters of a training.
     """
 
     def __init__(

