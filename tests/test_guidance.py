@@ -131,8 +131,8 @@ def test_guidance_that_cannot_be_is_refused(line, error, diffuse, tiny):
 
 @pytest.mark.parametrize(
     ("guide", "steps", "leads"),
-    [("10%", 12_423, 1242), ("10%", 641, 200), ("10%", 300, 150), ("50%", 300, 150), ("40%", 300, 150),
-     ("90%", 300, 270), ("64", 641, 64)],
+    [("10%", 12_423, 1242), ("10%", 641, 200), ("10%", 300, 150), ("50%", 300, 150),
+     ("64", 641, 64), ("90%", 300, 270)],
 )  # fmt: skip
 def test_what_has_hardly_learnt_does_not_lead(guide, steps, leads):
     """A share means that many steps or more; a step means that step."""
