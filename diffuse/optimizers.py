@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffuse import hardware
+
 QUINTIC, ITERATIONS = (3.4445, -4.7750, 2.0315), 5  # Jordan et al. (2024)
 
 
@@ -28,8 +30,11 @@ class Muon(torch.optim.Optimizer):
         betas: tuple[float, float],
         eps: float,
         weight_decay: float,
-        precision: str,  # of the orthogonalisation: bf16, else float32
+        precision: str,  # of the orthogonalisation; in place of fp16 it is float32
     ) -> None:
+        if precision not in hardware.PRECISIONS:
+            choices = ", ".join(hardware.PRECISIONS)
+            raise ValueError(f"precision must be auto or one of {choices}, got {precision!r}")
         params = [p for p in params if p.requires_grad]
         convolutions = [p for p in params if p.ndim == 4]
         hidden = convolutions[1:-1]  # the first and the last touch pixels, not features

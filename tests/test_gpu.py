@@ -28,8 +28,8 @@ LONG += "train.log_every=20 train.sample_every=100 model.attention=[1]"
 
 
 @pytest.fixture(autouse=True)
-def a_gpu_that_is_asked_for(monkeypatch):
-    """One process has what all of them would need for themselves."""
+def few_threads_to_compile_with(monkeypatch):
+    """Several of these proofs run at once: each compiles with a few threads."""
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "4")
 
 

@@ -89,6 +89,11 @@ def test_a_learning_rate_of_zero_moves_nothing_in_its_group_only(make_net):
     assert not any(map(torch.equal, rest["params"], others))
 
 
+def test_a_number_format_that_there_is_not_is_refused(make_net):
+    with pytest.raises(ValueError, match="precision must be auto or one of fp32, bf16, fp16, got"):
+        Muon(make_net().parameters(), **SETTINGS | {"precision": "bf61"})
+
+
 def test_a_network_without_hidden_convolutions_is_refused():
     with pytest.raises(ValueError, match="no hidden convolutions; use optimizer=adamw"):
         Muon(torch.nn.Linear(3, 3).parameters(), **SETTINGS)
