@@ -66,11 +66,14 @@ def _bf16_is_faster(device: torch.device) -> bool:
 
 
 @torch.no_grad()
-def _convolution_seconds(*dtypes: torch.dtype, rounds: int = 20) -> list[float]:
+def _convolution_seconds(
+    *dtypes: torch.dtype, rounds: int = 20, patience: float = 0.3
+) -> list[float]:
     """The best time of a convolution like the UNet's on the CPU, in each number format.
 
     In turns, on one thread, the best of many: other load on the machine must not decide, and where
-    two threads share a core with it, they wait for each other longer than they compute.
+    two threads share a core with it, they wait for each other longer than they compute. After
+    `patience` seconds three rounds do: there a format is so slow that no load could be the reason.
     """
     calls, threads = [], torch.get_num_threads()
     torch.set_num_threads(1)
@@ -78,8 +81,10 @@ def _convolution_seconds(*dtypes: torch.dtype, rounds: int = 20) -> list[float]:
         conv = nn.Conv2d(128, 128, 3, padding=1).to(dtype).to(memory_format=torch.channels_last)
         x = torch.randn(8, 128, 14, 14, dtype=dtype).to(memory_format=torch.channels_last)
         calls.append(partial(conv, x))
-    best = [float("inf")] * len(dtypes)
-    for _ in range(rounds):
+    best, begun = [float("inf")] * len(dtypes), time.perf_counter()
+    for turn in range(rounds):
+        if turn >= 3 and time.perf_counter() - begun > patience:
+            break
         for i, call in enumerate(calls):
             start = time.perf_counter()
             call()

@@ -1,4 +1,9 @@
-"""The 1,797 handwritten digits of 8x8 that come with scikit-learn: real data without a network."""
+"""The 1,797 handwritten digits of 8x8 that come with scikit-learn: real data without a network.
+
+scikit-learn itself is not imported: that takes longer than a smoke run trains.
+"""
+
+from importlib.metadata import distribution
 
 import numpy as np
 import torch
@@ -12,10 +17,9 @@ def digits(split: str, root: str | None = None) -> Raw:
         raise ValueError(
             f"root: digits are installed with scikit-learn, set it to null, got {root}"
         )
-    import sklearn
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
+    package = distribution("scikit-learn")
+    table = np.loadtxt(package.locate_file("sklearn/datasets/data/digits.csv.gz"), delimiter=",")
+    pixels, labels = table[:, :-1], table[:, -1]
     test = np.arange(len(labels)) % 5 == 0
     chosen = test if split == "test" else ~test
     images = np.rint(pixels[chosen] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
@@ -24,5 +28,5 @@ def digits(split: str, root: str | None = None) -> Raw:
         torch.from_numpy(images),
         torch.from_numpy(labels[chosen].astype(np.int64)),
         tuple("0123456789"),
-        f"the digits bundled with scikit-learn {sklearn.__version__}",
+        f"the digits bundled with scikit-learn {package.version}",
     )
