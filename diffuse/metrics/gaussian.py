@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Iterable
 
 import torch
-from scipy.linalg.lapack import dsygst  # pyright: ignore[reportAttributeAccessIssue]
 from torch import Tensor
 
 from diffuse.metrics.intervals import Estimate, Interval, around, blocks_of
@@ -75,11 +74,24 @@ def _root_trace(covariance: Tensor, factor: Tensor) -> Tensor:
     in rounding errors, so this way is taken only where those cannot matter.
     """
     if factor.shape[0] == factor.shape[1]:
-        # LAPACK's F'SF for a triangular F: a third of the time of two products
-        squared, _ = dsygst(covariance.numpy(), factor.numpy(), itype=2, lower=1)
-        squares = torch.linalg.eigvalsh(torch.from_numpy(squared), UPLO="L")
+        squares = torch.linalg.eigvalsh(_lower_of_product(covariance, factor), UPLO="L")
         noise = squares[-1] * torch.finfo(squares.dtype).eps * len(squares) ** 0.5
         roots = squares.clamp(min=noise).sqrt()
         if (noise / roots).sum() < 1e-9 * roots.sum():
             return roots.sum()
     return torch.linalg.svdvals(_factor(covariance).T @ factor).sum()
+
+
+def _lower_of_product(covariance: Tensor, factor: Tensor) -> Tensor:
+    """The lower triangle of F'SF for a lower triangular F, at 9/16 of the cost of two products.
+
+    The quarter of F that is zero is left out, and so is the upper quarter of what is symmetric.
+    LAPACK's dsygst is no faster, and SciPy's has threads that get in the way of torch's.
+    """
+    half = len(factor) // 2
+    left, corner = factor[:, :half], factor[half:, half:]
+    product, across = torch.zeros_like(covariance), covariance @ left
+    product[:half, :half] = left.T @ across
+    product[half:, :half] = corner.T @ across[half:]
+    product[half:, half:] = corner.T @ (covariance[half:, half:] @ corner)
+    return product

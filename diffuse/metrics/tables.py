@@ -22,7 +22,8 @@ class Moments:
     def of(cls, features: Tensor) -> "Moments":
         table = as_table(features)
         mean = table.mean(0)
-        return cls(len(table), mean, _gram(table - mean))
+        centred = table - mean
+        return cls(len(table), mean, centred.T @ centred)
 
     @classmethod
     def known(cls, n: int, mean: Tensor, covariance: Tensor) -> "Moments":
@@ -69,12 +70,6 @@ def as_pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         widths = f"{a.shape[1]} and {b.shape[1]}"
         raise ValueError(f"both tables must come from one encoder, got {widths} features")
     return a, b
-
-
-def _gram(x: Tensor) -> Tensor:
-    """x'x by numpy, which notices that both sides are the same and does half of the work."""
-    rows = x.numpy()
-    return torch.from_numpy(rows.T @ rows)
 
 
 def refuse_nonfinite(values: Tensor, what: str) -> None:
