@@ -18,7 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffuse.errors import ConfigError, nearest
+from diffuse.errors import ConfigError, nearest, reason
 
 ROOMS = {
     "dataset": ("diffuse.data",),
@@ -65,12 +65,12 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **extra: Any) -> Any:
     try:
         return function(*args, **written, **extra)
     except ValueError as error:
-        raise ConfigError(f"{group}: {_one_line(error)}") from error
+        raise ConfigError(f"{group}: {reason(error, None)}") from error
     except TypeError as error:
         if ":" not in str(node["name"]):
             raise
         # a module without an __init__ of its own takes any keyword until it is called
-        raise ConfigError(f"{group}: {node['name']}: {_one_line(error)}") from error
+        raise ConfigError(f"{group}: {node['name']}: {reason(error, None)}") from error
 
 
 def bind(group: str, node: Mapping[str, Any], *later: str) -> partial[Any]:
@@ -96,7 +96,7 @@ def _resolve(group: str, node: Mapping[str, Any]) -> tuple[Callable[..., Any], d
     try:
         plain = OmegaConf.to_container(node, resolve=True) if _is_omega(node) else dict(node)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{group}: {_one_line(error)}") from error
+        raise ConfigError(f"{group}: {reason(error, None)}") from error
     assert isinstance(plain, dict)
     written = {str(key): value for key, value in plain.items() if key not in ("name", "meta")}
     if "_target_" in written:
@@ -160,7 +160,7 @@ def _foreign(group: str, name: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(path)
     except Exception as error:
-        raise ConfigError(f"{group}: importing {path!r} failed: {_one_line(error)}") from error
+        raise ConfigError(f"{group}: importing {path!r} failed: {reason(error, None)}") from error
     finally:
         if added:
             sys.path.remove(os.getcwd())
@@ -244,7 +244,3 @@ def _check_items(where: str, values: Sequence[Any], kinds: tuple[Any, ...]) -> N
         raise ConfigError(f"{where} must be a list of {len(kinds)}, got {list(values)!r}")
     for i, (value, kind) in enumerate(zip(values, kinds, strict=False)):
         _check_value(f"{where}[{i}]", value, kind)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

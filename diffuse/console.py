@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+WIDTH = 80  # of the terminal that a table should fit in
 PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
 LIVE_SECONDS = 0.25  # between two redraws where there is one
 

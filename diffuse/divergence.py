@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from diffuse.errors import DivergedError
 from diffuse.training_state import Step
 
-ON_NAN = ("stop", "skip", "rollback")
 IN_A_ROW = 10  # steps that `skip` leaves out before it gives up
 ROLLBACKS = 3  # times that `rollback` begins again
 

@@ -34,6 +34,11 @@ class NoSpaceError(DiffuseError):
     exit_code = 5
 
 
+def reason(error: BaseException, most: int | None = 200) -> str:
+    """What an error of somebody else's says, in one line that is not too long."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Did you mean...? The closest choice if one is close, then all of them."""
     choices = sorted(map(str, choices))

@@ -20,8 +20,6 @@ from diffuse.ranks import ALONE, Losses, Ranks
 from diffuse.seeds import generator, seed_of
 from diffuse.training_state import Step, Training
 
-LR_SCHEDULES = ("constant", "cosine", "onecycle")
-
 
 @dataclass(frozen=True)
 class Recipe:

@@ -23,7 +23,7 @@ GRIDS = ("uniform", "karras", "logsnr")
 
 def ends(words: list[str], n: int) -> Tensor:
     """Where the walks of n images end [n c h w], for these words of `diffuse sample`."""
-    cfg = final_config("sample", [*words, f"batch={n}"])
+    cfg = final_config("sample", [*words, f"batch={n}", "guidance=1"])
     trained, plan = sample.restore(cfg)
     labels = torch.arange(n) % max(1, len(trained.spec.classes))
     state = torch.empty(0)

@@ -157,11 +157,8 @@ def alternate(both: list[Contender], rounds: int, turn: float, device: torch.dev
 
 
 def report(record: dict[str, Any]) -> None:
-    print(
-        "Training speed: {dataset}, batch {batch}, AdamW, compiled: {compiled}; {machine}".format(
-            **record
-        )
-    )
+    what = "Training speed: {dataset}, batch {batch}, {optimizer}, compiled: {compiled}; {machine}"
+    print(what.format(**record))
     line = "{:10} {:>9} {:>6} {:>11} {:>14} {:>9} {:>14} {:>8}".format
     heads = ("precision", "image", "parameters", "GFLOP forward", "images/s", "rounds", "of peak")
     print(line("", *heads))
@@ -215,6 +212,7 @@ def main() -> None:
         "dataset": cfg.dataset.name,
         "compiled": cfg.compile,
         "batch": cfg.train.batch,
+        "optimizer": cfg.optimizer.name,
         "diffuse": ours,
         "diffusers": theirs,
         "ratio": ratio,

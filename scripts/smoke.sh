@@ -1,5 +1,5 @@
 #!/bin/sh
-# Every verb once, in seconds, on real Fashion-MNIST; leaves nothing behind.
+# From training to a FID, an encoder and pictures, in seconds, on real Fashion-MNIST; leaves nothing behind.
 set -eu
 
 folder=$(mktemp -d)

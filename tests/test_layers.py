@@ -1,4 +1,4 @@
-"""The light goes one way: a room imports from rooms below it, as in DESIGN section 2."""
+"""The light goes one way: a room imports from rooms below it."""
 
 import ast
 import re

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from diffuse import training as room
 from diffuse.averages import Ema
 from diffuse.errors import DivergedError
+from diffuse.ranges import CHOICES
 from diffuse.training import batch_indices, fit, learning_rate, seconds_per_step
 
 
@@ -89,7 +90,7 @@ def test_cosine_is_torchs_annealing_down_to_zero(steps, make_recipe):
         theirs.step()
 
 
-@pytest.mark.parametrize("lr_schedule", room.LR_SCHEDULES)
+@pytest.mark.parametrize("lr_schedule", CHOICES["train.lr_schedule"])
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 1000])
 def test_every_learning_rate_is_a_share_of_the_peak_and_never_a_jump(
     lr_schedule, steps, make_recipe

@@ -78,10 +78,8 @@ def parse(verb: str, argv: list[str]) -> Arguments:
     if compared:
         arguments.typed.append(f"runs=[{','.join(compared)}]")
     _refuse_flags_together(arguments.flags)
-    if verb == "compare" and arguments.multirun:
-        raise ConfigError("--multirun: a comparison is one; name all that are compared")
-    if verb == "plan" and arguments.multirun:
-        raise ConfigError("--multirun: a plan is one; it writes nothing that could be swept over")
+    if arguments.multirun and verb in usage.NEVER_SWEPT:
+        raise ConfigError(f"--multirun: {usage.NEVER_SWEPT[verb]}")
     for word in arguments.typed:
         _refuse_secret(word)
         _refuse_other_words(word, verb)

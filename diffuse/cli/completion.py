@@ -56,7 +56,7 @@ def words(line: str) -> list[str]:
     if verb not in VERBS:
         return []
     if last.startswith("-"):
-        flags = [flag for flags, _ in usage.FLAGS for flag in flags.replace(",", "").split()]
+        flags = [word for row, _ in usage.flags(verb) for word in row.replace(",", "").split()]
         return [flag for flag in (*flags, "--help") if flag.startswith(last) and flag[0] == "-"]
     return _overrides(verb, [word for word in typed[2:] if "=" in word], last)
 

@@ -16,14 +16,21 @@ ENTRY = re.compile(
     r"(?P<indent> *)(?P<key>[\w.]+):(?: +(?P<value>[^#]*?))?(?: +# *(?P<comment>.*))?"
 )
 DEFAULT = re.compile(r"  - (?P<group>[\w/]+): *(?P<choice>[\w/]+)")
+SWEEPING = (
+    ("--multirun, -m", "run every combination of a=1,2 b=x,y, a folder for each"),
+    ("... resume=auto", "do only what is missing of the sweep that had these jobs"),
+)
 FLAGS = (
     ("--cfg job", "print the config, with the keys of every choice, and stop"),
     ("--info", "how the config is put together, and from which files"),
-    ("--multirun, -m", "run every combination of a=1,2 b=x,y, a folder for each"),
-    ("... resume=auto", "do only what is missing of the sweep that had these jobs"),
+    *SWEEPING,
     ("--config-dir DIR", "a folder with yamls of your own, beside ours"),
     ("--json", "the result as JSON, of a sweep one list; logs on stderr"),
 )
+NEVER_SWEPT = {  # and why
+    "compare": "a comparison is one; name all that are compared",
+    "plan": "a plan is one; it writes nothing that could be swept over",
+}
 
 
 @dataclass
@@ -123,9 +130,14 @@ def page(verb: str) -> str:
         for key in keys:
             lines += _row(f"{key.name:{name_width}}{key.default:{value_width}}", key.comment)
     lines += ["", _bold("Flags")]
-    for flag, meaning in FLAGS:
+    for flag, meaning in flags(verb):
         lines += _row(f"{flag:18}", meaning)
     return "\n".join(lines)
+
+
+def flags(verb: str) -> list[tuple[str, str]]:
+    """What may be typed besides keys, and what it does."""
+    return [row for row in FLAGS if verb not in NEVER_SWEPT or row not in SWEEPING]
 
 
 def front_page() -> str:

@@ -54,9 +54,10 @@ def main(cfg: DictConfig, job: Job) -> int:
         return 0
     folder = job.folder or runs.claim(Path(cfg.outputs), job.command, cfg.name)
     facts = {"name": cfg.name, "hypothesis": cfg.hypothesis, "smoke": cfg.smoke, "seed": cfg.seed}
+    facts |= {"device": plan["device"], "data": {"source": train.source, "sha256": train.sha256}}
     yaml = yamls.as_yaml(cfg)
     run = runs.Run.start(folder, job.command, yaml, job.overrides, **facts)
-    with Interrupts(at_once=True), run.watched():
+    with run.logged(), run.watched(), Interrupts(at_once=True):
         _train(cfg, run, net.to(device), train)
         round_weights(net)
         share = accuracy(net, test.images.to(device), test.labels.to(device))

@@ -13,11 +13,10 @@ from diffuse.assembly import Trained
 from diffuse.commands import cells
 from diffuse.commands.cells import Cell, LeftOut
 from diffuse.config import Job
-from diffuse.console import clock, print_columns, print_json, print_table
+from diffuse.console import WIDTH, clock, print_columns, print_json, print_table
 from diffuse.plots.pareto import duration
 
 Row = Mapping[str, Any]
-WIDTH = 80  # of the terminal that a table should fit in
 CHEAPEST, NEAR = "*", "~"
 
 

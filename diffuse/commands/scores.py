@@ -7,12 +7,11 @@ from typing import Any
 
 from diffuse.commands import guiding, sample
 from diffuse.config import Job
-from diffuse.console import clock, print_columns, print_json, print_table
+from diffuse.console import WIDTH, clock, print_columns, print_json, print_table
 from diffuse.measures import measure, scores
 
 MAIN = ("fid", "kid")
 MOST_DECIMALS = 12
-WIDTH = 80  # of the terminal that a table should fit in
 Table = dict[str, dict[str, str]]
 Cells = Callable[[str, Mapping[str, Any]], dict[str, str]]
 

@@ -23,7 +23,7 @@ from diffuse.data.splits import existing, name_of
 from diffuse.errors import DataError
 
 HUB = "uoft-cs/cifar10"
-MIRROR = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
+ARCHIVE_URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
 ARCHIVE_BYTES = 170_498_071
 ADVICE = (
     f"put {ARCHIVE}, the folder {FOLDER} or train*.parquet and test*.parquet into a folder and "
@@ -136,12 +136,12 @@ def _from_hub(target: Path, scratch: Path) -> None:
     export(HUB, {"train": "train", "test": "test"}, target, scratch)
 
 
-def _from_mirror(target: Path, scratch: Path) -> None:
-    download(MIRROR, scratch / ARCHIVE, ARCHIVE_BYTES)
+def _from_archive(target: Path, scratch: Path) -> None:
+    download(ARCHIVE_URL, scratch / ARCHIVE, ARCHIVE_BYTES)
     (scratch / ARCHIVE).rename(target / ARCHIVE)
 
 
 SOURCES = (
     Source(f"the Hub ({HUB})", _from_hub),
-    Source("torchvision's mirror", _from_mirror),
+    Source("the published archive", _from_archive),
 )

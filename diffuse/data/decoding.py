@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
-from diffuse.errors import DataError
+from diffuse.errors import DataError, reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,7 +69,7 @@ def _opened(content: Path | bytes, where: str, use: Callable[["Image"], T]) -> T
         what = "is a link to nothing" if linked else "is missing"
         raise DataError(f"{where} {what}") from error
     except Exception as error:  # damaged files make decoders raise nearly anything
-        raise DataError(f"{where} is truncated or not an image ({_one_line(error)})") from error
+        raise DataError(f"{where} is truncated or not an image ({reason(error)})") from error
 
 
 class _RefusedError(Exception):
@@ -108,7 +108,3 @@ def _pixels(image: "Image", channels: int, size: int | None) -> Tensor:
         upright = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
     array = np.array(upright)
     return torch.from_numpy(array.reshape(*array.shape[:2], channels)).permute(2, 0, 1)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

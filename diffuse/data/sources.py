@@ -1,6 +1,5 @@
 """Where published data comes from: the cache, or the first source that answers and is genuine."""
 
-import errno
 import logging
 import os
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from diffuse import files
 from diffuse.errors import DataError, NoSpaceError
 
 log = logging.getLogger("diffuse.data")
@@ -90,7 +90,7 @@ def locked(path: Path) -> Iterator[None]:
 
 def unwritable(path: Path, error: OSError) -> Exception:
     """What to say when the cache cannot be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in files.FULL:
         return NoSpaceError(f"no space left for {path}; DIFFUSE_CACHE=<folder> names another place")
     return DataError(f"cannot write {path}: {error.strerror}; DIFFUSE_CACHE=<folder> names another")
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from diffuse import conditions, files, sealed
 from diffuse.data import ImageSpec
 from diffuse.encoders.encoder import ANTIALIASED, Encoder, Preparation, wrong_channels
+from diffuse.errors import reason
 from diffuse.seeds import seed_of
 
 log = logging.getLogger("diffuse.encoders")
@@ -118,8 +119,7 @@ def _dim(net: nn.Module, name: str, how: Preparation, size: tuple[int, int, int]
     try:
         features = net(x)
     except Exception as error:  # code of others may raise anything
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"{name} failed on images {shape} {x.dtype}: {reason}") from error
+        raise ValueError(f"{name} failed on images {shape} {x.dtype}: {reason(error)}") from error
     if not isinstance(features, Tensor) or not features.is_floating_point():
         kind = features.dtype if isinstance(features, Tensor) else type(features).__name__
         raise ValueError(f"{name} must return a float tensor of features, got {kind}")

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from diffuse.errors import DataError
+from diffuse.errors import DataError, reason
 
 PICKLE = "needs code to be run (a pickle) and is refused"
 
@@ -43,9 +43,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except RuntimeError as error:
         if "TorchScript" in str(error):
             raise DataError(f"{path} is a TorchScript program: give a file of tensors") from error
-        raise DataError(f"{path} is damaged: {_one_line(error)}") from error
+        raise DataError(f"{path} is damaged: {reason(error)}") from error
     except (SafetensorError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is damaged: {_one_line(error)}") from error
+        raise DataError(f"{path} is damaged: {reason(error)}") from error
     if isinstance(content, Tensor):
         return {"tensor": content}
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
@@ -59,7 +59,7 @@ def _pickled(path: Path, error: Exception) -> str:
     if asked or "Unsupported" in str(error):
         what = f"{asked[1]} of " if asked else ""
         return f"{path} needs code to be run ({what}a pickle) and is refused: save tensors only"
-    return f"{path} is damaged or no file of tensors: {_one_line(error)}"
+    return f"{path} is damaged or no file of tensors: {reason(error)}"
 
 
 def arrays_of(path: Path) -> dict[str, Entry]:
@@ -73,10 +73,10 @@ def arrays_of(path: Path) -> dict[str, Entry]:
     except FileNotFoundError as error:
         raise DataError(f"no file {path}") from error
     except ValueError as error:
-        what = PICKLE if _is_pickle(error) else f"is damaged: {_one_line(error)}"
+        what = PICKLE if _is_pickle(error) else f"is damaged: {reason(error)}"
         raise DataError(f"{path} {what}") from error
     except Exception as error:  # a damaged archive makes zipfile and zlib raise nearly anything
-        raise DataError(f"{path} is damaged: {_one_line(error)}") from error
+        raise DataError(f"{path} is damaged: {reason(error)}") from error
 
 
 def _entry(content: Mapping[str, np.ndarray], key: str) -> Entry:
@@ -107,7 +107,3 @@ def wanted(path: Path, entry: Entry) -> np.ndarray:
     if isinstance(entry, Unread):
         raise DataError(f"{path} {entry}")
     return entry
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from diffuse.data import unfit
 from diffuse.encoders import Encoder, encode, resizing
+from diffuse.errors import reason
 from diffuse.metrics import Estimate, Moments
 from diffuse.metrics.gaussian import frechets
 from diffuse.metrics.intervals import around, blocks_of
@@ -205,7 +206,7 @@ def no_half(encoder: Encoder) -> str | None:
     try:
         encode(in_half(encoder), images.byte(), batch=2)
     except Exception as error:  # code of others may raise anything
-        return " ".join(str(error).split())[:200] or type(error).__name__
+        return reason(error)
     return None
 
 

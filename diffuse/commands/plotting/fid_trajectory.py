@@ -5,11 +5,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from diffuse import assembly, passport, ranges, scoring
+from diffuse import assembly, conditions, passport, ranges, scoring
 from diffuse.assembly import Trained
 from diffuse.commands import judging, sample
 from diffuse.commands.eval import passport_of
@@ -23,7 +22,7 @@ from diffuse.errors import ConfigError
 from diffuse.metrics import Estimate, fid_estimate
 from diffuse.plots import fid_trajectory as pictures
 from diffuse.plots.states import scaled, short
-from diffuse.sampling import Plan, batches, walk
+from diffuse.sampling import Plan, batches, walk, whole
 from diffuse.scoring.along import Along, Point, watched
 
 log = logging.getLogger(__name__)
@@ -93,12 +92,10 @@ def _walked(trained: Trained, plan: Plan, n: int, label: int | None, along: Alon
     def pixels(x: Tensor) -> Tensor:
         return unfit(to_uint8(x, plan.range).cpu(), spec)
 
-    with Meter("sample", n) as meter:
+    with conditions.repeatable(), Meter("sample", n) as meter:
         for indices, labels in batches(spec, plan.batch, n, label):
-            b, fill = len(indices), plan.batch - len(indices)
-            everyone = [*indices, *[indices[-1]] * fill]
-            classes = torch.cat([labels, labels[-1:].expand(fill)])
-            states = walk(trained.denoiser, spec, plan, everyone, classes)
+            b = len(indices)
+            states = walk(trained.denoiser, spec, plan, *whole(indices, labels, plan.batch))
             for step, (x, denoised, calls) in enumerate(states, 1):
                 if step in along.calls:
                     level = plan.sigmas[step].expand(b)
