@@ -150,6 +150,10 @@ class Trained:
     def conditional(self) -> bool:
         return bool(self.cfg.model.get("conditional"))
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.denoiser.parameters()).device
+
 
 # What a run meant that was saved before a key existed.
 BEFORE = {

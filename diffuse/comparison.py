@@ -136,6 +136,9 @@ def _why_not(name: str, records: Sequence[Record], tables: Sequence[Mapping[str,
         near = {(record.get("settings") or {}).get("prdc", {}).get("k") for record in records}
         if len(near) > 1:
             return f"with different neighbours: {' and '.join(map(str, near))}"
+    counts = [tuple(table[name]["counts"]) for table in tables if "counts" in table[name]]
+    if len(set(counts)) > 1:
+        return "of other numbers of images of each class"
     return ""
 
 

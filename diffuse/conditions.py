@@ -1,5 +1,6 @@
 """What decides the last bits of a number besides what is computed: machine, versions, code."""
 
+import ast
 import contextlib
 import hashlib
 import inspect
@@ -11,9 +12,10 @@ from typing import Any
 import torch
 
 import diffuse
-from diffuse import hardware
+from diffuse import files, hardware
 
 PACKAGE = Path(diffuse.__file__).parent
+INSTALLED = {"site-packages", "dist-packages"}  # folders of packages that are large, and versioned
 
 
 def key(description: Mapping[str, Any]) -> str:
@@ -99,3 +101,45 @@ def source(thing: Any) -> str | None:
     except (OSError, TypeError):  # typed into a session, or compiled
         code = getattr(thing, "__code__", None)
         return repr((code.co_code, code.co_consts, code.co_names)) if code else repr(thing)
+
+
+def of_others(*things: Any) -> dict[str, dict[str, str]]:
+    """Of classes and functions that are neither ours nor torch's: name -> their `sources`."""
+    found = {f"{thing.__module__}.{thing.__qualname__}": sources(thing) for thing in things}
+    return {name: each for name, each in found.items() if each}
+
+
+def sources(thing: Any) -> dict[str, str]:
+    """sha256 of the file that a class or function is in, and of those beside it that it imports.
+
+    Empty for ours and torch's own. What an installed package changes is not seen.
+    """
+    if (found_in := source(thing)) is None:
+        return {}
+    try:
+        first = Path(inspect.getfile(thing))
+    except (OSError, TypeError):  # typed into a session
+        return {"": found_in}
+    levels = thing.__module__.count(".") + (first.name == "__init__.py")
+    top, found, waiting = first.parents[levels], {}, [first]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found[path] = files.sha256(path)
+            ours = path.suffix == ".py" and not INSTALLED.intersection(path.parts)
+            waiting += _imported(path, top) if ours else []
+    return {path.relative_to(top).as_posix(): digest for path, digest in found.items()}
+
+
+def _imported(path: Path, top: Path) -> list[Path]:
+    """The files below `top`, where absolute imports begin, that a file imports."""
+    wanted: list[Path] = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            wanted += [top.joinpath(*alias.name.split(".")) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            home = path.parents[node.level - 1] if node.level else top
+            home = home.joinpath(*(node.module or "").split("."))
+            wanted += [home, *(home / alias.name for alias in node.names)]
+    both = [file for p in wanted for file in (p.with_name(f"{p.name}.py"), p / "__init__.py")]
+    return [file for file in both if file.is_file()]

@@ -155,8 +155,8 @@ def of_code(encoder: Encoder, *others: Any) -> str:
 
     A revision does not say it: outside git there is none, and all changed trees are "+dirty".
     """
-    own = type(encoder), type(encoder.net), *others
-    return conditions.key({"ours": conditions.code(["."]), "own": [*map(conditions.source, own)]})
+    own = conditions.of_others(*map(type, encoder.modules()), *others)
+    return conditions.key({"ours": conditions.code(["."]), "own": own})
 
 
 def of_machine(device: torch.device) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from diffuse.meanings import length
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SCORED = 4  # images: the interval of an FID takes two blocks of two
 AT_LEAST = {
-    **dict.fromkeys(("steps", "nfe", "n", "batch", "epochs", "width", "kid_subsets", "columns"), 1),
+    **dict.fromkeys(("steps", "nfe", "n", "batch", "epochs", "width", "columns"), 1),
     **dict.fromkeys(("seeds", "neighbours"), 1),
     **{f"train.{key}": 1 for key in ("steps", "images", "batch", "micro_batch")},
     **{f"train.{key}": 1 for key in ("keep", "keep_every")},
     **{f"train.{key}_every": 1 for key in ("log", "sample", "save", "eval")},
-    "kid_subset_size": 2,
+    **dict.fromkeys(("kid_subsets", "kid_subset_size"), 2),
     "devices": 1,
     "train.warmup": 0,
     "train.eval_n": SCORED,

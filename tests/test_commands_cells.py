@@ -75,6 +75,10 @@ def test_a_wide_table_is_broken_into_blocks(capsys):
     ]
 
 
+def test_an_interval_that_is_cut_off_at_0_reaches_as_far_as_its_upper_end():
+    assert fronts.value({"value": 1.7, "ci95": [0.0, 4.24]}) == "1.7 +-2.5"
+
+
 def test_a_picture_needs_a_cell_with_a_value(tmp_path):
     rows = [{"sampler": "a", "asked": [5], "nfe": 5, "value": None}]
     with pytest.raises(ValueError, match="no cell with a value"):

@@ -55,6 +55,16 @@ def test_a_known_evaluation_was_measured_on_the_same_images(split, trained, diff
     assert diffuse.json(f"{LINE} encoder=pixels")["folder"] != first
 
 
+@pytest.mark.parametrize("field", ["dtype", "device"])
+def test_a_known_evaluation_was_computed_in_the_same_way(field, trained, diffuse, tmp_path):
+    first, again = (diffuse.json(f"{LINE} encoder=pixels")["folder"] for _ in range(2))
+    assert first == again
+    record = json.loads((tmp_path / first / "record.json").read_text())
+    record[field] = "another"  # that `auto` became there
+    (tmp_path / first / "record.json").write_text(json.dumps(record))
+    assert diffuse.json(f"{LINE} encoder=pixels")["folder"] != first
+
+
 def test_an_evaluation_that_was_killed_at_its_end_is_not_a_known_one(trained, diffuse, tmp_path):
     """The record is written before run.json says that all is done."""
     first = diffuse.json(f"{LINE} encoder=pixels")["folder"]

@@ -147,6 +147,21 @@ def test_siblings_by_another_seed_say_how_trainings_scatter(evaluated, diffuse):
     assert found["next"] == []
 
 
+def test_the_checkpoint_that_leads_is_another_one_in_each_training(evaluated, diffuse):
+    path = evaluated / "eval/tiny/v001/record.json"
+    made = json.loads(path.read_text())
+
+    def led(**weak):
+        guidance = {"weight": 2.0, "levels": [0.0, None], "weak": {"weights": "10%"} | weak}
+        return {"sampler": made["sampler"] | {"guidance": guidance}}
+
+    path.write_text(json.dumps(made | led(step=1, sha256="a")))
+    sibling(evaluated, 2, 1.0, 7, **led(step=2, sha256="b"))
+    sibling(evaluated, 3, 2.0, 8, **led(step=1, sha256="c", weights="raw"))
+    found = diffuse.json("plan run=tiny/v001")["measured"]
+    assert found["trainings"] == [made["fid"]["value"], 1.0]
+
+
 def test_a_later_evaluation_in_another_way_does_not_hide_what_trainings_told(evaluated, diffuse):
     sibling(evaluated, 2, 1.0, 7)
     assert diffuse("eval n=30 device=cpu encoder=pixels steps=2 metrics=fid run=tiny/v001") == 0

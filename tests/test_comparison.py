@@ -138,3 +138,14 @@ def test_a_real_difference_is_found_and_its_interval_holds_it():
         held += found.low < 4 * (0.8**2 - 0.5**2) < found.high
     assert shown == 40
     assert held >= 35
+
+
+@pytest.mark.parametrize("name", ["per_class", "agreement"])
+def test_what_is_said_of_classes_needs_as_many_images_of_each(name):
+    def of(counts):
+        return record(score(3, 2, 4), metrics={name: score(0.5, 0.4, 0.6) | {"counts": counts}})
+
+    assert compare([of([5, 5]), of([9, 1])]).left_out == {
+        name: "of other numbers of images of each class"
+    }
+    assert compare([of([5, 5]), of([5, 5])]).left_out == {}

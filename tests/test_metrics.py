@@ -233,7 +233,7 @@ def test_features_that_are_not_finite_are_refused_with_their_place(measure, bad)
         (lambda a: kid(a, a, size=1), "size must be in"),
         (lambda a: kid(a, a, subsets=0), "subsets must be at least 1, got 0"),
         (lambda a: fid_interval(a, a, blocks=51), r"blocks must be in \[2, .*50\], got 51"),
-        (lambda a: kid_interval(a, a, Kid(0, 0), 1, blocks=51), r"blocks must be in .*got 51"),
+        (lambda a: kid_interval(a, a, Kid(0, 0), 2, blocks=51), r"blocks must be in .*got 51"),
         (lambda a: fid_interval(a, a, blocks=1), "blocks must be in"),
         (lambda a: Moments.known(9, a[0], a[:3]), r"\[d\] and \[d d\], got \[4\] and \[3, 4\]"),
         (lambda a: Moments.of(a[:9]) - Moments.of(a[:9]), "cannot take 9 samples out of 9"),

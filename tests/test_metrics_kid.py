@@ -106,7 +106,7 @@ def test_the_kid_interval_covers_the_mean_19_times_of_20():
 def test_the_kid_interval_leaves_out_each_block_once():
     x, y = table(0, 12, 3), table(1, 9, 3, shift=0.5)
     exact = Kid(0.0, 0.0)  # a value that does not scatter: what is left is the jackknife
-    low, high = kid_interval(x, y, exact, subsets=1, blocks=3, seed=4)
+    low, high = kid_interval(x, y, exact, subsets=2, blocks=3, seed=4)
     rows = torch.randperm(12, generator=generator(4, "jackknife")).reshape(3, 4)
     draws = [
         by_double_loop(x[torch.cat([rows[j] for j in range(3) if j != i])], y) for i in (0, 1, 2)
@@ -115,4 +115,19 @@ def test_the_kid_interval_leaves_out_each_block_once():
     assert high == pytest.approx(t.ppf(0.975, 2) * deviation, rel=1e-9)
     assert low == -high
     scattered = kid_interval(x, y, Kid(1.0, 3.0), subsets=9, blocks=3, seed=4)
-    assert scattered.high - 1 == pytest.approx(np.hypot(high, 1.96), rel=1e-9)
+    students = t.ppf(0.975, 8) * 3 / np.sqrt(8)  # sd 3 is divided by 9, not by 8
+    assert scattered.high - 1 == pytest.approx(np.hypot(high, students), rel=1e-9)
+    with pytest.raises(ValueError, match="at least 2 subsets, got 1"):
+        kid_interval(x, y, exact, subsets=1, blocks=3)
+
+
+def test_the_interval_of_few_kid_subsets_covers_as_well():
+    """Of two or three, 1.96 deviations would cover three times of four."""
+    reference = table(0, 500, 4)
+    for subsets in (2, 3):
+        pool = table(1, 400, 4, shift=0.3)
+        found = [kid(pool, reference, subsets, 100, seed) for seed in range(200)]
+        whole = kid(pool, reference, 400, 100).value
+        students = t.ppf(0.975, subsets - 1) / np.sqrt(subsets - 1)
+        assert np.mean([abs(k.value - whole) <= students * k.sd for k in found]) > 0.87
+        assert np.mean([abs(k.value - whole) <= 1.96 * k.sd / subsets**0.5 for k in found]) < 0.85

@@ -40,7 +40,7 @@ def test_authenticity_is_the_definition():
     tree = cKDTree(TRAIN.numpy())
     distance, nearest_one = tree.query(rows.numpy())
     others = tree.query(TRAIN[nearest_one].numpy(), 2)[0][:, 1]
-    assert authenticity(rows, TRAIN).value == np.mean(distance >= others)
+    assert authenticity(rows, TRAIN).value == np.mean(distance > others)
     assert authenticity(rows, TRAIN, nearest(rows, TRAIN, 3)) == authenticity(rows, TRAIN)
 
 
@@ -54,10 +54,11 @@ def test_authenticity_falls_by_the_share_of_copies(share):
         assert found.high < 0.02
 
 
-def test_a_training_row_that_is_there_twice_is_nobodys_copy():
-    """Alaa et al. (2022): it is as close to another training row as one can get."""
+def test_of_a_training_row_that_is_there_twice_only_the_very_same_is_a_copy():
+    """Alaa et al. (2022): its other row is as close as a row can get, so a near one is no copy."""
     twice = torch.cat([TRAIN, TRAIN])
-    assert authenticity(TRAIN[:50], twice).value == 1
+    assert authenticity(TRAIN[:50], twice).value == 0
+    assert authenticity(TRAIN[:50] + 1e-3, twice).value == 1
 
 
 def test_closeness_is_the_quantile_it_was_asked_for_where_nothing_is_memorised():
@@ -91,6 +92,13 @@ def test_the_gap_is_the_difference_of_two_fids_against_as_many_rows():
     assert found.value == pytest.approx(found.train - found.test, rel=1e-12)
     assert (found.m, fid_gap(rows, TRAIN, TEST).m) == (500, 500)
     assert fid_gap(rows, TEST, TRAIN).value == pytest.approx(-fid_gap(rows, TRAIN, TEST).value)
+
+
+def test_the_gap_against_few_rows_takes_as_many_blocks_as_they_make():
+    few = fid_gap(table(2, 300), TRAIN, TEST[:7])
+    assert few.m == 7
+    assert few.interval.low < few.value < few.interval.high
+    assert 0 < few.reach < few.interval.high - few.value
 
 
 def test_the_gap_of_a_generator_that_copies_its_few_training_rows_is_below_0():

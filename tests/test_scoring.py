@@ -1,5 +1,6 @@
 """Every number of a record beside the same number of real images."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_the_floor_is_the_number_of_real_training_images(judge, drawn):
     truth = real(judge, 24)
     assert truth.floor is not None
     of_real = rows_of(judge.encoder, truth.floor.images, truth.floor.labels)
-    for group in ("fid", "kid", "prdc", "per_class"):
+    for group in ("fid", "kid", "prdc"):
         floors = measured(group, [drawn(0)], truth, SETTINGS)
         for name, score in measured(group, [of_real], truth, SETTINGS).items():
             assert floors[name]["floor"] == score["value"], name
@@ -99,6 +100,16 @@ def test_several_seeds_are_a_mean_with_students_interval_and_each_of_them(judge,
     assert joined["value"] == expected.mean
     assert joined["ci95"] == [max(0, expected.low), expected.high]
     assert joined["floor"] == each[0]["floor"]
+
+
+@pytest.mark.parametrize(("group", "name"), [("gap", "gap"), ("memorisation", "closer")])
+def test_what_no_seed_changes_stays_in_the_interval_over_seeds(group, name, judge, drawn):
+    found = measured(group, [drawn(seed) for seed in range(3)], real(judge, 24), SETTINGS)[name]
+    over = over_seeds(found["per_seed"])
+    reach = math.hypot(over.high - over.mean, found["real_reach"])
+    assert found["real_reach"] > 0
+    assert found["ci95"][1] == pytest.approx(min(MEASURES[name].most, over.mean + reach))
+    assert found["ci95"][0] == pytest.approx(max(MEASURES[name].least, over.mean - reach))
 
 
 def test_seeds_that_happen_to_agree_are_not_taken_for_certainty(judge, drawn):
@@ -153,6 +164,7 @@ def test_of_several_seeds_the_line_and_the_curve_go_through_the_mean_fid(judge, 
     n, fids, _ = zip(*found["points"], strict=True)
     slope, value = np.polyfit([1 / k for k in n], fids, 1)
     assert (found["value"], found["slope"]) == pytest.approx((value, slope), rel=1e-6)
+    assert found["ci95"][0] <= found["parabola"] <= found["ci95"][1]
     assert curve(draws, truth)[-1] == pytest.approx([1000, mean, 0])
     assert curve(draws, truth)[0] == pytest.approx(curve(draws[::-1], truth)[0])
 
@@ -178,6 +190,30 @@ WHY = {
 def test_what_cannot_be_computed_says_why(case, words, judge):
     group, n = case
     assert words in impossible(group, n, torch.arange(n) % 3, real(judge, n), SETTINGS)
+
+
+def test_a_small_test_split_leaves_out_what_it_is_too_small_for(judge, drawn, images):
+    seven = replace(images, images=images.images[:7], labels=images.labels[:7])
+    truth = real(Judge(judge.encoder, seven, judge.train), 24)
+    found = measured("gap", [drawn(0)], truth, SETTINGS)["gap"]
+    assert found["m"] == 7
+    labels = torch.arange(24) % 3
+    assert not impossible("per_class", 24, labels, truth, SETTINGS)
+    for n, group, words in ((5, "per_class", "fewer than 2 images"), (3, "gap", "4 of the ref")):
+        few = replace(truth, reference=truth.reference.some(torch.arange(n)))
+        assert words in impossible(group, 24, labels, few, SETTINGS)
+
+
+def test_the_floor_of_classes_has_as_many_images_of_each_or_all_there_are(judge, drawn):
+    rows = drawn(0)
+    uneven = replace(rows, labels=torch.tensor([0] * 5 + [1] * 4 + [2] * 15))
+    truth = real(judge, 24)
+    score = measured("per_class", [uneven], truth, SETTINGS)["per_class"]
+    assert score["counts"] == [5, 4, 15]
+    assert score["floor_counts"] == [5, 4, 13]  # there are 13 of the last
+    assert score["floor_n"] == 22
+    labels = truth.alike(uneven).labels
+    assert [int((labels == c).sum()) for c in range(3)] == [5, 4, 13]
 
 
 def test_without_classes_nothing_about_classes_can_be_said(judge):

@@ -14,6 +14,7 @@ from diffuse import (
     assembly,
     config,
     evaluations,
+    hardware,
     meanings,
     measures,
     passport,
@@ -159,15 +160,14 @@ def passport_of(
         "half_life": None if decay is None else passport.half_life(decay, batch),  # images
         "images_seen": trained.state.get("images_seen", trained.state["step"] * batch),
     }
-    device = next(trained.denoiser.parameters()).device
     return {
         "schema": evaluations.SCHEMA,
         "encoder": passport.of_encoder(encoder),
         "weights": sample.weights(cfg, trained) | average,
         "range": list(plan.range),
         "seeds": {"seed": plan.seed, "count": cfg.seeds, "first": 0, "last": cfg.n - 1},
-        "dtype": str(trained.denoiser.precision).removeprefix("torch."),
-        **passport.of_machine(device),
+        "dtype": _dtype(trained),
+        **passport.of_machine(trained.device),
         "code": _code(trained, plan, encoder),
         "command": judging.command(job),
     }
@@ -184,6 +184,7 @@ def _known(
     same = {"reference": passport.of_images(test, "test")}
     same |= {"real": passport.of_images(train, "train")}
     same |= {"encoder": passport.of_encoder(encoder), "code": _code(trained, plan, encoder)}
+    same |= {"dtype": _dtype(trained), "device": hardware.describe(trained.device)}
     seer = plan.level_of.sha256 if plan.level_of else None
     for folder in reversed(runs.every(Path(cfg.outputs), "eval")):
         facts = runs.read(folder)
@@ -201,9 +202,14 @@ def _known(
     return None
 
 
+def _dtype(trained: Trained) -> str:
+    return str(trained.denoiser.precision).removeprefix("torch.")
+
+
 def _code(trained: Trained, plan: Plan, encoder: Encoder) -> str:
     walk = getattr(plan.sampler, "func", plan.sampler)
-    return passport.of_code(encoder, type(trained.denoiser.net), walk)
+    network = map(type, trained.denoiser.net.modules())
+    return passport.of_code(encoder, *network, trained.denoiser.objective.coefficients, walk)
 
 
 def _settings(cfg: DictConfig | ListConfig) -> dict[str, object]:

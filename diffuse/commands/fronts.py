@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from diffuse import evaluations
 from diffuse.assembly import Trained
-from diffuse.commands import cells
+from diffuse.commands import cells, scores
 from diffuse.commands.cells import Cell, LeftOut
 from diffuse.config import Job
 from diffuse.console import WIDTH, clock, print_columns, print_json, print_table
@@ -78,7 +78,7 @@ def show(job: Job, folder: Path, record: Row) -> int:
         " an image",
         "best": f"{named(best)}: {value(best)}",
         **_too_few(rows, record["n"]),
-        "real images": f"{floor['value']:.3f} ({low:.3f} to {high:.3f})",
+        scores.whose(record): f"{floor['value']:.3f} ({low:.3f} to {high:.3f})",
         "n": f"{record['n']:,}" + (f", of {count} seeds each" if count > 1 else ""),
         "reference": f"{reference['dataset']} {reference['split']}, {reference['n']:,} images",
         "encoder": f"{encoder['name']} ({encoder['sha256'][:8]})",
@@ -123,8 +123,7 @@ def _cell(row: Row) -> str:
 
 def value(row: Row) -> str:
     """E.g. 12.34 +-0.56: as many digits as the interval has two of."""
-    low, high = row["ci95"]
-    reach = (high - low) / 2
+    reach = row["ci95"][1] - row["value"]  # the lower end may be cut off at 0
     digits = min(3, max(0, 1 - math.floor(math.log10(reach)))) if reach > 0 else 3
     return f"{row['value']:.{digits}f} +-{reach:.{digits}f}"
 

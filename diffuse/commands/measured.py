@@ -20,7 +20,9 @@ from diffuse.metrics import Spread
 
 Record = Mapping[str, Any]
 # what may differ between two trainings of one config, and the draws from them
-APART = {"run", "step", "sha256", "images_seen"}
+APART = {f"weights.{name}" for name in ("run", "step", "sha256", "images_seen")}
+APART |= {f"sampler.guidance.weak.{name}" for name in ("step", "sha256")}  # of the same training
+APART |= {"seeds.seed"}
 BY_THE_CLOCK = 0.1  # of their steps: trainings of equal minutes are not of equal steps
 
 
@@ -156,10 +158,9 @@ def _made_alike(one: Record, other: Record) -> bool:
     """Do two records differ in the weights alone?"""
     fields = passport.differing([one, other], passport.SAME)
     tried = {found.field for found in passport.differing([one, other], passport.TRIED)}
-    allowed = {f"weights.{name}" for name in APART} | {"seeds.seed"}
     steps = [record["weights"]["step"] for record in (one, other)]
     near = abs(steps[0] - steps[1]) <= BY_THE_CLOCK * max(steps)
-    return not fields and tried <= allowed and near
+    return not fields and tried <= APART and near
 
 
 def _next(trained: Path, record: Record) -> list[str]:

@@ -38,7 +38,7 @@ class Bench:
     trained: Trained
     label: int | None
     real: Real
-    floor: Mapping[str, Any]  # FID of as many real images: value, ci95
+    floor: Mapping[str, Any]  # FID of n real images: value, ci95, n
 
 
 def main(cfg: DictConfig, job: Job) -> int:
@@ -46,7 +46,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     check(cfg)
     folder = runs.find(Path(cfg.outputs), cfg.run)
     trained = assembly.restore(folder, cfg.checkpoint, cfg.weights, cfg)
-    device = next(trained.denoiser.parameters()).device
+    device = trained.device
     label = sample.class_number(cfg, trained)
     table, left_out = cells.laid_out(cfg, trained, assembly.sampling_batch(cfg.batch, device))
     if not table:
@@ -91,9 +91,10 @@ def check(cfg: DictConfig) -> None:
 
 
 def _floor(real: Real) -> dict[str, Any]:
-    """FID of as many training images."""
+    """FID of as many training images, or of all if there are fewer."""
     assert real.floor is not None
-    return scoring.measured("fid", [real.floor], replace(real, floor=None), Settings())["fid"]
+    found = scoring.measured("fid", [real.floor], replace(real, floor=None), Settings())["fid"]
+    return found | {"n": len(real.floor)}
 
 
 def _all(bench: Bench, table: Sequence[Cell]) -> list[dict[str, Any]]:

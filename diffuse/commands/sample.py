@@ -75,14 +75,14 @@ def restore(cfg: DictConfig) -> tuple[Trained, Plan]:
     """The run that `run=` names and how its images are drawn."""
     folder = runs.find(Path(cfg.outputs), cfg.run)
     trained = assembly.restore(folder, cfg.checkpoint, cfg.weights, cfg)
-    device = next(trained.denoiser.parameters()).device
+    device = trained.device
     return trained, planned(cfg, trained, assembly.sampling_batch(cfg.batch, device))
 
 
 def planned(cfg: DictConfig, trained: Trained, batch: int) -> Plan:
     """How images are drawn from a run, with the network that sees levels where one is named."""
     seer = find(Path(cfg.outputs), cfg.noise_level) if cfg.noise_level else None
-    device = next(trained.denoiser.parameters()).device
+    device = trained.device
     mean, std = trained.state["moments"]
     guiding.complete(cfg, trained.cfg)
     plan = planning.plan(
@@ -104,7 +104,7 @@ def begin(verb: str, cfg: DictConfig, job: Job, trained: Trained) -> tuple[Path,
     cfg.name = cfg.name or about["name"]
     folder = job.folder or runs.claim(Path(cfg.outputs), verb, cfg.name)
     folder.mkdir(parents=True, exist_ok=True)
-    device = next(trained.denoiser.parameters()).device
+    device = trained.device
     run = runs.Run.start(
         folder, verb, yamls.as_yaml(cfg), job.overrides,
         name=cfg.name, hypothesis=cfg.hypothesis, seed=cfg.seed, smoke=cfg.smoke,

@@ -47,11 +47,15 @@ def title(record: Mapping[str, Any]) -> str:
     return f"FID of {record['source']['path']}"
 
 
+def whose(record: Mapping[str, Any]) -> str:
+    """What the floor is of; the number is said where it is another one."""
+    same = record["floor_n"] == record["n"]
+    return "real images" if same else f"{record['floor_n']:,} real images"
+
+
 def _main(record: Mapping[str, Any]) -> dict[str, str]:
     """Each number beside what as many real images have."""
     found, tail = {}, ""
-    same = record["floor_n"] == record["n"]
-    whose = "real images" if same else f"{record['floor_n']} real images"
     for name, score in scores(record).items():
         if name not in MAIN:
             continue
@@ -63,7 +67,7 @@ def _main(record: Mapping[str, Any]) -> dict[str, str]:
             values = ", ".join(_number(name, value, _decimals(name, score)) for value in per_seed)
             found[f"  each seed{tail}"] = values
         if ours["real"]:
-            found[f"  {whose}{tail}"] = real(name, score, "  (95%: {})")
+            found[f"  {whose(record)}{tail}"] = real(name, score, "  (95%: {})")
         tail += " "  # the keys of a table are different ones
     return found
 

@@ -30,7 +30,7 @@ GRACE = 2.0  # seconds that a worker has to leave when all images are there
 
 def pinned(cfg: DictConfig, trained: Trained, plan: Plan, rank: int) -> str:
     """The config of one more process: whatever was chosen or measured here is said outright."""
-    device = next(trained.denoiser.parameters()).device
+    device = trained.device
     words = {dtype: word for word, dtype in hardware.PRECISIONS.items()}
     more = {
         "run": str(trained.folder),

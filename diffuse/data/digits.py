@@ -18,7 +18,8 @@ def digits(split: str, root: str | None = None) -> Raw:
             f"root: digits are installed with scikit-learn, set it to null, got {root}"
         )
     package = distribution("scikit-learn")
-    table = np.loadtxt(package.locate_file("sklearn/datasets/data/digits.csv.gz"), delimiter=",")
+    file = str(package.locate_file("sklearn/datasets/data/digits.csv.gz"))
+    table = np.loadtxt(file, delimiter=",")
     pixels, labels = table[:, :-1], table[:, -1]
     test = np.arange(len(labels)) % 5 == 0
     chosen = test if split == "test" else ~test

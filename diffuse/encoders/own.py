@@ -8,20 +8,17 @@ A module maps images [b c h w] to features [b d]. It may carry these attributes:
     channels = 3      gray images are then repeated; without it, the data's own
 """
 
-import ast
 import copy
-import inspect
 import logging
 from collections.abc import Callable
 from functools import partial
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from diffuse import conditions, files, sealed
+from diffuse import conditions, sealed
 from diffuse.data import ImageSpec
 from diffuse.encoders.encoder import ANTIALIASED, Encoder, Preparation, wrong_channels
 from diffuse.errors import reason
@@ -30,7 +27,6 @@ from diffuse.seeds import seed_of
 log = logging.getLogger("diffuse.encoders")
 RANGE = (-1.0, 1.0)  # of a module that names none
 MOST_PIXELS = 2**22  # at once
-INSTALLED = {"site-packages", "dist-packages"}  # folders of packages that are large, and versioned
 
 
 def wrapped(
@@ -144,8 +140,7 @@ def _attributes(net: nn.Module) -> dict[str, Tensor]:
 def _sha256(net: nn.Module, call: partial[Any], attributes: dict[str, Tensor]) -> str:
     """Of all its tensors, its arguments, and the code, without which they mean something else.
 
-    Code is that of its classes' files and of the function's that makes it, with the files beside
-    them that these import. What an installed package changes is not seen.
+    Code is that of its classes and of the function that makes it.
     """
     stated = [net.sha256, net.record()] if isinstance(net, Encoder) else []
     parts = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in map(type, net.modules())}
@@ -154,38 +149,7 @@ def _sha256(net: nn.Module, call: partial[Any], attributes: dict[str, Tensor]) -
         "options": call.keywords,
         "tensors": sealed.digest({**dict(net.named_parameters()), **dict(net.named_buffers())}),
         "attributes": sealed.digest(attributes),
-        "code": {"": _code(call.func)} | {name: _code(kind) for name, kind in parts.items()},
+        "code": {
+            name: conditions.sources(thing) for name, thing in ({"": call.func} | parts).items()
+        },
     })  # fmt: skip
-
-
-def _code(thing: Any) -> dict[str, str]:
-    """sha256 of the file that a class or function is in, and of those beside it that it needs."""
-    if (source := conditions.source(thing)) is None:
-        return {}
-    try:
-        first = Path(inspect.getfile(thing))
-    except (OSError, TypeError):  # typed into a session
-        return {"": source}
-    levels = thing.__module__.count(".") + (first.name == "__init__.py")
-    top, found, waiting = first.parents[levels], {}, [first]
-    while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found[path] = files.sha256(path)
-            ours = path.suffix == ".py" and not INSTALLED.intersection(path.parts)
-            waiting += _imported(path, top) if ours else []
-    return {path.relative_to(top).as_posix(): digest for path, digest in found.items()}
-
-
-def _imported(path: Path, top: Path) -> list[Path]:
-    """The files below `top`, where absolute imports begin, that a file imports."""
-    wanted: list[Path] = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            wanted += [top.joinpath(*alias.name.split(".")) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            home = path.parents[node.level - 1] if node.level else top
-            home = home.joinpath(*(node.module or "").split("."))
-            wanted += [home, *(home / alias.name for alias in node.names)]
-    both = [file for p in wanted for file in (p.with_name(f"{p.name}.py"), p / "__init__.py")]
-    return [file for file in both if file.is_file()]

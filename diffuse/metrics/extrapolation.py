@@ -34,6 +34,7 @@ class Extrapolation(NamedTuple):
     high: float
     slope: float
     points: tuple[Point, ...]  # what the line goes through, by falling n
+    parabola: float  # where one through the same points ends: the interval goes on to there
 
 
 def enough(features: int) -> int:
@@ -101,7 +102,7 @@ def fid_infinity(a: Tensor, b: Tensor, blocks: int = 40, seed: int = 0) -> Extra
     value, slope = _fit(sizes, values, 1)
     reach, bent = reach_of(intercepts), _fit(sizes, values, 2)[0]
     low, high = min(value, bent) - reach, max(value, bent) + reach
-    return Extrapolation(value, low, high, slope, _points(sizes, values))
+    return Extrapolation(value, low, high, slope, _points(sizes, values), bent)
 
 
 def _points(sizes: list[int], values: list[float]) -> tuple[Point, ...]:

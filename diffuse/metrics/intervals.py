@@ -73,7 +73,7 @@ def over_seeds(values: Sequence[float]) -> Seeds:
     if bad := [value for value in values if not math.isfinite(value)]:
         raise ValueError(f"values must be finite, got {bad[0]}")
     mean, sd = statistics.fmean(values), statistics.stdev(values)
-    reach = _quantile(len(values) - 1) * sd / math.sqrt(len(values))
+    reach = quantile(len(values) - 1) * sd / math.sqrt(len(values))
     return Seeds(mean, sd, mean - reach, mean + reach)
 
 
@@ -127,8 +127,9 @@ def blocks_of(n: int, blocks: int, seed: int) -> tuple[Tensor, ...]:
 def reach_of(draws: Sequence[float]) -> float:
     """Half of a 95% interval, from the statistic with each block left out."""
     blocks = len(draws)
-    return _quantile(blocks - 1) * math.sqrt((blocks - 1) * statistics.pvariance(draws))
+    return quantile(blocks - 1) * math.sqrt((blocks - 1) * statistics.pvariance(draws))
 
 
-def _quantile(freedom: int) -> float:
+def quantile(freedom: int) -> float:
+    """Of Student's t: half of a 95% interval in deviations."""
     return float(stdtrit(freedom, 0.975))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffuse.metrics.intervals import Interval, blocks_of, reach_of
+from diffuse.metrics.intervals import Interval, blocks_of, quantile, reach_of
 from diffuse.metrics.tables import as_pair, as_table
 from diffuse.seeds import generator
 
@@ -46,9 +46,11 @@ def kid_interval(
 ) -> Interval:
     """A 95% interval for E[kid(a, b)] over samples a of this size; the reference b is fixed.
 
-    The subsets scatter around the MMD^2 of the whole tables, that around its mean: the variance of
-    the first is sd^2 / subsets, of the second a delete-a-block jackknife's. KID may be negative.
+    The subsets scatter around the MMD^2 of the whole tables, that around its mean: the first
+    adds Student's t over the subsets, the second a delete-a-block jackknife. KID may be negative.
     """
+    if subsets < 2:
+        raise ValueError(f"an interval needs at least 2 subsets, got {subsets}")
     x, y = as_pair(as_table(a), as_table(b))
     parts = [x[rows] for rows in blocks_of(len(x), blocks, seed)]
     across = torch.stack([_kernel(part, y).sum() for part in parts])
@@ -59,7 +61,8 @@ def kid_interval(
     n = len(x) - torch.tensor([len(part) for part in parts])
     left = within.sum() - 2 * within.sum(0) + within.diagonal()
     draws = left / (n * (n - 1)) - 2 * (across.sum() - across) / (n * len(y))
-    reach = math.hypot(reach_of(draws.tolist()), 1.96 * measured.sd / math.sqrt(subsets))
+    over_subsets = quantile(subsets - 1) * measured.sd / math.sqrt(subsets - 1)
+    reach = math.hypot(reach_of(draws.tolist()), over_subsets)
     return Interval(measured.value - reach, measured.value + reach)
 
 

@@ -20,6 +20,7 @@ class Closeness(NamedTuple):
     threshold: float  # the quantile of the test rows' distances
     median: float  # of the generated rows' distances
     median_test: float
+    reach: float  # the part of the interval that is due to the test rows
 
 
 class Gap(NamedTuple):
@@ -30,6 +31,7 @@ class Gap(NamedTuple):
     value: float  # train - test: clearly below 0, the generator prefers what it has seen
     interval: Interval
     m: int  # rows of each reference
+    reach: float  # the part of the interval that is due to the references
 
 
 def authenticity(
@@ -39,14 +41,15 @@ def authenticity(
 ) -> Estimate:
     """The share of rows that are no copies: authenticity of Alaa et al. (2022).
 
-    A row is one if the training row nearest to it is closer than that one's nearest other training
-    row. Fresh rows from the training distribution need not all pass (0.4 of them in 2 dimensions,
-    0.8 in 32), so what it says of a generator lies beside what `authenticity(test, train)` says.
+    A row is one if the training row nearest to it is no further than that one's nearest other
+    training row. Fresh rows from the training distribution need not all pass (0.4 of them in 2
+    dimensions, 0.8 in 32), so what it says of a generator lies beside what
+    `authenticity(test, train)` says.
     """
     found = known or nearest(generated, train)
     source, back = found.numbers[:, 0].unique(return_inverse=True)
     others = nearest_others(train, 1, source).distances[back, 0]
-    return wilson(float((found.distances[:, 0] >= others).double().mean()), len(others))
+    return wilson(float((found.distances[:, 0] > others).double().mean()), len(others))
 
 
 def closeness(
@@ -70,7 +73,9 @@ def closeness(
     share = float((found < threshold).double().mean())
     # under the null hypothesis, the threshold's variance adds q(1 - q)/m to the share's q(1 - q)/n
     estimate = wilson(share, len(found) * len(unseen) / (len(found) + len(unseen)))
-    return Closeness(estimate, float(threshold), float(found.median()), float(unseen.median()))
+    ends = wilson(share, len(unseen))
+    medians = float(found.median()), float(unseen.median())
+    return Closeness(estimate, float(threshold), *medians, (ends.high - ends.low) / 2)
 
 
 def fid_gap(generated: Tensor, train: Tensor, test: Tensor, blocks: int = 20, seed: int = 0) -> Gap:
@@ -87,12 +92,14 @@ def fid_gap(generated: Tensor, train: Tensor, test: Tensor, blocks: int = 20, se
     moments = [Moments.of(rows) for rows in references]
     left_out = [whole - Moments.of(x[rows]) for rows in blocks_of(len(x), blocks, seed)]
     (of_train, *trains), (of_test, *tests) = (frechets([whole, *left_out], b) for b in moments)
-    reaches = [reach_of([a - b for a, b in zip(trains, tests, strict=True)])]
+    own, reaches = reach_of([a - b for a, b in zip(trains, tests, strict=True)]), []
+    parts = blocks_of(m, min(blocks, m // 2), seed)
     for rows, all_of_them in zip(references, moments, strict=True):
-        some = [all_of_them - Moments.of(rows[part]) for part in blocks_of(m, blocks, seed)]
+        some = [all_of_them - Moments.of(rows[part]) for part in parts]
         reaches.append(reach_of(frechets(some, whole)))  # it is symmetric
-    gap, reach = of_train - of_test, math.hypot(*reaches)
-    return Gap(of_train, of_test, gap, Interval(gap - reach, gap + reach), m)
+    gap, reach = of_train - of_test, math.hypot(own, *reaches)
+    ends = Interval(gap - reach, gap + reach)
+    return Gap(of_train, of_test, gap, ends, m, math.hypot(*reaches))
 
 
 def _cut(table: Tensor, m: int, seed: int) -> Tensor:

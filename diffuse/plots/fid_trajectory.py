@@ -20,8 +20,10 @@ COLUMNS = ("step", "sigma", "calls", "denoised", "denoised_low", "denoised_high"
            "x_high")  # fmt: skip
 
 
-def draw(points: Sequence[Point], floor: float, title: str, folder: Path) -> list[Path]:
-    """Both curves over the steps and over the levels, and all numbers."""
+def draw(
+    points: Sequence[Point], floor: float, floor_n: int, title: str, folder: Path
+) -> list[Path]:
+    """Both curves over the steps and over the levels, the FID of real images, and all numbers."""
     path = folder / "fid_trajectory"
     with drawing(path, WIDTH, 3.6, layout="constrained") as figure:
         title += f", {_short(points[-1].x.value)} at the end"
@@ -37,7 +39,7 @@ def draw(points: Sequence[Point], floor: float, title: str, folder: Path) -> lis
         left.set_yscale("log")
         left.set_ylabel("FID (band: 95%)")
         left.annotate(
-            f"as many real images: {_short(floor)}", (0, floor), (3, 3),
+            f"{floor_n:,} real images: {_short(floor)}", (0, floor), (3, 3),
             ("axes fraction", "data"), "offset points", fontsize=8,
         )  # fmt: skip
         handles, labels = left.get_legend_handles_labels()

@@ -23,7 +23,7 @@ AXES = {"nfe": "calls of the network an image", "seconds": "time an image"}
 
 def pareto(
     cells: Sequence[Mapping[str, Any]],  # as they stand in a record
-    floor: Mapping[str, Any],  # value and ci95 of as many real images
+    floor: Mapping[str, Any],  # value and ci95 of n real images
     path: Path,
 ) -> list[Path]:
     """Two panels: FID over calls and over seconds; a ring is around the cheapest that is enough."""
@@ -96,7 +96,7 @@ def _said(cell: Mapping[str, Any], floor: Mapping[str, Any], lost: bool) -> dict
     band = (Patch(color=FLOOR, alpha=0.18, linewidth=0), Line2D([], [], color=FLOOR))
     said: dict[str, Any] = {
         f"cheapest within noise of the best: {chosen}": Line2D([], [], markersize=8, **RING),
-        f"as many real images: {floor['value']:.3g}  (band: 95%)": band,
+        f"{floor['n']:,} real images: {floor['value']:.3g}  (band: 95%)": band,
     }
     if lost:
         cross = Line2D([], [], marker="X", color=INK, markersize=6.5, linestyle="none")

@@ -1,5 +1,6 @@
 """The measures, in groups that are computed together; which there are and what each needs."""
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from diffuse.measures import measure
 from diffuse.metrics import (
+    Seeds,
     agreement,
     authenticity,
     bias_curve,
@@ -28,7 +30,7 @@ from diffuse.metrics import (
     sliced_wasserstein,
 )
 from diffuse.scoring.lookalikes import closest
-from diffuse.scoring.rows import Real, Rows
+from diffuse.scoring.rows import Real, Rows, counts_of
 
 Scores = dict[str, dict[str, Any]]  # name -> value, ci95, and what else there is to say
 
@@ -79,6 +81,7 @@ def _infinity(rows: Rows, real: Real, settings: Settings) -> Scores:
     assert real.reference is not None
     found = fid_infinity(rows.features, real.reference.features)
     more = {"slope": found.slope, "points": [list(point) for point in found.points]}
+    more |= {"parabola": found.parabola}
     return {"fid_infinity": {"value": found.value, "ci95": [found.low, found.high], **more}}
 
 
@@ -93,24 +96,25 @@ def _inception(rows: Rows, real: Real, settings: Settings) -> Scores:
 def _agreement(rows: Rows, real: Real, settings: Settings) -> Scores:
     assert rows.probabilities is not None
     assert rows.labels is not None
-    return {"agreement": agreement(rows.probabilities.argmax(1), rows.labels).record()}
+    found = agreement(rows.probabilities.argmax(1), rows.labels).record()
+    return {"agreement": found | {"counts": [*counts_of(rows.labels).values()]}}
 
 
 def _per_class(rows: Rows, real: Real, settings: Settings) -> Scores:
     assert rows.labels is not None
     assert real.reference is not None
-    assert real.reference.labels is not None
     kinds = real.reference
     assert kinds.labels is not None
     found = fid_by_class(rows.features, rows.labels, kinds.features, kinds.labels)
     each = [estimate.record() for estimate in found.classes]
-    return {"per_class": found.mean.record() | {"classes": each}}
+    counts = [*counts_of(rows.labels).values()]
+    return {"per_class": found.mean.record() | {"classes": each, "counts": counts}}
 
 
 def _gap(rows: Rows, real: Real, settings: Settings) -> Scores:
     assert real.reference is not None
     found = fid_gap(rows.features, real.training, real.reference.features, rows.blocks)
-    more = {"train": found.train, "test": found.test, "m": found.m}
+    more = {"train": found.train, "test": found.test, "m": found.m, "real_reach": found.reach}
     return {"gap": {"value": found.value, "ci95": [*found.interval], **more}}
 
 
@@ -120,6 +124,7 @@ def _memorisation(rows: Rows, real: Real, settings: Settings) -> Scores:
     test, train = real.reference.features, real.training
     close = closeness(rows.features, test, train, known=known, known_test=real.nearest_of_test)
     more = {"median": close.median, "median_test": close.median_test, "threshold": close.threshold}
+    more |= {"real_reach": close.reach}
     copies = authenticity(rows.features, train, known).record()
     return {
         "authenticity": copies | {"closest": closest(known)},
@@ -133,7 +138,7 @@ class Group:
 
     scores: Callable[[Rows, Real, Settings], Scores]
     needs: tuple[str, ...] = ()
-    unseen: bool = False  # the floor is that of test images: training images would be the copies
+    floor: Callable[[Real, Rows], Rows | None] = lambda real, rows: real.floor  # for these rows
 
 
 GROUPS: dict[str, Group] = {
@@ -143,9 +148,16 @@ GROUPS: dict[str, Group] = {
     "infinity": Group(_infinity, ("reference", "many")),
     "inception": Group(_inception, ("classifier",)),
     "agreement": Group(_agreement, ("classes", "same classes")),
-    "per_class": Group(_per_class, ("reference", "classes", "of each class")),
-    "gap": Group(_gap, ("reference", "train")),
-    "memorisation": Group(_memorisation, ("reference", "train"), unseen=True),
+    "per_class": Group(
+        _per_class,
+        ("reference", "classes", "of each class", "real of each class"),
+        lambda real, rows: real.alike(rows),
+    ),
+    "gap": Group(_gap, ("reference", "train", "two blocks")),
+    # test images: training images would be the copies
+    "memorisation": Group(
+        _memorisation, ("reference", "train"), lambda real, rows: real.floor and real.unseen
+    ),
     "pixels": Group(_pixels, ("reference",)),
 }
 WHY_NOT = {
@@ -156,7 +168,9 @@ WHY_NOT = {
     "classes": "the images are not of several classes that were asked for",
     "same classes": "the encoder is no classifier of these classes",
     "of each class": "it takes at least 4 images of each class",
+    "real of each class": "the reference has fewer than 2 images of a class",
     "train": "there are no training images to look for copies in",
+    "two blocks": "it takes at least 4 training images and 4 of the reference",
 }
 
 
@@ -168,8 +182,9 @@ def impossible(
     settings: Settings,
 ) -> str:
     """Why a group cannot be computed for so many images; "" if it can. None has to be there yet."""
-    counts = _counts(labels)
+    counts = counts_of(labels)
     known = None if real.train is None else real.train.spec.classes
+    of_real = counts_of(real.reference.labels if real.reference else None)
     blocks = min(20, n // 2)
     without_a_block = n - -(-n // blocks)
     there = {
@@ -182,41 +197,36 @@ def impossible(
         "of each class": known is not None
         and len(counts) == len(known)
         and min(counts.values(), default=0) >= 4,
+        "real of each class": known is not None
+        and len(of_real) == len(known)
+        and min(of_real.values(), default=0) >= 2,
         "train": real.train is not None,
+        "two blocks": min(len(real.train or ()), len(real.reference or ())) >= 4,
     }
     missing = [need for need in GROUPS[group].needs if not there[need]]
     return WHY_NOT[missing[0]].format(enough=enough(real.encoder.dim)) if missing else ""
-
-
-def _counts(labels: Tensor | None) -> dict[int, int]:
-    """How many images there are of each class."""
-    if labels is None:
-        return {}
-    values, counts = labels.unique(return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def measured(group: str, draws: Sequence[Rows], real: Real, settings: Settings) -> Scores:
     """The numbers of a group; of several draws (one for each seed) the means of theirs."""
     about = GROUPS[group]
     each = [about.scores(rows, real, settings) for rows in draws]
-    floor = _floor(group, real, settings)
+    floor = _floor(group, draws[0], real, settings)
     return {
         name: _joined(name, [one[name] for one in each]) | floor.get(name, {}) for name in each[0]
     }
 
 
-def _floor(group: str, real: Real, settings: Settings) -> Scores:
+def _floor(group: str, drawn: Rows, real: Real, settings: Settings) -> Scores:
     """What as many real images score, where there are enough of them."""
-    if real.floor is None:
-        return {}
-    rows = real.unseen if GROUPS[group].unseen else real.floor
-    if impossible(group, len(rows), rows.labels, real, settings):
+    rows = GROUPS[group].floor(real, drawn)
+    if rows is None or impossible(group, len(rows), rows.labels, real, settings):
         return {}
     found = GROUPS[group].scores(rows, real, settings)
+    also = ("classes", "counts")
     return {
-        name: {"floor": score["value"], "floor_ci95": score["ci95"]}
-        | ({"floor_classes": score["classes"]} if "classes" in score else {})
+        name: {"floor": score["value"], "floor_ci95": score["ci95"], "floor_n": len(rows)}
+        | {f"floor_{key}": score[key] for key in also if key in score}
         for name, score in found.items()
     }
 
@@ -230,16 +240,24 @@ def _joined(name: str, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if len(scores) == 1:
         return dict(scores[0])
     found = over_seeds([score["value"] for score in scores])
-    about, ends = measure(name), [found.low, found.high]
+    about, parts = measure(name), _parts(scores)
+    ends = _with_what_is_fixed(found, parts)
     if found.sd == 0:
         lows, highs = zip(*(score["ci95"] for score in scores), strict=True)
         ends = [min(lows), max(highs)]
-    return _parts(scores) | {
+    return parts | {
         "value": found.mean,
         "ci95": [max(about.least, ends[0]), min(about.most, ends[1])],
         "per_seed": [score["value"] for score in scores],
         "per_seed_ci95": [score["ci95"] for score in scores],
     }
+
+
+def _with_what_is_fixed(found: Seeds, parts: Mapping[str, Any]) -> list[float]:
+    """An interval over seeds, and what no seed changes: real images, a fit that is no line."""
+    reach = math.hypot(found.high - found.mean, parts.get("real_reach", 0.0))
+    bent = parts.get("parabola", found.mean) - found.mean
+    return [found.mean - reach + min(0.0, bent), found.mean + reach + max(0.0, bent)]
 
 
 def _parts(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

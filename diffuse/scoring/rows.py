@@ -58,6 +58,18 @@ class Real:
         assert self.reference is not None
         return nearest(self.reference.features, self.training)
 
+    def alike(self, rows: Rows) -> Rows | None:
+        """Training images, as many of each class as there are in `rows`, or all there are."""
+        if self.floor is None or self.train is None or rows.labels is None:
+            return self.floor
+        order = _shuffled(self.train)
+        labels = self.train.labels.cpu()[order]
+        each = counts_of(rows.labels).items()
+        chosen = torch.cat([(labels == c).nonzero().squeeze(1)[:count] for c, count in each])
+        k = int(chosen.max()) + 1
+        found = features.of(self.encoder, self.train, order, k)
+        return _known(self.encoder, found, self.train, order[:k]).some(chosen)
+
     @cached_property
     def unseen(self) -> Rows:
         """Test images, as many as are scored: nobody has trained on them."""
@@ -86,10 +98,18 @@ class Judge:
 
     def floor(self, n: int) -> Rows:
         """n real training images, or all if there are fewer."""
-        order = torch.randperm(len(self.train), generator=generator("floor"))
+        order = _shuffled(self.train)
         n = min(n, len(order))
         found = features.of(self.encoder, self.train, order, n)
         return _known(self.encoder, found, self.train, order[:n])
+
+
+def counts_of(labels: Tensor | None) -> dict[int, int]:
+    """How many images there are of each class."""
+    if labels is None:
+        return {}
+    values, counts = labels.unique(return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def rows_of(encoder: Encoder, images: Tensor, labels: Tensor | None = None) -> Rows:
@@ -108,6 +128,11 @@ def real(judge: Judge, n: int, moments: Moments | None = None) -> Real:
     if moments is not None:
         return Real(moments, judge.encoder, None, floor, judge.train)
     return replace(judge.real, floor=floor)
+
+
+def _shuffled(train: ImageSet) -> Tensor:
+    """The numbers of the training images, in the order in which they come into a floor."""
+    return torch.randperm(len(train), generator=generator("floor"))
 
 
 def _known(encoder: Encoder, found: Tensor, images: ImageSet, order: Tensor) -> Rows:

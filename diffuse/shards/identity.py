@@ -51,7 +51,8 @@ def describe(
         "plan": {field.name: plain(getattr(plan, field.name)) for field in fields(plan)},
         "label": "number mod classes" if label is None else label,
         "machine": conditions.machine(device),
-        "code": [code(), conditions.source(type(denoiser.net))],
+        "objective": plain(denoiser.objective),
+        "code": [code(), conditions.of_others(*map(type, denoiser.net.modules()))],
     }
 
 
@@ -96,7 +97,7 @@ def _called(function: Callable[..., Any]) -> dict[str, Any]:
     cells = getattr(function, "__closure__", None) or ()
     return {
         "name": _name(function),
-        "source": conditions.source(function),
+        "source": conditions.sources(function),
         "holds": [plain(cell.cell_contents) for cell in cells],
     }
 

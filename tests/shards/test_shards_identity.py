@@ -1,6 +1,7 @@
 """What shards are named after: whatever an image depends on, and nothing is forgotten."""
 
 import dataclasses
+import importlib
 import json
 import re
 import sys
@@ -15,7 +16,7 @@ from diffuse import conditions
 from diffuse.denoiser import Denoiser
 from diffuse.guidance import Guidance
 from diffuse.noise_level import Predictor, new_regressor
-from diffuse.objectives import v
+from diffuse.objectives import eps, v
 from diffuse.samplers import ddim, ddim_predicted, heun, rk45
 from diffuse.sampling import Plan
 from diffuse.shards import identity, images
@@ -175,6 +176,39 @@ def test_a_function_of_somebody_else_counts_with_its_file_and_what_it_holds(make
     keys = {conditions.key(about(make_plan(sampler=walk(eta)))) for eta in (0.0, 0.0, 0.5)}
     assert len(keys) == 2
     assert about(make_plan(sampler=walk(0.0)))["plan"]["sampler"]["source"] is not None
+
+
+def test_code_of_somebody_else_counts_with_what_it_imports(about, tmp_path, monkeypatch):
+    """A network's blocks in a file beside it, and an objective."""
+    (tmp_path / "their_blocks.py").write_text("GAIN = 1\n")
+    (tmp_path / "their_net.py").write_text(
+        "import torch, their_blocks\n"
+        "class Part(torch.nn.Identity):\n    pass\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n        self.part = Part()\n"
+        "        self.weight = torch.nn.Parameter(torch.zeros(1))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    their_net = importlib.import_module("their_net")
+    monkeypatch.setitem(sys.modules, "their_net", their_net)
+
+    def key():
+        return conditions.key(
+            about(denoiser=Denoiser(their_net.Net(), v(), unweighted(), torch.float32))
+        )
+
+    keys = [key()]
+    (tmp_path / "their_blocks.py").write_text("GAIN = 2\n")
+    keys.append(key())
+    (tmp_path / "their_net.py").write_text((tmp_path / "their_net.py").read_text() + "# changed\n")
+    keys.append(key())
+    assert len(set(keys)) == 3
+
+
+def test_the_objective_is_part_of_the_key(about, denoiser):
+    other = Denoiser(denoiser.net, eps(), unweighted(), torch.float32)
+    assert conditions.key(about(denoiser=other)) != conditions.key(about())
 
 
 def test_the_key_is_the_sha256_of_what_lies_beside_the_shards(draw, tmp_path):

@@ -54,7 +54,7 @@ def denoise(cfg: DictConfig, job: Job) -> Picture:
 @torch.no_grad()
 def _estimate(trained: Trained, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
     """The network's estimate of x0 [b c h w], unclipped."""
-    device = next(trained.denoiser.parameters()).device
+    device = trained.device
     denoiser = trained.denoiser.eval()
     parts = zip(x.split(BATCH), labels.split(BATCH), strict=True)
     return torch.cat([denoiser(part.to(device), sigma, of.to(device)).cpu() for part, of in parts])

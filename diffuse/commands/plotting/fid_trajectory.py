@@ -40,7 +40,7 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
     if n < ranges.SCORED:
         raise ConfigError(f"n must be at least {ranges.SCORED}, got {n}: a FID has an interval")
     trained, run = restored(cfg)
-    device = next(trained.denoiser.parameters()).device
+    device = trained.device
     plan = sample.planned(cfg, trained, assembly.sampling_batch(None, device))
     label = sample.class_number(cfg, trained)
     chosen = judging.selected(cfg)
@@ -70,7 +70,7 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
         title = (
             f"FID along the way, {trained.folder}, step {trained.state['step']:,}: {about}, n={n:,}"
         )
-        drawn = pictures.draw(points, floor.value, title, folder)
+        drawn = pictures.draw(points, floor.value, len(real.floor), title, folder)
         facts = {"n": n, "warnings": chosen + few} | record | {
             "reference": passport.of_images(test, "test"),
             "real": passport.of_images(train, "train"),
@@ -79,7 +79,7 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
             "points": [point.record() for point in points],
             "seconds": round(time.monotonic() - started, 1),
         }  # fmt: skip
-        return drawn, Said(_rows(points, floor), facts)
+        return drawn, Said(_rows(points, floor, len(real.floor)), facts)
 
     return Picture("FID along the way", Said(rows), draw, trained)
 
@@ -116,7 +116,7 @@ def _sampler(cfg: DictConfig, job: Job, plan: Plan, along: Along) -> dict[str, A
     }  # fmt: skip
 
 
-def _rows(points: list[Point], floor: Estimate) -> dict[str, str]:
+def _rows(points: list[Point], floor: Estimate, floor_n: int) -> dict[str, str]:
     """Some of the points, the best estimate, and the floor."""
     some = [points[k - 1] for k in watched(len(points), SHOWN)]
     rows = {
@@ -128,7 +128,7 @@ def _rows(points: list[Point], floor: Estimate) -> dict[str, str]:
     return rows | {
         "at the end": f"FID {_said(points[-1].x, '  (95%: ')}",
         "best estimate": f"FID {_said(best.denoised, '  (95%: ')}, in step {best.step:,}",
-        "real images": f"FID {_said(floor, '  (95%: ')}",
+        f"{floor_n:,} real images": f"FID {_said(floor, '  (95%: ')}",
     }
 
 
