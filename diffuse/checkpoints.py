@@ -158,9 +158,13 @@ def purge(
 
 
 def tidy(folder: Path) -> None:
-    """Delete what a process that was killed had begun to write or to delete."""
+    """Delete what a process that was killed had begun to write or to delete.
+
+    In a container it had our number.
+    """
     for temporary in folder.glob(".tmp-*"):
-        if not alive(int(temporary.name.rsplit("-", 1)[1])):
+        pid = int(temporary.name.rsplit("-", 1)[1])
+        if pid == os.getpid() or not alive(pid):
             shutil.rmtree(temporary, ignore_errors=True)
 
 

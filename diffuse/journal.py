@@ -200,9 +200,12 @@ class Journal:
         self.background.wait()
         runs.write_json(self.run.folder / "diverged.json", lost.facts)
 
-    def roll_back(self, lost: Diverged) -> None:
+    def last(self) -> Path | None:
+        """The checkpoint to go back to."""
+        return checkpoints.newest(self.run.folder / "checkpoints")
+
+    def roll_back(self, lost: Diverged, newest: Path | None) -> None:
         """Go to the last checkpoint, from where all is drawn anew; else `lost` is raised."""
-        newest = checkpoints.newest(self.run.folder / "checkpoints")
         count = self.training.rollbacks + 1
         if newest is None or count > ROLLBACKS:
             reason = "no checkpoint to go back to" if newest is None else f"{ROLLBACKS} rollbacks"
@@ -221,8 +224,8 @@ class Journal:
 class Silent:
     """The journal of a process that writes nothing: it only goes back where the first one does."""
 
-    def __init__(self, folder: Path, training: Training) -> None:
-        self.folder, self.training = folder, training
+    def __init__(self, training: Training) -> None:
+        self.training = training
 
     def see(self, step: Step) -> None:
         pass
@@ -245,9 +248,12 @@ class Silent:
     def diverged(self, lost: Diverged) -> None:
         pass
 
-    def roll_back(self, lost: Diverged) -> None:
-        """To the checkpoint that the first one goes back to: the newest is the one it saved."""
-        newest, count = checkpoints.newest(self.folder / "checkpoints"), self.training.rollbacks + 1
+    def last(self) -> None:
+        """The first one says which: here a thread of its may still be writing the newest one."""
+
+    def roll_back(self, lost: Diverged, newest: Path | None) -> None:
+        """To the checkpoint that the first one goes back to."""
+        count = self.training.rollbacks + 1
         if newest is None or count > ROLLBACKS:
             raise lost
         self.training.load(newest)

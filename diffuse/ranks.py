@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from diffuse.denoiser import Denoiser
+from diffuse.errors import DiffuseError
 
 TIMEOUT = timedelta(minutes=30)  # data may have to be fetched by the first one meanwhile
 
@@ -74,12 +75,21 @@ class Ranks:
         return value
 
     def dealt(self, jobs: list[Callable[[], Any]]) -> list[Any]:
-        """What all of the jobs return, in order; each is done by one process, in turns."""
-        mine = [job() for job in jobs[self.rank :: self.world]]
+        """What all of the jobs return, in order; each is done by one process, in turns.
+
+        What one of them raises, all raise: else the others would wait for it.
+        """
         if self.world == 1:
-            return mine
-        hands: list[list[Any]] = [[] for _ in range(self.world)]
+            return [job() for job in jobs]
+        hands: list[Any] = [None] * self.world
+        try:
+            mine: Any = [job() for job in jobs[self.rank :: self.world]]
+        except (DiffuseError, RuntimeError) as error:
+            mine = error
         dist.all_gather_object(hands, mine)
+        for hand in hands:
+            if isinstance(hand, Exception):
+                raise hand
         return [hands[k % self.world][k // self.world] for k in range(len(jobs))]
 
     def losses(self, denoiser: Denoiser) -> "Losses":

@@ -14,6 +14,8 @@ from typing import IO, Any
 from diffuse import checkpoints, files, owners, provenance, secrets
 from diffuse.errors import ConfigError, DataError, NoSpaceError, nearest
 
+log = logging.getLogger(__name__)
+
 SCHEMA = 1
 
 
@@ -52,7 +54,7 @@ def _number(folder: Path) -> int:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a small file in one go: a reader sees the old one or the new one."""
-    files.replace(path, json.dumps(value, indent=2) + "\n")
+    files.replace(path, json.dumps(value, indent=2) + "\n", synced=True)
 
 
 @dataclass
@@ -73,25 +75,21 @@ class Run:
         typed = [f"- {json.dumps(o)}\n" for o in overrides]
         files.replace(folder / "overrides.yaml", "".join(typed))
         run = cls(folder)
-        run.update(
-            schema=SCHEMA,
-            status="running",
-            command=command,
-            version=folder.name,
-            **facts,
-            git=provenance.git_revision(),
-            versions=provenance.versions(),
-            **owners.facts(),
-            started=datetime.now(UTC).isoformat(timespec="microseconds"),
-        )
+        run.update(**_beginning(folder, command, facts))
         return run
 
     @classmethod
-    def reopen(cls, folder: Path) -> "Run":
-        """Continue a run in its own folder, which it holds from now on."""
+    def reopen(cls, folder: Path, command: str, **facts: Any) -> "Run":
+        """Continue a run in its own folder, which it holds from now on.
+
+        Without a whole run.json there, `facts` are what it begins anew with.
+        """
         run = cls(folder)
         run.hold()
-        run.facts = read(folder)
+        run.facts = facts_of(folder)
+        if not run.facts:
+            log.warning("%s is damaged or gone: it begins anew", folder / "run.json")
+            run.facts = _beginning(folder, command, facts)
         run.started -= run.facts.get("seconds", 0.0)
         run.update(status="running", **owners.facts())
         return run
@@ -164,6 +162,14 @@ class Run:
             self.lock = None
 
 
+def _beginning(folder: Path, command: str, facts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA, "status": "running", "command": command, "version": folder.name, **facts,
+        "git": provenance.git_revision(), "versions": provenance.versions(), **owners.facts(),
+        "started": datetime.now(UTC).isoformat(timespec="microseconds"),
+    }  # fmt: skip
+
+
 def _step(line: bytes) -> int:
     try:
         return json.loads(line).get("step", 0)
@@ -179,6 +185,14 @@ def read(folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder} is not a run folder: it has no run.json") from None
     except ValueError as e:
         raise DataError(f"{folder / 'run.json'} is damaged: {e}") from None
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """The facts of a run; none if they are not there or damaged: its checkpoints may be whole."""
+    try:
+        return read(folder)
+    except DataError:
+        return {}
 
 
 def every(outputs: Path, verb: str) -> list[Path]:
@@ -220,7 +234,10 @@ def find(outputs: Path, ref: str | None) -> Path:
 
 def versions(outputs: Path, verb: str, name: str) -> list[Path]:
     """Those of a named run, newest first."""
-    found = [path.parent for path in (outputs / verb / name).glob("v*/run.json")]
+    root = outputs / verb / name
+    found = {
+        path.parent for left in ("run.json", "checkpoints") for path in root.glob(f"v*/{left}")
+    }
     return sorted(found, key=_number, reverse=True)
 
 
@@ -231,10 +248,10 @@ def latest(outputs: Path, verb: str, name: str) -> Path | None:
 
 def is_done(folder: Path) -> bool:
     """Did this run come to its end?"""
-    return (folder / "run.json").exists() and read(folder).get("status") == "done"
+    return facts_of(folder).get("status") == "done"
 
 
 def is_alive(folder: Path) -> bool:
     """Is the process that writes this run still there? Only this machine's can be asked."""
-    facts = read(folder)
+    facts = facts_of(folder)
     return facts.get("status") == "running" and owners.is_there(facts)

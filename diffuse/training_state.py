@@ -1,6 +1,6 @@
 """What changes while training: all that a checkpoint has to hold, and what is seen of a step."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from diffuse import averages, checkpoints
 from diffuse.averages import Ema
 from diffuse.denoiser import Denoiser
 
+HOW = ("fused", "foreach", "capturable", "differentiable")  # torch computes, not what
 COUNTS = ("step", "skipped", "in_a_row", "rollbacks")
 
 
@@ -70,10 +71,10 @@ class Training:
         counts = {name: getattr(self, name) for name in COUNTS}
         return files, counts | {"optimizer": packed, "scaler": self.scaler.state_dict()}
 
-    def load(self, path: Path, own: Iterable[str] = ()) -> None:
+    def load(self, path: Path, is_own: Callable[[str], bool] = lambda key: False) -> None:
         """Go back to a checkpoint that was verified.
 
-        `own` names the optimizer's settings that are not taken from there, e.g. weight_decay.
+        `is_own` says which of the optimizer's settings are not taken from there: weight_decay, say.
         """
         state = checkpoints.load_state(path)
         self.denoiser.net.load_state_dict(checkpoints.load_tensors(path, "model"))
@@ -82,25 +83,37 @@ class Training:
             for name, weight in ema.weights.items():
                 weight.copy_(averaged[name])
         moments = checkpoints.load_tensors(path, "optimizer")
-        mine = [{k: group[k] for k in own if k in group} for group in _groups(self.optimizer)]
-        self.optimizer.load_state_dict(checkpoints.unpack(state["optimizer"], moments))
-        for group, settings in zip(_groups(self.optimizer), mine, strict=True):
-            group.update(settings)
-        for optimizer in _inside(self.optimizer):
+        saved = checkpoints.unpack(state["optimizer"], moments)
+        _keep_own(saved, self.optimizer, is_own)
+        self.optimizer.load_state_dict(saved)
+        for optimizer in (self.optimizer, *_inside(self.optimizer)):
             _lay_out(optimizer)
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # else the training was not in fp16
+            self.scaler.load_state_dict(state["scaler"])
         for name in COUNTS:
             setattr(self, name, state.get(name, 0))
 
 
 def _inside(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
-    """It, and the ones inside it, as in Muon."""
+    """The ones inside it, as in Muon."""
     parts = vars(optimizer).values()
-    return [optimizer, *(part for part in parts if isinstance(part, torch.optim.Optimizer))]
+    return [part for part in parts if isinstance(part, torch.optim.Optimizer)]
 
 
-def _groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    return [group for one in _inside(optimizer) for group in one.param_groups]
+def _keep_own(
+    saved: dict[str, Any], optimizer: torch.optim.Optimizer, is_own: Callable[[str], bool]
+) -> None:
+    """Settings of a saved state that become the optimizer's own, before it is loaded.
+
+    How it computes belongs to this device: a fused one keeps its counts there.
+    """
+    parts = [saved] if "param_groups" in saved else saved.values()
+    there = [group for part in parts for group in part["param_groups"]]
+    here = [g for one in _inside(optimizer) or [optimizer] for g in one.param_groups]
+    for theirs, ours in zip(there, here, strict=True):
+        for key in ours.keys() - {"params"}:
+            if key in HOW or is_own(key):
+                theirs[key] = ours[key]
 
 
 def _lay_out(optimizer: torch.optim.Optimizer) -> None:

@@ -125,6 +125,11 @@ def test_a_finished_run_says_so_and_more_steps_extend_it(trained, diffuse):
     assert not (trained.parent / "v002").exists()
 
 
+def test_what_a_finished_run_says_is_json_if_asked_for(tiny, trained, diffuse):
+    said = diffuse.json(f"train {tiny} train.steps=4 resume=auto")
+    assert (said["step"], said["status"]) == (4, "done")
+
+
 def test_auto_without_a_run_begins_one_and_none_never_continues(trained, diffuse):
     assert diffuse.train("train.steps=1 resume=auto name=other") == 0
     assert (trained.parents[1] / "other/v001").exists()

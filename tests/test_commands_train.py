@@ -114,6 +114,13 @@ def test_the_smoke_test_tries_every_part_and_is_not_the_newest_run(tiny, diffuse
     assert diffuse("eval run=smoke debug=smoke") == 0
 
 
+def test_a_job_that_cannot_train_is_found_before_another_does(tiny, diffuse, tmp_path):
+    error = diffuse.error(f"train {tiny} -m model.width=8,9")
+    assert "width 9" in error
+    assert "in the job model.width=9" in error
+    assert not (tmp_path / "outputs").exists()
+
+
 @pytest.mark.slow
 def test_a_sweep_trains_each_job_in_a_folder_of_its_own(diffuse, tmp_path):
     assert diffuse.train("train.steps=1 schedule=linear,cosine --multirun") == 0
@@ -164,11 +171,10 @@ def test_a_full_disk_is_exit_5_and_names_the_checkpoint(diffuse, tmp_path, monke
     import errno
     import os
 
-    real, count = os.fsync, [0]
+    real = os.fsync
 
     def full(descriptor):
-        count[0] += 1
-        if count[0] > 8:  # in the second checkpoint
+        if list(tmp_path.rglob(".tmp-step_00000004-*")):  # in the second checkpoint
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor)
 

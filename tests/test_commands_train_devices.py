@@ -180,3 +180,13 @@ def test_a_step_that_is_not_finite_is_one_for_both(on_nan, fact, diffuse, tmp_pa
 )
 def test_devices_that_cannot_be_are_refused(line, error, diffuse, tiny):
     assert error in diffuse.error(f"train {tiny} {line}")
+
+
+@pytest.mark.slow
+def test_a_plan_of_two_processes_is_made_whether_or_not_there_is_something_to_do(diffuse):
+    line = "train.steps=3 train.sample_every=null devices=2"
+    assert diffuse.train(line) == 0, diffuse.err
+    assert diffuse.train(f"{line} dry_run=true resume=auto") == 0, diffuse.err
+    assert "has 3 steps, 3 are asked for" in diffuse.out
+    assert diffuse.train(f"{line} dry_run=true") == 0, diffuse.err
+    assert "3 of 16 images, 3 to do" in diffuse.out

@@ -15,6 +15,7 @@ from diffuse import training as room
 from diffuse.commands import loop as command
 from diffuse.denoiser import Denoiser
 from diffuse.divergence import Losses
+from diffuse.errors import DivergedError
 from diffuse.training import batch_indices
 
 LINE = "train.steps=8 train.save_every=2 train.sample_every=4 model.dropout=0.1"
@@ -53,6 +54,43 @@ def test_stop_is_exit_4_with_a_diagnosis_and_the_last_good_checkpoint(diffuse, r
     assert facts["images"] == batch_indices(5, 64, _recipe()).tolist()
     assert 0 < facts["lr"] < 1
     assert facts["weight_norms"].keys() == facts["grad_norms"].keys()
+
+
+LOOKS = {
+    "images that diverge": DivergedError("the images diverge"),
+    "no memory": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+}
+
+
+@pytest.mark.parametrize("kind", LOOKS)
+@pytest.mark.parametrize("look", ["grid", "score"])
+def test_what_cannot_be_looked_at_is_trained_on(kind, look, diffuse, run, monkeypatch):
+    def fails(*_):
+        raise LOOKS[kind]
+
+    scored = "train.eval_every=4 train.eval_n=8 encoder=pixels"
+    with monkeypatch.context() as patch:
+        patch.setattr(command.Checkup, look, fails)
+        assert diffuse.train(f"{LINE} {scored}") == 0, diffuse.err
+    what = "no grid" if look == "grid" else "no quick FID"
+    assert f"warning: {what} of step 4: {LOOKS[kind]}" in diffuse.err
+    assert (runs.read(run)["status"], runs.read(run)["step"]) == ("done", 8)
+    assert diffuse.train(f"{LINE} {scored} name=whole") == 0
+    ours, theirs = (checkpoints.newest(path / "checkpoints") for path in (run, _whole(run)))
+    assert (ours / "ema.safetensors").read_bytes() == (theirs / "ema.safetensors").read_bytes()
+
+
+def _whole(run):
+    return run.parents[1] / "whole/v001"
+
+
+def test_any_other_error_in_a_look_ends_the_training(diffuse, run, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(command.Checkup, "grid", fails)
+    assert diffuse.train(LINE) == 1
+    assert runs.read(run)["status"] == "failed"
 
 
 def _recipe():

@@ -89,3 +89,19 @@ def test_a_damaged_row_or_run_json_stops_nobody(trained, diffuse):
     (other / "run.json").write_bytes(b'\xff{"schema": 1}')
     assert diffuse.train("train.steps=5 resume=tiny/v001") == 0
     assert [json.loads(line) for line in path.open()][-1]["step"] == 5
+
+
+@pytest.mark.parametrize(
+    ("damage", "resume"),
+    [(b"", "auto"), (b'{"schema": 1, "na', "auto"), (None, "auto"), (b"", "tiny/v001")],
+)
+def test_whole_checkpoints_are_of_use_without_a_whole_run_json(damage, resume, trained, diffuse):
+    path = trained / "run.json"
+    before = runs.read(trained)
+    path.unlink() if damage is None else path.write_bytes(damage)
+    assert diffuse.train(f"train.steps=5 resume={resume}") == 0, diffuse.err
+    assert "run.json is damaged or gone: it begins anew" in diffuse.err
+    after = runs.read(trained)
+    assert after.keys() >= before.keys() - {"best"}
+    assert (after["status"], after["step"], after["seed"]) == ("done", 5, before["seed"])
+    assert not trained.with_name("v002").exists()

@@ -30,7 +30,7 @@ from diffuse.errors import ConfigError
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    run = runs.Run.reopen(Path(sys.argv[1]))
+    run = runs.Run.reopen(Path(sys.argv[1]), "train")
 except ConfigError as error:
     print("refused" if "by another process" in str(error) else error, flush=True)
 else:
@@ -47,6 +47,6 @@ def test_of_four_that_continue_a_run_at_once_one_does_and_a_dead_one_holds_nothi
     for process in started:
         process.kill()
         process.communicate()
-    with runs.Run.reopen(folder).watched():
+    with runs.Run.reopen(folder, "train").watched():
         pass
-    runs.Run.reopen(folder)
+    runs.Run.reopen(folder, "train")

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from diffuse import ranks
+from diffuse.errors import DivergedError
 from diffuse.ranks import ALONE, Ranks
 from diffuse.training import draw
 
@@ -24,3 +26,20 @@ def test_alone_there_is_nobody_to_ask():
     assert ALONE.part(8) == slice(0, 8)
     assert ALONE.dealt([lambda: 1, lambda: 2]) == [1, 2]
     assert ALONE.mean(torch.tensor(3.0)) == 3
+
+
+def test_what_one_process_raises_all_raise(monkeypatch):
+    def fails(where):
+        raise DivergedError(where)
+
+    def gather(hands, mine):
+        theirs = DivergedError("in the other one") if mine == [1] else [2]
+        hands[:] = [mine, theirs]
+
+    monkeypatch.setattr(ranks.dist, "all_gather_object", gather)
+    with pytest.raises(DivergedError, match="in the other one"):
+        Ranks(0, 2).dealt([lambda: 1, lambda: 2])
+    with pytest.raises(DivergedError, match="in this one"):
+        Ranks(0, 2).dealt([lambda: fails("in this one"), lambda: 2])
+    with pytest.raises(ZeroDivisionError):  # a bug: nobody waits to hear of it
+        Ranks(0, 2).dealt([lambda: 1 // 0, lambda: 2])

@@ -160,7 +160,7 @@ def test_a_continued_run_forgets_the_rows_it_will_write_again(tmp_path):
         run.log(step=step, loss=step / 10)
     with open(run.folder / "metrics.jsonl", "a") as file:
         file.write('{"step": 5, "lo')
-    again = runs.Run.reopen(run.folder)
+    again = runs.Run.reopen(run.folder, "train")
     again.truncate_log(2)
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
@@ -170,7 +170,7 @@ def test_the_time_of_a_continued_run_is_the_sum(tmp_path):
     run = start(tmp_path, "a")
     run.started -= 100
     run.finish("stopped")
-    again = runs.Run.reopen(run.folder)
+    again = runs.Run.reopen(run.folder, "train")
     assert runs.read(run.folder)["status"] == "running"
     again.finish("done")
     assert runs.read(run.folder)["seconds"] == pytest.approx(100, abs=5)

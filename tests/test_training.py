@@ -260,6 +260,14 @@ def test_what_a_step_draws_depends_on_seed_and_step_alone(images, law, make_reci
         assert not any(torch.equal(a, b) for a, b in zip(once[2:], other[2:], strict=True))
 
 
+def test_the_steps_of_a_training_that_goes_on_are_timed_as_well(
+    make_training, images, law, make_recipe
+):
+    training = make_training()
+    training.step = 20
+    assert 0 < seconds_per_step(training, images, law, make_recipe(steps=30), seconds=0.0) < 1
+
+
 def test_timing_the_first_steps_changes_nothing(make_training, images, law, make_recipe):
     training = make_training()
     before, state = weights(training), torch.get_rng_state()

@@ -17,9 +17,13 @@ FREE = ("name", "outputs", "hypothesis", "resume", "resume_allow", "trust", "dry
 Jobs = list[list[str]]  # the overrides of each
 
 
-def write(folder: Path, verb: str, jobs: Jobs) -> None:
-    """In one go; a sweeper that chooses its jobs as it goes has none yet."""
-    runs.write_json(folder / "sweep.json", {"schema": SCHEMA, "command": verb, "jobs": jobs})
+def write(folder: Path, verb: str, jobs: Jobs, longer: bool) -> None:
+    """In one go; a sweeper that chooses its jobs as it goes has none yet.
+
+    `longer`: jobs that were done have to go on, until all of them have.
+    """
+    record = {"schema": SCHEMA, "command": verb, "jobs": jobs, "longer": longer}
+    runs.write_json(folder / "sweep.json", record)
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -90,9 +94,11 @@ def difference(there: Jobs, here: Jobs, allowed: Sequence[str] = ()) -> str:
     return "; ".join(parts) or "the same words, but in another order"
 
 
-def same_lengths(there: Jobs, here: Jobs) -> bool:
-    """Is as much asked for as the last time?"""
-    return [_lengths(job) for job in there] == [_lengths(job) for job in here]
+def is_longer(folder: Path, here: Jobs) -> bool:
+    """Is another length asked for than the one that all of its jobs have come to?"""
+    record = read(folder)
+    lengths = [[_lengths(job) for job in jobs] for jobs in (record["jobs"], here)]
+    return bool(record.get("longer")) or lengths[0] != lengths[1]
 
 
 def _identity(jobs: Jobs, allowed: Sequence[str]) -> list[list[str]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from diffuse import cli, config
+from diffuse import cli, config, launching
 from diffuse.cli import composing, sweep_records
 from diffuse.cli.arguments import Arguments, quote
 from diffuse.cli.sweep_jobs import STOPPED, SweepJob, is_finished, outcome, printed
@@ -24,6 +24,8 @@ NUMBERED = "hydra.sweep.subdir='${hydra.job.num}'"
 
 def sweep(verb: str, parsed: Arguments) -> int:
     """Run every combination; a config error in any of them is found before a folder is claimed."""
+    if launching.under_torchrun():
+        raise ConfigError("--multirun: not under torchrun; devices=2 trains each job with two")
     resume = parsed.value("resume")
     own_resume = "," in (resume or "")  # a sweep over runs to resume: that is for the jobs to do
     if not own_resume:
@@ -41,9 +43,11 @@ def sweep(verb: str, parsed: Arguments) -> int:
         else:
             folder = told = old or _claim(verb, parsed, first)
             stack.enter_context(sweep_records.locked(folder / ".lock", folder))
-            sweep_records.write(folder, verb, jobs)
+            sweep_records.write(folder, verb, jobs, longer)
         job = SweepJob(verb, parsed, folder, told, labels, longer, own_resume, os.getpid())
         code = 0 if _nothing_left(job, bool(old)) else _launch(job)
+        if longer and code == 0 and not first.dry_run:
+            sweep_records.write(told, verb, jobs, longer=False)
         if "--json" in parsed.flags:
             _print_list(job)
         elif not first.dry_run:
@@ -120,7 +124,7 @@ def _to_continue(
         if resume == "auto":
             log.info("nothing to continue in %s: a new sweep", root / name)
         return None, False
-    return old, not sweep_records.same_lengths(sweep_records.read(old)["jobs"], jobs)
+    return old, sweep_records.is_longer(old, jobs)
 
 
 def _name(verb: str, parsed: Arguments, cfg: DictConfig) -> str:

@@ -20,7 +20,7 @@ def main(meet: Meet) -> int:
     with conditions.repeatable(), Interrupts() as interrupts:
         work, folder = follow(meet)
         if folder is not None:
-            loop(work, Silent(folder, work.training), interrupts)
+            loop(work, Silent(work.training), interrupts)
     return interrupts.exit_code if interrupts.caught else 0
 
 

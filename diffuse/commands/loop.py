@@ -2,11 +2,14 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 
+from diffuse import memory
 from diffuse.checkups import Checkup
 from diffuse.commands.preparing import Work
 from diffuse.console import Meter
 from diffuse.divergence import Diverged
+from diffuse.errors import DivergedError, reason
 from diffuse.interrupts import Interrupts
 from diffuse.journal import Journal, Silent
 from diffuse.scoring import Judge
@@ -31,12 +34,14 @@ def loop(
     )
 
     def look(names: list[str]) -> None:
-        """At the weights of the last step."""
+        """At the weights of the last step; what cannot be looked at is trained on."""
         number = work.training.step
-        if "look" in names:
-            journal.look(number, checkup.loss(), checkup.grid(work.cfg.n))
-        if "score" in names:
-            journal.score(number, checkup.score(judge, every.eval_n))
+        with _tolerant(f"no grid of step {number:,}"):
+            if "look" in names:
+                journal.look(number, checkup.loss(), checkup.grid(work.cfg.n))
+        with _tolerant(f"no quick FID of step {number:,}"):
+            if "score" in names:
+                journal.score(number, checkup.score(judge, every.eval_n))
 
     # a kill may have ended a look: the row it did not write says so
     look(ranks.agree([name for name in work.looks() if name not in journal.looked()]))
@@ -55,6 +60,17 @@ def loop(
     return True
 
 
+@contextmanager
+def _tolerant(missing: str) -> Iterator[None]:
+    """Images that diverge, or do not fit into the memory beside the training, are one warning."""
+    try:
+        yield
+    except (DivergedError, RuntimeError) as error:
+        if not isinstance(error, DivergedError) and not memory.ran_out(error):
+            raise
+        log.warning("%s: %s", missing, reason(error))
+
+
 def _steps(work: Work, journal: Journal | Silent) -> Iterator[Step]:
     """fit(), begun again at the last checkpoint where `train.on_nan=rollback` says so."""
     losses = work.ranks.losses(work.training.denoiser)
@@ -68,4 +84,4 @@ def _steps(work: Work, journal: Journal | Silent) -> Iterator[Step]:
             journal.diverged(lost)
             if work.recipe.on_nan != "rollback":
                 raise
-            journal.roll_back(lost)
+            journal.roll_back(lost, work.ranks.agree(journal.last()))

@@ -101,7 +101,7 @@ def follow(meet: Meet) -> tuple[Work, Path | None]:
     initial = beginning.find(cfg) if folder is None else None
     data, test = open_dataset(cfg.dataset, "train"), open_dataset(cfg.dataset, "test")
     work = _built(cfg, folder, initial, data, test, ranks)
-    if cfg.dry_run:
+    if ranks.agree(None):
         work.seconds()
     return work, ranks.agree(None)
 
@@ -130,7 +130,7 @@ def _built(
     seen = Seen(device)
     if folder is not None and (checkpoint := checkpoints.newest(folder / "checkpoints")):
         with _fitting(folder):
-            training.load(checkpoint, own=resuming.own_settings(cfg))
+            training.load(checkpoint, partial(resuming.is_own, cfg))
         seen = Seen.of(checkpoint, device)
     if meanings.length(cfg.train) != ("steps", training.step):  # else there is nothing to train
         lasts = partial(_seconds, cfg, training, data, law, ranks)

@@ -122,7 +122,7 @@ def continued(cfg: DictConfig, folder: Path) -> DictConfig:
 
 def check_data(cfg: DictConfig, folder: Path, data: ImageSet, test: ImageSet) -> None:
     """The images have to be those that the run began with: a name and a folder do not say so."""
-    known = runs.read(folder).get("data", {})
+    known = runs.facts_of(folder).get("data", {})
     for key, split in (("sha256", data), ("test_sha256", test)):
         there = known.get(key, split.sha256)  # older runs do not know both
         if there == split.sha256:
@@ -146,9 +146,9 @@ def check_allowed(cfg: DictConfig) -> None:
             )
 
 
-def own_settings(cfg: DictConfig) -> list[str]:
-    """The optimizer's settings that are this command's, not the checkpoint's."""
-    return [key for key in cfg.optimizer if _is_in(f"optimizer.{key}", cfg.resume_allow)]
+def is_own(cfg: DictConfig, key: str) -> bool:
+    """Is this setting of the optimizer the command's, not the checkpoint's?"""
+    return _is_in(f"optimizer.{key}", cfg.resume_allow)
 
 
 def _is_in(key: str, words: Sequence[str]) -> bool:

@@ -42,7 +42,8 @@ LONG = 60.0  # seconds of training, beside which the few that the peak takes do 
 
 def main(cfg: DictConfig, job: Job) -> int:
     """Check the config, then the run to continue, then the data; then claim a folder and train."""
-    _check(cfg)
+    check(cfg)
+    hardware.devices(cfg.devices, hardware.device(cfg.device))
     with conditions.repeatable(), crew(cfg.devices) as meet:
         if not leads(cfg.devices):
             return following.main(meet)
@@ -50,8 +51,11 @@ def main(cfg: DictConfig, job: Job) -> int:
         work = prepare(cfg, folder, meet)
         done, asked = work.training.step, work.recipe.steps
         # a kill after the last step may have left something to do
-        if done > asked or (done == asked and folder and runs.is_done(folder)):
-            print(f"{folder} has {done:,} steps, {asked:,} are asked for; train.steps= extends it")
+        over = done > asked or (done == asked and folder and runs.is_done(folder))
+        work.ranks.agree(cfg.dry_run and not over)  # whether steps are timed
+        if over:
+            said = f"{folder} has {done:,} steps, {asked:,} are asked for; train.steps= extends it"
+            print_json(runs.facts_of(folder)) if job.json and folder else print(said)
             return work.leave()
         if cfg.dry_run:
             _print_plan(work, job)
@@ -67,7 +71,7 @@ def _begin(work: Work, folder: Path | None, job: Job) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         run = runs.Run.start(folder, "train", text, job.overrides, **_facts(work))
     else:
-        run = runs.Run.reopen(folder)
+        run = runs.Run.reopen(folder, "train", **_facts(work))
         changing = ("steps", "devices", "precision", "data")
         run.update(**{key: value for key, value in _facts(work).items() if key in changing})
         run.truncate_log(work.training.step)
@@ -81,8 +85,8 @@ def _begin(work: Work, folder: Path | None, job: Job) -> int:
         return _train(work, run, job, interrupts)
 
 
-def _check(cfg: DictConfig) -> None:
-    """Everything that can be wrong without looking at runs or data."""
+def check(cfg: DictConfig) -> None:
+    """Everything that can be wrong without looking at runs, data or devices."""
     schedule, _ = assembly.process(cfg)
     measured = copy.deepcopy(cfg)  # the data's deviation is not known yet
     assembly.measure(measured, 1.0)
@@ -99,7 +103,6 @@ def _check(cfg: DictConfig) -> None:
     conditional = bool(cfg.model.get("conditional"))
     guiding.check(cfg, conditional, meanings.decays(cfg.train), "this training")
     resuming.check_allowed(cfg)
-    hardware.devices(cfg.devices, hardware.device(cfg.device))
 
 
 def _print_plan(work: Work, job: Job) -> None:

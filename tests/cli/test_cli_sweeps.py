@@ -85,3 +85,12 @@ def test_ctrl_c_ends_a_sweep(command):
     command.answer = lambda cfg, job: 143
     assert cli.main(["train", "-m", "seed=1,2"]) == 143
     assert len(command.calls) == 2
+
+
+def test_under_torchrun_a_sweep_is_refused(command, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert "not under torchrun" in command.error("train -m seed=1,2")
+    assert command.left_behind() == []

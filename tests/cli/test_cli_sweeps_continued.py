@@ -155,6 +155,16 @@ def test_another_length_is_for_the_command_to_judge(jobs):
 
 
 @pytest.mark.slow
+def test_a_sweep_that_was_stopped_while_it_is_made_longer_is_made_longer(jobs):
+    assert jobs.of(f"{LINE} train.steps=4") == (0, [1, 2])
+    jobs.broken = {1}
+    assert jobs.of(f"{LINE} train.steps=9 resume=auto") == (1, [1, 2])
+    jobs.broken = set()
+    assert jobs.of(f"{LINE} train.steps=9 resume=auto") == (0, [1, 2])
+    assert jobs.of(f"{LINE} train.steps=9 resume=auto") == (0, [])
+
+
+@pytest.mark.slow
 def test_a_dry_run_of_the_rest_writes_nothing(jobs, command):
     jobs.broken = {2}
     assert jobs.of(LINE)[0] == 1
