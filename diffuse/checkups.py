@@ -78,12 +78,15 @@ class Checkup:
         parts = self.ranks.dealt(jobs)
         return torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts])
 
-    @torch.no_grad()
     def loss(self) -> float:
         """The mean loss of the weights being trained on up to 1,024 test images.
 
-        Levels and noise are the same every time.
+        Levels and noise are the same every time. One process computes it for all.
         """
+        return self.ranks.dealt([self._loss])[0]
+
+    @torch.no_grad()
+    def _loss(self) -> float:
         denoiser = self.training.denoiser.eval()
         n = min(HELD_OUT, len(self.test))
         random = generator(self.plan.seed, "held out")

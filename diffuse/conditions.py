@@ -104,8 +104,13 @@ def source(thing: Any) -> str | None:
 
 
 def of_others(*things: Any) -> dict[str, dict[str, str]]:
-    """Of classes and functions that are neither ours nor torch's: name -> their `sources`."""
-    found = {f"{thing.__module__}.{thing.__qualname__}": sources(thing) for thing in things}
+    """Of classes and functions that are neither ours nor torch's: name -> their `sources`.
+
+    Of a partial it is the function inside, of any other object its class.
+    """
+    inside = [getattr(thing, "func", thing) for thing in things]
+    named = dict.fromkeys(x if hasattr(x, "__qualname__") else type(x) for x in inside)
+    found = {f"{x.__module__}.{x.__qualname__}": sources(x) for x in named}
     return {name: each for name, each in found.items() if each}
 
 
@@ -118,7 +123,9 @@ def sources(thing: Any) -> dict[str, str]:
         return {}
     try:
         first = Path(inspect.getfile(thing))
-    except (OSError, TypeError):  # typed into a session
+    except (OSError, TypeError):
+        return {"": found_in}
+    if not first.is_file():  # typed into a session, or made by a decorator
         return {"": found_in}
     levels = thing.__module__.count(".") + (first.name == "__init__.py")
     top, found, waiting = first.parents[levels], {}, [first]

@@ -25,7 +25,7 @@ KINDS = {
 }  # fmt: skip
 SCORE = {
     "value": "a number", "ci95": "two numbers", "floor": "a number", "floor_ci95": "two numbers",
-    "per_seed": "numbers", "per_seed_ci95": "pairs of numbers",
+    "per_seed": "numbers", "per_seed_ci95": "pairs of numbers", "counts": "numbers",
 }  # fmt: skip
 NEEDED = ("n", "encoder.name", "encoder.sha256", "reference", "fid", "fid.value", "fid.ci95")
 

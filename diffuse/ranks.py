@@ -1,6 +1,7 @@
 """Several processes that train one network: who they are, and what they tell each other."""
 
 import contextlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,6 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from diffuse.denoiser import Denoiser
 from diffuse.errors import DiffuseError
+
+log = logging.getLogger(__name__)
 
 TIMEOUT = timedelta(minutes=30)  # data may have to be fetched by the first one meanwhile
 
@@ -85,7 +88,8 @@ class Ranks:
         try:
             mine: Any = [job() for job in jobs[self.rank :: self.world]]
         except (DiffuseError, RuntimeError) as error:
-            mine = error
+            log.debug("failed", exc_info=True)
+            mine = error.with_traceback(None)  # it would hold what filled the memory
         dist.all_gather_object(hands, mine)
         for hand in hands:
             if isinstance(hand, Exception):

@@ -28,7 +28,7 @@ def undisturbed(words, folder):
     return what_is_left(folder / RUN)
 
 
-def until(true, seconds=60):
+def until(true, seconds=120):
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "waited too long"

@@ -166,6 +166,31 @@ def test_the_manifest_is_written_last_and_knows_every_byte(tmp_path):
     assert checkpoints.sha256(path, "ema") == manifest["ema.safetensors"]["sha256"]
 
 
+def test_what_is_renamed_is_on_the_disk_and_what_is_linked_is_renamed(tmp_path, monkeypatch):
+    """Each step of a save outlasts a power cut before the next one begins."""
+    done, folder = [], tmp_path / "checkpoints"
+
+    def noted(word, real):
+        def call(*args):
+            what = os.readlink(f"/proc/self/fd/{args[0]}") if word == "fsync" else str(args[0])
+            done.append((word, Path(what).name.rsplit("-", 1)[0]))
+            return real(*args)
+
+        return call
+
+    for word in ("fsync", "rename", "replace"):
+        monkeypatch.setattr(os, word, noted(word, getattr(os, word)))
+    save(folder, 1)
+    words = [word for word, _ in done]
+    synced = [name for word, name in done[: words.index("rename")] if word == "fsync"]
+    assert sorted(synced[:-2]) == sorted(set(FILES) - {checkpoints.MANIFEST})
+    assert synced[-2:] == [checkpoints.MANIFEST, ".tmp-step_00000001"]
+    assert done[words.index("rename") :] == [
+        ("rename", ".tmp-step_00000001"), ("fsync", "checkpoints"), ("replace", done[-1][1]),
+    ]  # fmt: skip
+    assert done[-1][1].startswith(".latest")
+
+
 FILLS = """
 import resource, signal, sys, torch
 from pathlib import Path

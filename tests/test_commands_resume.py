@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from diffuse import checkpoints, runs
 from diffuse.commands import loop as command
-from diffuse.commands import preparing
+from diffuse.commands import preparing, resuming
 
 FULL = "train.steps=8 train.log_every=3 train.sample_every=4 train.save_every=5 model.dropout=0.1"
 
@@ -151,6 +151,25 @@ CHANGES = {
     "optimizer.lr=0.5 train.batch=8": ["optimizer.lr", "train.batch: 16.0 there, 8.0 here"],
     "dataset.subset=32": ["dataset.subset: 64.0 there, 32.0 here"],
 }
+
+
+HELD = {
+    "dataset.name": "other", "model.name": "other", "objective.name": "other",
+    "weighting.name": "other", "schedule.name": "other", "noise_law.name": "other",
+    "optimizer.name": "other", "range": [0, 1], "seed": 7, "precision": "bf16",
+    "train.batch": 7, "train.shuffle": False, "train.label_dropout": 0.7, "train.ema": 0.7,
+    "train.lr_schedule": "other", "train.warmup": 7, "train.clip_grad": 7.0,
+}  # fmt: skip
+FREE = {"train.steps": 7, "train.save_every": 7, "devices": 7, "n": 7, "tracker.name": "other"}
+
+
+def test_all_that_says_what_is_trained_is_held_and_nothing_else(trained):
+    saved = OmegaConf.load(trained / "config.yaml")
+    for key, value in (HELD | FREE).items():
+        changed = saved.copy()
+        OmegaConf.update(changed, key, value)
+        held = any(key.startswith(found) for found in resuming._differences(changed, saved))
+        assert held == (key in HELD), key
 
 
 @pytest.mark.parametrize(("line", "words"), CHANGES.items(), ids=CHANGES.keys())

@@ -99,7 +99,7 @@ BAD = {
 BAD_EVAL = {
     "run=tinny": "no run 'tinny'",
     "n=3": "n must be at least 4",
-    "kid_subsets=0": "kid_subsets must be at least 1",
+    "kid_subsets=0": "kid_subsets must be at least 2",
     "kid_subset_size=1": "kid_subset_size must be at least 2",
     "sampler.eta=2": "eta must be in [0, 1], got 2",
     "encoder=pixels encoder.size=0": "encoder: size must be at least 1",

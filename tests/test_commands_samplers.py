@@ -123,7 +123,9 @@ def test_the_whole_space_trains_draws_and_is_evaluated(line, diffuse):
     assert record["fid"]["value"] > 0
 
 
-def test_what_is_measured_of_the_data_is_kept_and_a_resumed_run_keeps_to_it(diffuse, tmp_path):
+def test_what_is_measured_of_the_data_is_kept_and_a_resumed_run_keeps_to_it(
+    tiny, diffuse, tmp_path
+):
     words = "objective=edm weighting=edm schedule=ve noise_law=lognormal"
     assert diffuse.train(f"train.steps=2 {words}") == 0, diffuse.err
     saved = yaml.safe_load((tmp_path / "outputs/train/tiny/v001/config.yaml").read_text())
@@ -133,8 +135,9 @@ def test_what_is_measured_of_the_data_is_kept_and_a_resumed_run_keeps_to_it(diff
     assert deviation == pytest.approx(json.loads(diffuse.out)["std"], abs=1e-4)
     assert diffuse.train(f"train.steps=4 resume=must {words}") == 0, diffuse.err
     other = f"train.steps=6 resume=must {words} objective.sigma_data=0.1"
-    assert diffuse(f"train {other} name=tiny") == 2
-    assert "no fresh" not in diffuse.err
+    refused = diffuse.error(f"train {tiny} {other}")
+    assert f"objective.sigma_data: {deviation} there, 0.1 here" in refused
+    assert "model" not in refused
 
 
 def test_eps_is_refused_where_the_last_level_has_no_signal(diffuse, tmp_path):

@@ -19,6 +19,12 @@ TORCHRUN = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def one_thread_each(monkeypatch):
+    """Like this process: sums of several threads differ in the last bits."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
 def weights(run):
     return checkpoints.load_tensors(checkpoints.newest(run / "checkpoints"), "ema")
 
@@ -150,12 +156,15 @@ def test_processes_whose_torchrun_is_gone_save_and_leave(tiny, diffuse, tmp_path
 
 @pytest.mark.slow
 def test_what_the_first_process_refuses_ends_the_others_at_once(diffuse):
-    assert "/nowhere" in diffuse.error("train dataset=folder dataset.root=/nowhere devices=2", 3)
+    line = "train dataset=folder dataset.root=/nowhere device=cpu devices=2"
+    begun = time.monotonic()
+    assert "/nowhere" in diffuse.error(line, 3)
+    assert time.monotonic() - begun < 30  # they would wait for half an hour to meet
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("on_nan", "fact"), [("stop", {}), ("skip", {"skipped": 9}), ("rollback", {"rollbacks": 3})]
+    ("on_nan", "fact"), [("skip", {"skipped": 9}), ("rollback", {"rollbacks": 3})]
 )
 def test_a_step_that_is_not_finite_is_one_for_both(on_nan, fact, diffuse, tmp_path):
     line = f"{FULL} devices=2 optimizer.lr=1e30 train.clip_grad=null train.on_nan={on_nan}"
@@ -185,7 +194,7 @@ def test_devices_that_cannot_be_are_refused(line, error, diffuse, tiny):
 @pytest.mark.slow
 def test_a_plan_of_two_processes_is_made_whether_or_not_there_is_something_to_do(diffuse):
     line = "train.steps=3 train.sample_every=null devices=2"
-    assert diffuse.train(line) == 0, diffuse.err
+    assert diffuse.train(line.replace("devices=2", "")) == 0, diffuse.err
     assert diffuse.train(f"{line} dry_run=true resume=auto") == 0, diffuse.err
     assert "has 3 steps, 3 are asked for" in diffuse.out
     assert diffuse.train(f"{line} dry_run=true") == 0, diffuse.err

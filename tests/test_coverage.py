@@ -14,9 +14,9 @@ from diffuse.scoring import GROUPS, Real, Settings, measured, rows_of
 from diffuse.seeds import generator
 
 FASHION = {"name": "fashion_mnist", "root": None, "fit": "none"}
-POOL, KNOWN, REFERENCE = 30_000, 5_000, 2_000  # images to split, "trained on", compared with
+POOL, KNOWN, REFERENCE = 15_000, 5_000, 2_000  # images to split, "trained on", compared with
 SIZES = {"infinity": 1000}  # of a split, where it is not 500
-SPLITS = {"per_class": 24}  # where not all: it takes seconds for each
+SPLITS = {"per_class": 20}  # where not all: it takes seconds for each
 OVER_MORE = ("gap", "closer")  # intervals over samples of the real images, too
 SETTINGS = Settings(kid_subsets=20, kid_subset_size=250)
 

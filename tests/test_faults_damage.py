@@ -92,16 +92,26 @@ def test_a_damaged_row_or_run_json_stops_nobody(trained, diffuse):
 
 
 @pytest.mark.parametrize(
-    ("damage", "resume"),
-    [(b"", "auto"), (b'{"schema": 1, "na', "auto"), (None, "auto"), (b"", "tiny/v001")],
-)
-def test_whole_checkpoints_are_of_use_without_a_whole_run_json(damage, resume, trained, diffuse):
+    ("damage", "resume", "steps"),
+    [
+        (b"", "auto", 5), (b'{"schema": 1, "na', "auto", 4), (None, "auto", 4),
+        (None, "auto", 5), (b"", "tiny/v001", 5),
+    ],
+)  # fmt: skip
+def test_whole_checkpoints_are_of_use_without_a_whole_run_json(
+    damage, resume, steps, trained, diffuse
+):
     path = trained / "run.json"
     before = runs.read(trained)
     path.unlink() if damage is None else path.write_bytes(damage)
-    assert diffuse.train(f"train.steps=5 resume={resume}") == 0, diffuse.err
+    assert diffuse.train(f"train.steps={steps} resume={resume}") == 0, diffuse.err
     assert "run.json is damaged or gone: it begins anew" in diffuse.err
     after = runs.read(trained)
-    assert after.keys() >= before.keys() - {"best"}
-    assert (after["status"], after["step"], after["seed"]) == ("done", 5, before["seed"])
+    assert (after["status"], after["step"], after["seed"]) == ("done", steps, before["seed"])
+    assert after["images_seen"] == steps * 16
+    if steps == 5:
+        assert after.keys() >= before.keys()
+    else:
+        assert diffuse.train("train.steps=4 resume=auto") == 0
+        assert "has 4 steps, 4 are asked for" in diffuse.out
     assert not trained.with_name("v002").exists()

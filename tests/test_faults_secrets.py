@@ -78,12 +78,11 @@ def test_what_is_no_secret_stays(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", ["train", "sample", "eval"])
+@pytest.mark.parametrize("verb", ["train", "eval"])
 def test_wandb_with_a_key_leaves_it_in_no_file(verb, tiny, trained, tmp_path):
     pytest.importorskip("wandb")
     lines = {
         "train": f"train {tiny} train.steps=2 tracker=wandb",
-        "sample": "sample n=4 steps=2 device=cpu tracker=wandb",
         "eval": "eval n=16 steps=2 device=cpu encoder=pixels tracker=wandb",
     }
     # in a process of its own: wandb remembers a key for as long as it lives

@@ -78,7 +78,7 @@ def test_a_slow_tracker_hears_everything_and_holds_nobody_up(tmp_path):
     quiet.start(tmp_path, "a", {})
     for step in range(1, 11):
         quiet.log(step, {})
-    assert time.monotonic() - started < 0.3  # one after the other it would be 0.55 s
+    assert time.monotonic() - started < 0.5  # one after the other it would be 0.55 s
     quiet.finish()
     assert slow.heard == [*range(11), -1]
 

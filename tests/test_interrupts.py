@@ -126,5 +126,10 @@ def test_nothing_of_a_signal_is_left_behind_when_it_is_over():
     for _ in range(20):
         with Interrupts():
             pass
-    time.sleep(0.1)
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+    for _ in range(50):  # threads end in their own time; those of other tests may end, too
+        after = threading.active_count(), len(os.listdir("/proc/self/fd"))
+        if after <= before:
+            break
+        time.sleep(0.1)
+    assert after[0] <= before[0]
+    assert after[1] <= before[1]

@@ -52,8 +52,11 @@ def test_it_is_a_function_of_its_seed():
 
 
 def test_numbers_of_rows_that_no_number_of_blocks_divides_are_no_problem():
-    a, b = table(1, 421, 1.2), table(0, 2000)
-    assert fid_infinity(a, b).value == pytest.approx(limit(b, 1.2), abs=0.25)
+    reference = table(0, 2000)
+    found = [fid_infinity(table(1 + i, 421, 1.2), reference) for i in range(8)]
+    error = np.mean([e.value for e in found]) - limit(reference, 1.2)
+    bias = np.mean([e.points[0].mean for e in found]) - limit(reference, 1.2)
+    assert abs(error) < bias / 2
 
 
 @pytest.mark.slow
@@ -61,7 +64,7 @@ def test_numbers_of_rows_that_no_number_of_blocks_divides_are_no_problem():
 def test_its_interval_covers_the_limit_at_least_19_times_of_20(n, d, scale):
     reference = table(0, 3000, d=d)
     truth = limit(reference, scale)
-    found = [fid_infinity(table(1 + i, n, scale, d), reference) for i in range(150)]
+    found = [fid_infinity(table(1 + i, n, scale, d), reference) for i in range(60)]
     assert np.mean([e.low <= truth <= e.high for e in found]) >= 0.91
     wide = np.mean([e.high - e.low for e in found]) / (3.92 * np.std([e.value for e in found]))
     assert 0.9 < wide < 2.4
@@ -71,7 +74,7 @@ def test_its_interval_covers_the_limit_at_least_19_times_of_20(n, d, scale):
 @pytest.mark.parametrize(
     ("d", "scale", "decay", "draws"),
     [
-        *((d, *kind, 15) for d in (64, 128) for kind in ((1.0, 0.0), (1.2, 0.0), (1.1, 0.5))),
+        *((d, *kind, 15) for d in (128,) for kind in ((1.0, 0.0), (1.2, 0.0), (1.1, 0.5))),
         (256, 1.2, 0.0, 7),
     ],
 )

@@ -116,12 +116,12 @@ def test_what_no_row_of_some_hundred_shows_is_not_certain():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hits", [0.3, 1, 2, 3, 5, 8])
+@pytest.mark.parametrize("hits", [0.3, 2, 8])
 def test_near_0_the_intervals_cover_the_means_over_samples_all_the_same(hits):
     """So many of 200 rows, on average, are where the real ones are; the others are far away."""
     real, random = table(0, 200, 4), torch.Generator().manual_seed(0)
     found = []
-    for i in range(200):
+    for i in range(120):
         rows = table(2 * i + 1, 200, 4, 0.5, shift=30)
         near = torch.rand(200, generator=random) < hits / 200
         rows[near] = table(2 * i + 2, 200, 4)[near]
@@ -166,7 +166,7 @@ def test_density_and_coverage_of_one_distribution_are_as_expected():
 @pytest.mark.parametrize("scale", [0.8, 1.0, 1.2])
 def test_the_intervals_cover_the_means_over_samples_at_least_19_times_of_20(scale):
     real = table(0, 400, 8)
-    found = [overlap(table(1 + i, 400, 8, scale), real) for i in range(200)]
+    found = [overlap(table(1 + i, 400, 8, scale), real) for i in range(120)]
     for estimates in zip(*found, strict=True):
         mean = np.mean([e.value for e in estimates])
         deviation = np.std([e.value for e in estimates])

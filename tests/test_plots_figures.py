@@ -158,14 +158,14 @@ def test_what_the_marks_of_pareto_mean_is_said_outside_the_panels(tmp_path, monk
     done = {"asked": [5], "nfe": 5, "value": 40.0, "ci95": [39.0, 41.0], "seconds": 0.01}
     cells = [{"sampler": "a", "cheapest": True} | done, {"sampler": "b", "cheapest": False} | done]
     cells.append({"sampler": "b", "asked": [2], "nfe": 2, "value": None, "seconds": None})
-    pareto(cells, {"value": 2.0, "ci95": [1.0, 3.0]}, tmp_path / "pareto")
+    pareto(cells, {"value": 2.0, "ci95": [1.0, 3.0], "n": 1437}, tmp_path / "pareto")
     figure = figures[0]
     assert [panel.get_legend() for panel in figure.axes] == [None, None]
     marks, samplers = figure.legends
     assert [text.get_text() for text in samplers.get_texts()] == ["a", "b"]
     assert [text.get_text() for text in marks.get_texts()] == [
         "cheapest within noise of the best: a, 5 calls, 10 ms, FID 40",
-        "as many real images: 2  (band: 95%)",
+        "1,437 real images: 2  (band: 95%)",
         "diverged, at the upper edge",
     ]
     panels = [panel.get_tightbbox() for panel in figure.axes]

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from diffuse import ranks
+from diffuse import training as training_room
 from diffuse.errors import DivergedError
 from diffuse.ranks import ALONE, Ranks
 from diffuse.training import draw
@@ -16,6 +17,23 @@ def test_the_parts_of_a_batch_are_the_batch_that_one_process_draws(world, images
     parts = [draw(images, law, recipe, 3, ranks=Ranks(k, world)) for k in range(world)]
     for one, shares in zip(whole, zip(*parts, strict=True), strict=True):
         assert torch.equal(torch.cat(shares), one)
+
+
+def test_each_process_hides_other_units_and_always_the_same(
+    make_training, images, law, make_recipe
+):
+    recipe = make_recipe(label_dropout=0.0)
+    batch = draw(images, law, recipe, 1)
+
+    def gradient(rank):
+        training = make_training(dropout=0.5, init="torch")
+        losses = ALONE.losses(training.denoiser)
+        training_room._gradient(training, recipe, 1, batch, losses, rank, 8)
+        return torch.cat([w.grad.flatten() for w in training.denoiser.parameters()])
+
+    one, again, other = gradient(0), gradient(0), gradient(1)
+    assert torch.equal(one, again)
+    assert not torch.allclose(one, other)
 
 
 def test_alone_there_is_nobody_to_ask():

@@ -66,10 +66,8 @@ def test_one_that_does_not_is_one_warning(caplog):
     with caplog.at_level(logging.WARNING, "diffuse"):
         assert not rehearsal.repeats(denoiser(Unpooled()), (1, 8, 8), CPU)
     [record] = caplog.records
-    assert record.getMessage() == (
-        "resuming may differ in the last bits: max_unpooling2d_forward_out does not have a "
-        "deterministic implementation"
-    )
+    message = record.getMessage()
+    assert message.startswith("resuming may differ in the last bits: max_unpooling2d_forward_out ")
     assert torch.get_deterministic_debug_mode() == 0
 
 

@@ -61,9 +61,11 @@ def test_eight_starts_at_once_get_eight_folders_and_latest_is_always_one_of_them
 
     watching = threading.Thread(target=poll)
     watching.start()
-    names = race(tmp_path, "claim")
-    over.set()
-    watching.join()
+    try:
+        names = race(tmp_path, "claim")
+    finally:
+        over.set()
+        watching.join()
     assert not nowhere
     assert sorted(names) == [f"v{k:03d}" for k in range(1, 33)]
     parent = tmp_path / "train/name"

@@ -111,7 +111,7 @@ def is_finished(own: Path) -> bool:
 
 
 def _whole(own: Path) -> bool:
-    return (own / "run.json").exists() and checkpoints.newest(own / "checkpoints") is not None
+    return checkpoints.newest(own / "checkpoints") is not None
 
 
 def _set_aside(own: Path) -> None:

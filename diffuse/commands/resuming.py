@@ -55,8 +55,8 @@ def _named(cfg: DictConfig) -> Path:
 def _newest(cfg: DictConfig, own: Path | None) -> Path | None:
     """The newest version of this name that has a whole checkpoint."""
     outputs = Path(cfg.outputs)
-    is_begun = own is not None and (own / "run.json").exists()
-    versions = [own] if own and is_begun else runs.versions(outputs, "train", cfg.name)
+    begun = own and any((own / left).exists() for left in ("run.json", "checkpoints"))
+    versions = [own] if own and begun else runs.versions(outputs, "train", cfg.name)
     passed = []
     for version in versions:
         if checkpoints.newest(version / "checkpoints"):

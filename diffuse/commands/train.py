@@ -43,6 +43,7 @@ LONG = 60.0  # seconds of training, beside which the few that the peak takes do 
 def main(cfg: DictConfig, job: Job) -> int:
     """Check the config, then the run to continue, then the data; then claim a folder and train."""
     check(cfg)
+    config.build("tracker", cfg.tracker)  # code of others runs in a job only, not in its sweep
     hardware.devices(cfg.devices, hardware.device(cfg.device))
     with conditions.repeatable(), crew(cfg.devices) as meet:
         if not leads(cfg.devices):
@@ -71,7 +72,9 @@ def _begin(work: Work, folder: Path | None, job: Job) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         run = runs.Run.start(folder, "train", text, job.overrides, **_facts(work))
     else:
-        run = runs.Run.reopen(folder, "train", **_facts(work))
+        step = work.training.step
+        known = _facts(work) | {"step": step, "images_seen": step * work.recipe.batch}
+        run = runs.Run.reopen(folder, "train", **known)
         changing = ("steps", "devices", "precision", "data")
         run.update(**{key: value for key, value in _facts(work).items() if key in changing})
         run.truncate_log(work.training.step)
@@ -98,7 +101,7 @@ def check(cfg: DictConfig) -> None:
         config.build("model", cfg.model, channels=1, size=(side, side), classes=10)
     check_encoder(cfg.encoder)
     check_dataset(cfg.dataset)
-    config.build("tracker", cfg.tracker)
+    config.bind("tracker", cfg.tracker)
     planning.plan(cfg, schedule, schedule.range, (cfg.range[0], cfg.range[1]), 1, (0.0, 0.0))
     conditional = bool(cfg.model.get("conditional"))
     guiding.check(cfg, conditional, meanings.decays(cfg.train), "this training")

@@ -90,8 +90,16 @@ def searching():
 
 
 def test_jobs_that_a_sweeper_chooses_are_named_by_its_words_and_given_a_score(
-    searching, command, capsys
+    searching, command, capsys, monkeypatch
 ):
+    told, real = [], sweep_jobs.SweepJob.__call__
+
+    def called(job, cfg):
+        told.append(real(job, cfg))
+        return told[-1]
+
+    monkeypatch.setattr(sweep_jobs.SweepJob, "__call__", called)
+
     def answer(cfg, job):
         if cfg.seed == 2:
             raise ValueError("boom")
@@ -101,6 +109,7 @@ def test_jobs_that_a_sweeper_chooses_are_named_by_its_words_and_given_a_score(
     assert cli.main(f"train -m seed=1,2 n=3 name=mine {searching}".split()) == 1
     assert "job 1 failed (seed=2): unexpected ValueError: boom" in capsys.readouterr().err
     assert json.loads(Path("outputs/train/mine/v001/0/job.json").read_text())["job"] == "seed=1"
+    assert told[0] == 0.25  # what the search makes smaller
 
 
 @pytest.mark.parametrize(

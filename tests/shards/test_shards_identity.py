@@ -206,6 +206,19 @@ def test_code_of_somebody_else_counts_with_what_it_imports(about, tmp_path, monk
     assert len(set(keys)) == 3
 
 
+def test_code_without_a_file_counts_by_what_it_is():
+    """Typed into a session, or made by a decorator; a partial counts by its function."""
+
+    def typed(text):
+        room = {"__name__": "typed"}
+        exec(compile(f"def f(x):\n    return {text}", "<typed>", "exec"), room)
+        return conditions.of_others(partial(room["f"], 1))
+
+    assert typed("x") == typed("x") != typed("-x")
+    assert typed("x").keys() == {"typed.f"}
+    assert conditions.of_others(partial(ddim, eta=1.0), torch.nn.Identity(), len) == {}
+
+
 def test_the_objective_is_part_of_the_key(about, denoiser):
     other = Denoiser(denoiser.net, eps(), unweighted(), torch.float32)
     assert conditions.key(about(denoiser=other)) != conditions.key(about())
