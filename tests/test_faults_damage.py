@@ -110,7 +110,7 @@ def test_whole_checkpoints_are_of_use_without_a_whole_run_json(
     assert (after["status"], after["step"], after["seed"]) == ("done", steps, before["seed"])
     assert after["images_seen"] == steps * 16
     if steps == 5:
-        assert after.keys() >= before.keys()
+        assert after.keys() >= before.keys() - {"best"}
     else:
         assert diffuse.train("train.steps=4 resume=auto") == 0
         assert "has 4 steps, 4 are asked for" in diffuse.out
