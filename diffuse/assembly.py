@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from diffuse import averages, checkpoints, compiling, config, hardware, meanings, runs, schemas
-from diffuse.data import ImageSet, ImageSpec, open_dataset
+from diffuse.data import ImageSet, ImageSpec, open_splits
 from diffuse.denoiser import Denoiser
 from diffuse.encoders import open_encoder
 from diffuse.errors import ConfigError, DataError, nearest
@@ -108,7 +108,8 @@ def real_sets(dataset: Mapping[str, Any]) -> tuple[ImageSet, ImageSet]:
     Images that were resized for a network and back are no longer those that others compare with.
     """
     native = {**dataset, "fit": "none"}
-    return open_dataset(native, "test"), open_dataset(native, "train")
+    train, test = open_splits(native)
+    return test, train
 
 
 def judge(cfg: DictConfig, test: ImageSet, train: ImageSet) -> Judge:

@@ -62,15 +62,26 @@ def _needed(cfg: DictConfig) -> tuple[str, ...]:
     return ("level_of",) if needs else ()
 
 
-def chosen_steps(cfg: DictConfig, sampler: Sampler, most: int | None) -> int | None:
-    """`steps=`, or the steps that take `nfe=` calls, or what suits the sampler; None = it decides.
+def check_steps(cfg: DictConfig) -> None:
+    """What can be wrong with `steps=` and `nfe=` before it is known what the run is led by."""
+    known = guidance(cfg) if led(cfg) else None
+    chosen_steps(cfg, sampler(cfg), None, known, is_known=cfg.guidance is not None)
 
-    `most` are the levels of the schedule's table, where it has one.
+
+def chosen_steps(
+    cfg: DictConfig,
+    sampler: Sampler,
+    most: int | None,  # levels of the schedule's table, where it has one
+    guidance: Guidance | None,
+    is_known: bool = True,  # whether that is all there will be
+) -> int | None:
+    """`steps=`, or the steps that take `nfe=` calls, or what suits the sampler; None = it decides,
+    or nobody knows yet.
     """
     about, name = meta(cfg), cfg.sampler.name
     given = [f"{key}={cfg[key]}" for key in ("steps", "nfe") if cfg[key] is not None]
     if about.get("adaptive"):
-        if given or cfg.reuse.name != "none":
+        if (given and not cfg.smoke) or cfg.reuse.name != "none":
             raise ConfigError(
                 f"{given[0] if given else 'reuse'}: {name} chooses its own steps; "
                 "set sampler.rtol= and sampler.atol= instead"
@@ -81,9 +92,11 @@ def chosen_steps(cfg: DictConfig, sampler: Sampler, most: int | None) -> int | N
     if cfg.steps is not None:
         return cfg.steps
     if cfg.nfe is not None:
-        if led(cfg) and not guidance(cfg).everywhere:
+        if not is_known:
+            return None
+        if guidance is not None and not guidance.everywhere:
             raise ConfigError(f"nfe={cfg.nfe} with guidance_levels: say steps= instead")
-        each = 2 if led(cfg) else 1
+        each = 1 if guidance is None else 2
         return _steps_of(
             cfg.nfe, name, lambda steps: each * sum(made(cfg, sampling.calls(sampler, steps)))
         )
@@ -143,7 +156,7 @@ def plan(
     """How images are drawn; a grid or sampler that does not fit the schedule is a ConfigError."""
     walk = sampler(cfg)
     table = None if schedule.table is None else len(schedule.table)
-    steps = chosen_steps(cfg, walk, table)
+    steps = chosen_steps(cfg, walk, table, guidance)
     if steps is None:  # only the ends of the levels count
         sigmas, kept = torch.tensor([*reversed(trained), 0.0], dtype=torch.float64), None
         asked: list[Tensor] = []

@@ -178,7 +178,7 @@ def check_guidance_levels(pair: Sequence[float]) -> None:
     if len(pair) != 2 or not 0 <= pair[0] < pair[1]:
         shown = ", ".join(f"{number:g}" for number in pair)
         raise ConfigError(
-            f"guidance_levels must be two ascending sigmas, like [0.2, 5] or [0, .inf]: [{shown}]"
+            f"guidance_levels must be two ascending sigmas, like [0.2, 5] or [0, inf]: [{shown}]"
         )
 
 

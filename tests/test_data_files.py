@@ -13,7 +13,7 @@ import torch
 from deep import png_of_16_bits
 from PIL import Image
 
-from diffuse.data import open_dataset, prepared
+from diffuse.data import open_dataset, open_splits, prepared
 from diffuse.data.splits import held_out
 from diffuse.errors import ConfigError, DataError
 
@@ -268,3 +268,66 @@ def test_hub_reads_what_datasets_has_saved_and_leaves_the_folder_as_it_was(tmp_p
     arrow.write_bytes(arrow.read_bytes()[:-1000])
     with pytest.raises(DataError, match=rf"{arrow.name} is truncated"):
         opened(root, "train", "hub", test="validation")
+
+
+def test_one_colour_picture_makes_both_splits_rgb_whichever_has_it(root):
+    picture("RGB").save(root / "a" / "5.png")
+    assert {opened(root, split).spec.channels for split in ("train", "test")} == {3}
+    (root / "train").mkdir()
+    for name in "ab":
+        (root / name).rename(root / "train" / name)
+    (root / "testing/a").mkdir(parents=True)
+    picture("L").save(root / "testing/a/0.png")
+    assert {opened(root, split).spec.channels for split in ("train", "test")} == {3}
+    assert len(opened(root, "test")) == 1
+
+
+def test_splits_of_two_sizes_are_refused_by_name(root):
+    (root / "train").mkdir()
+    for name in "ab":
+        (root / name).rename(root / "train" / name)
+    (root / "test/a").mkdir(parents=True)
+    picture("L", 20, 20).save(root / "test/a/0.png")
+    node = {"name": "folder", "root": str(root)}
+    with pytest.raises(DataError, match="training images are 1x12x12, test images 1x20x20"):
+        open_splits(node)
+    train, test = open_splits({**node, "size": 8})
+    assert train.spec.shape == test.spec.shape == (1, 8, 8)
+
+
+def test_a_test_folder_without_classes_is_named(root):
+    (root / "train").mkdir()
+    for name in "ab":
+        (root / name).rename(root / "train" / name)
+    (root / "test").mkdir()
+    picture("L").save(root / "test/0001.png")
+    with pytest.raises(DataError, match="test has no class folders, the other split has"):
+        opened(root)
+
+
+def test_classes_whose_names_are_numbers_are_chosen_by_name(root):
+    (root / "a").rename(root / "1")
+    (root / "b").rename(root / "2")
+    assert opened(root, classes=[2]).spec.classes == ("2",)
+    assert opened(root, classes=["1"]).spec.classes == ("1",)
+
+
+def test_a_plain_bitmap_is_an_image(root):
+    for old in root.rglob("*.png"):
+        old.unlink()
+    for name in "ab":
+        for i in range(5):
+            (root / name / f"{i}.pbm").write_text("P1\n2 2\n1 0 0 1\n")
+    assert opened(root).images[0, 0].tolist() == [[0, 255], [255, 0]]
+
+
+@pytest.mark.parametrize(
+    "names", [("training", "testing"), ("Train", "Test"), ("trainset", "testset")]
+)
+def test_parquet_files_say_which_split_they_are(names, tmp_path):
+    for name, rows in zip(names, (4, 2), strict=True):
+        content = [encoded(picture("L")) for _ in range(rows)]
+        table = pa.table({"image": content, "label": ["a", "b"] * (rows // 2)})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    sizes = [len(opened(tmp_path, split, "parquet")) for split in ("train", "test")]
+    assert sizes == [4, 2]

@@ -78,7 +78,7 @@ def test_a_signal_anywhere_is_a_checkpoint_of_this_step_and_the_rest_comes_out_t
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("name", ["open_dataset", "seconds_per_step"])
+@pytest.mark.parametrize("name", ["open_splits", "seconds_per_step"])
 def test_a_signal_before_the_first_step_leaves_nothing_and_says_so(
     name, number, diffuse, tmp_path, monkeypatch
 ):

@@ -117,6 +117,7 @@ def test_a_run_is_sampled_with_the_guidance_it_was_trained_with_unless_told_othe
     [
         ("guidance=-1", "guidance must be at least 0, got -1; 1 is none"),
         ("guidance=2 model.conditional=false", "knows no classes to lead by; use guidance=1, or"),
+        ("guidance=2 train.label_dropout=0", "was never without a label (train.label_dropout=0)"),
         ("guidance=2 guide=lables", "guide: unknown choice 'lables'; did you mean 'labels'?"),
         ("guidance=2 guide=ema_0.7", "this training has no average ema_0.7; choices: labels, ema"),
         ("guidance_levels=[2,1]", "guidance_levels must be two ascending sigmas"),
@@ -127,6 +128,34 @@ def test_a_run_is_sampled_with_the_guidance_it_was_trained_with_unless_told_othe
 def test_guidance_that_cannot_be_is_refused(line, error, diffuse, tiny):
     words = tiny.replace("steps=2 ", "") if "nfe" in line else tiny
     assert error in diffuse.error(f"train {words} {line}")
+
+
+def test_a_guided_run_is_drawn_in_the_calls_that_are_asked_for(diffuse):
+    """Whether they can be made is known when the run is: heun makes 2 (2 steps - 1) of them."""
+    assert diffuse.train("train.steps=2 train.sample_every=null guidance=3") == 0
+    assert diffuse.json("sample n=4 device=cpu sampler=heun nfe=6")["nfe"] == 6
+    assert "heun makes 6 with steps=2 and 10 with steps=3" in diffuse.error(
+        "sample n=4 device=cpu sampler=heun nfe=7"
+    )
+    assert diffuse.json("sample debug=smoke device=cpu nfe=4 guidance=1")["nfe"] == 4
+    assert diffuse("sample debug=smoke device=cpu sampler=rk45 guidance=1") == 0, diffuse.err
+    facts = diffuse.json("sample n=4 steps=2 device=cpu guidance_levels=[0,.inf]")
+    assert facts["sampler"]["guidance"]["levels"] == [0, None]
+
+
+def test_a_training_led_by_a_checkpoint_looks_without_and_takes_all_the_calls(diffuse, tiny):
+    words = f"train {tiny.replace('steps=2 ', '')} train.steps=2 guidance=2 guide=50% nfe=3"
+    assert "3 steps of ddim" in str(diffuse.json(f"{words} dry_run=true"))
+    assert diffuse(words) == 0, diffuse.err
+
+
+@pytest.mark.parametrize(
+    ("guide", "why"),
+    [("ema", "these are the weights"), ("2", "step 2 is led by an earlier checkpoint")],
+)
+def test_nothing_is_led_away_from_itself(guide, why, diffuse):
+    assert diffuse.train("train.steps=2 train.sample_every=null") == 0
+    assert why in diffuse.error(f"sample n=4 steps=2 device=cpu guidance=2 guide={guide}")
 
 
 @pytest.mark.parametrize(

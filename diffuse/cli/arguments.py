@@ -39,6 +39,7 @@ TEXT = ("run", "resume", "init_from", "noise_level", "trust", "images", "referen
 TEXT_ENDINGS = ("root", "path", "file", "folder")  # of a dotted key, e.g. dataset.root
 OF_A_SWEEP = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper")
 SHORT = {"resume.allow": "resume_allow", "eval.seeds": "seeds"}  # what may be typed for a key
+INFINITE = re.compile(r"(?<=[=,[ -])\.inf(?=[],]|$)")  # as yaml and our pages have it
 LENGTHS = ("train.steps", "train.epochs", "train.images", "train.minutes")
 
 
@@ -90,7 +91,7 @@ def parse(verb: str, argv: list[str]) -> Arguments:
         for word in arguments.typed
         if not _is_absent_group(word, verb)
     ]
-    arguments.overrides = free + _other_lengths(arguments)
+    arguments.overrides = free + _other_lengths(arguments) + _other_steps(verb, arguments)
     return arguments
 
 
@@ -187,7 +188,7 @@ def _quoted(word: str, multirun: bool) -> str:
     key, value = match[1], match[2]
     always = key in ALWAYS_TEXT
     if not (always or key in TEXT or key.rpartition(".")[2] in TEXT_ENDINGS):
-        return word
+        return INFINITE.sub("inf", word)
     if value in ("", "null") or _is_quoted(value):
         return word
     if multirun and not always and "," in value:
@@ -215,3 +216,10 @@ def _other_lengths(arguments: Arguments) -> list[str]:
         said = " and ".join(f"{key}={arguments.value(key)}" for key in typed)
         raise ConfigError(f"{said}: say the length once")
     return [f"{key}=null" for key in LENGTHS if typed and key not in typed]
+
+
+def _other_steps(verb: str, arguments: Arguments) -> list[str]:
+    """Typed calls of the network beat the steps of an experiment or a smoke run."""
+    calls, steps = (arguments.value(key) for key in ("nfe", "steps"))
+    counted = {"nfe", "steps"} <= {*usage.root(verb).keys}
+    return ["steps=null"] if counted and calls not in (None, "null") and steps is None else []

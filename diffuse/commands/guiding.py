@@ -1,8 +1,9 @@
 """`guidance=`: what a run's images are led away from."""
 
+import copy
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from omegaconf import DictConfig
 
 from diffuse import assembly, averages, checkpoints, meanings, planning
 from diffuse.assembly import Trained
+from diffuse.denoiser import Denoiser
 from diffuse.errors import ConfigError
 from diffuse.guidance import LABELS, Guidance
 
@@ -27,18 +29,33 @@ def complete(cfg: DictConfig, saved: DictConfig) -> None:
             cfg[key] = saved[key]
 
 
-def check(cfg: DictConfig, conditional: bool, decays: Sequence[float], where: str) -> None:
-    """Can there be such guidance, by a run that keeps averages of these decays?"""
+def check(cfg: DictConfig, trained: DictConfig, where: str) -> None:
+    """Can there be such guidance, by a run of this config?"""
     if not planning.led(cfg) or is_checkpoint(cfg.guide):
         return
+    decays = meanings.decays(trained.train)
     if cfg.guide not in (LABELS, "raw") and averages.find(cfg.guide, decays) is None:
         choices = ", ".join([LABELS, *averages.files(decays), "raw", "a step", "a share like 40%"])
         raise ConfigError(f"guide: {where} has no average {cfg.guide}; choices: {choices}")
-    if cfg.guide == LABELS and not conditional:
-        raise ConfigError(
-            f"guidance={cfg.guidance:g}: {where} knows no classes to lead by; use guidance=1, or "
-            "guide=40%, an earlier checkpoint"
+    conditional = trained.model.get("conditional")
+    if cfg.guide == LABELS and not (conditional and trained.train.label_dropout):
+        why = (
+            "was never without a label (train.label_dropout=0)"
+            if conditional
+            else "knows no classes"
         )
+        raise ConfigError(
+            f"guidance={cfg.guidance:g}: {where} {why} to lead by; use guidance=1, or guide=40%, "
+            "an earlier checkpoint"
+        )
+
+
+def of_looks(cfg: DictConfig, denoiser: Denoiser | None = None) -> Guidance | None:
+    """Of the images that a training looks at: a checkup gives the weak network its weights."""
+    if not planning.led(cfg) or is_checkpoint(cfg.guide):  # which is not there yet
+        return None
+    weak = None if cfg.guide == LABELS else copy.deepcopy(denoiser)
+    return planning.guidance(cfg, weak.eval() if weak else None)
 
 
 def is_checkpoint(guide: str) -> bool:
@@ -76,14 +93,15 @@ def _wanted(guide: str, last: int) -> float:
 
 def guidance(cfg: DictConfig, trained: Trained) -> Guidance | None:
     """That of a config which `complete` has seen, with the weak network; None if there is none."""
-    decays = meanings.decays(trained.cfg.train)
-    check(cfg, trained.conditional, decays, str(trained.folder))
+    check(cfg, trained.cfg, str(trained.folder))
     if not planning.led(cfg):
         return None
     if cfg.guide == LABELS:
         return planning.guidance(cfg)
     if not is_checkpoint(cfg.guide):
         weak = assembly.restore(trained.folder, trained.state["step"], cfg.guide, cfg)
+        if weak.sha256 == trained.sha256:
+            raise ConfigError(f"guide={cfg.guide}: these are the weights that are led away from it")
         return planning.guidance(cfg, weak.denoiser, weak.sha256)
     step = _step(cfg.guide, trained.state["step"], trained.folder)
     weak = assembly.restore(trained.folder, step, "ema", cfg)
@@ -93,6 +111,10 @@ def guidance(cfg: DictConfig, trained: Trained) -> Guidance | None:
 def _step(guide: str, last: int, folder: Path) -> int:
     """Of the checkpoint that is meant; a share means the nearest one that there is before."""
     if not guide.endswith("%"):
+        if int(guide) >= last:
+            raise ConfigError(
+                f"guide={guide}: what leads is an earlier checkpoint than step {last}"
+            )
         return int(guide)
     before = [step for step in checkpoints.steps(folder / "checkpoints") if step < last]
     if not before:

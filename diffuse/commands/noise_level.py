@@ -10,7 +10,7 @@ from diffuse import assembly, config, hardware, noise_level, runs, yamls
 from diffuse.classifier import training_steps
 from diffuse.config import Job
 from diffuse.console import Meter, clock, print_json, print_table
-from diffuse.data import ImageSet, check_dataset, open_dataset
+from diffuse.data import ImageSet, check_dataset, open_splits
 from diffuse.errors import ConfigError, nearest
 from diffuse.interrupts import Interrupts
 from diffuse.noise_level import Regressor
@@ -29,7 +29,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     check_dataset(cfg.dataset)
     device = hardware.device(cfg.device)
     dtype = assembly.settle(cfg, device)
-    train, test = (open_dataset(cfg.dataset, split).to(device) for split in ("train", "test"))
+    train, test = (images.to(device) for images in open_splits(cfg.dataset))
     shape = {"channels": train.spec.channels, "width": cfg.width}
     try:
         regressor = noise_level.new_regressor(**shape, seed=cfg.seed, precision=dtype)

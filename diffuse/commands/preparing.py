@@ -1,6 +1,5 @@
 """From the config of a training to all that it needs: data, network, optimizer, and its state."""
 
-import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +14,9 @@ from omegaconf import DictConfig
 from diffuse import assembly, checkpoints, config, hardware, meanings, planning, ranges
 from diffuse.commands import beginning, guiding, resuming
 from diffuse.commands.beginning import Beginning
-from diffuse.data import ImageSet, open_dataset
+from diffuse.data import ImageSet, open_splits
 from diffuse.data.images import moments
-from diffuse.denoiser import Denoiser
 from diffuse.errors import ConfigError
-from diffuse.guidance import LABELS, Guidance
 from diffuse.journal import Seen
 from diffuse.launching import Meet
 from diffuse.noise_laws import Law
@@ -84,7 +81,7 @@ def prepare(cfg: DictConfig, folder: Path | None, meet: Meet) -> Work:
     device = hardware.device(cfg.device)
     assembly.settle(cfg, device)
     initial = beginning.find(cfg) if folder is None else None
-    data, test = open_dataset(cfg.dataset, "train"), open_dataset(cfg.dataset, "test")
+    data, test = open_splits(cfg.dataset)
     if folder is not None:
         resuming.check_data(cfg, folder, data, test)
     ranks = meet()
@@ -99,7 +96,7 @@ def follow(meet: Meet) -> tuple[Work, Path | None]:
     config.trust(cfg.trust)
     hardware.device(cfg.device)
     initial = beginning.find(cfg) if folder is None else None
-    data, test = open_dataset(cfg.dataset, "train"), open_dataset(cfg.dataset, "test")
+    data, test = open_splits(cfg.dataset)
     work = _built(cfg, folder, initial, data, test, ranks)
     if ranks.agree(None):
         work.seconds()
@@ -140,7 +137,7 @@ def _built(
     for unit in meanings.LENGTHS:
         cfg.train[unit] = recipe.steps if unit == "steps" else None
     batch = assembly.sampling_batch(None, device)
-    guidance = _guidance(cfg, denoiser)
+    guidance = guiding.of_looks(cfg, denoiser)
     plan = planning.plan(
         cfg, schedule, schedule.range, pixels, batch, (mean, std), guidance=guidance
     )
@@ -148,14 +145,6 @@ def _built(
         cfg, data, test, law, plan, schedule.range, training, recipe, peaks, device, seen, initial,
         ranks, guiding.leader(cfg, recipe.steps),
     )  # fmt: skip
-
-
-def _guidance(cfg: DictConfig, denoiser: Denoiser) -> Guidance | None:
-    """Of the images that are looked at: a checkup gives the weak network its weights."""
-    if not planning.led(cfg) or guiding.is_checkpoint(cfg.guide):  # which is not there yet
-        return None
-    weak = None if cfg.guide == LABELS else copy.deepcopy(denoiser).eval()
-    return planning.guidance(cfg, weak)
 
 
 @contextmanager

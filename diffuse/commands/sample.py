@@ -64,7 +64,7 @@ def main(cfg: DictConfig, job: Job) -> int:
 
 def check(cfg: DictConfig) -> None:
     """Everything that can be wrong without looking at a run."""
-    planning.chosen_steps(cfg, planning.sampler(cfg), most=None)
+    planning.check_steps(cfg)
     planning.made(cfg, 1)
     config.bind("grid", cfg.grid, "steps", "schedule")
     config.build("tracker", cfg.tracker)

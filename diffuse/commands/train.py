@@ -16,7 +16,6 @@ from diffuse import (
     config,
     files,
     hardware,
-    meanings,
     planning,
     runs,
     yamls,
@@ -102,9 +101,9 @@ def check(cfg: DictConfig) -> None:
     check_encoder(cfg.encoder)
     check_dataset(cfg.dataset)
     config.bind("tracker", cfg.tracker)
-    planning.plan(cfg, schedule, schedule.range, (cfg.range[0], cfg.range[1]), 1, (0.0, 0.0))
-    conditional = bool(cfg.model.get("conditional"))
-    guiding.check(cfg, conditional, meanings.decays(cfg.train), "this training")
+    guiding.check(cfg, cfg, "this training")
+    pixels, looks = (cfg.range[0], cfg.range[1]), guiding.of_looks(cfg)
+    planning.plan(cfg, schedule, schedule.range, pixels, 1, (0.0, 0.0), guidance=looks)
     resuming.check_allowed(cfg)
 
 

@@ -4,7 +4,7 @@ Each public function that begins with `split` is one `conf/dataset/` yaml and re
 `open_dataset` applies the choices that all of them share.
 """
 
-from diffuse.data.choices import Choices, check_dataset, open_dataset, view
+from diffuse.data.choices import Choices, check_dataset, open_dataset, open_splits, view
 from diffuse.data.cifar10 import cifar10
 from diffuse.data.digits import digits
 from diffuse.data.fashion_mnist import fashion_mnist
@@ -25,6 +25,7 @@ __all__ = [
     "folder",
     "hub",
     "open_dataset",
+    "open_splits",
     "parquet",
     "to_range",
     "to_uint8",

@@ -12,7 +12,7 @@ from torch import Tensor
 import diffuse.data
 from diffuse.config import build
 from diffuse.data.images import FITS, ImageSet, ImageSpec, Raw, fingerprint, fitted
-from diffuse.errors import ConfigError, nearest
+from diffuse.errors import ConfigError, DataError, nearest
 
 log = logging.getLogger("diffuse.data")
 SPLITS = ("train", "test")
@@ -63,6 +63,18 @@ def open_dataset(node: Mapping[str, Any], split: str) -> ImageSet:
     return images
 
 
+def open_splits(node: Mapping[str, Any]) -> tuple[ImageSet, ImageSet]:
+    """The training and the test split; DataError if their images are not alike."""
+    train, test = open_dataset(node, "train"), open_dataset(node, "test")
+    shapes = [f"{s.channels}x{s.native_height}x{s.native_width}" for s in (train.spec, test.spec)]
+    if shapes[0] != shapes[1]:
+        raise DataError(
+            f"{train.spec.name}: training images are {shapes[0]}, test images {shapes[1]}; "
+            "dataset.size= makes them alike"
+        )
+    return train, test
+
+
 def check_dataset(node: Mapping[str, Any]) -> None:
     """Everything that `open_dataset` can refuse without looking at a file."""
     _read(node)
@@ -105,7 +117,7 @@ def _only(raw: Raw, wanted: Sequence[int | str] | None) -> tuple[Tensor, Tensor,
 
 
 def _index(word: int | str, classes: tuple[str, ...]) -> int:
-    if word in classes:
+    if str(word) in classes:  # names may be numbers
         return classes.index(str(word))
     if type(word) is int and 0 <= word < len(classes):
         return word

@@ -28,16 +28,17 @@ def decode(
     read: Read,
     where: Where,
     size: int | None,
+    channels: int | None = None,  # 1 or 3; null = gray if all are gray, else RGB
     advice: str = "set size to resize all of them",  # if they have several
 ) -> Tensor:
-    """Decode `count` images into uint8 [n c h w]: gray if all are gray, else RGB.
+    """Decode `count` images into uint8 [n c h w].
 
     With `size` every image is resized (bicubic, antialiased) until its shorter side has that many
     pixels and cropped to the square in the middle; without, all must have the size of the first.
     """
     if count == 0:
         raise DataError("no images")
-    channels = max(_opened(read(i), where(i), _channels) for i in range(count))
+    channels = channels or channels_of(count, read, where)
     first = _opened(read(0), where(0), lambda image: _pixels(image, channels, size))
     result = torch.empty((count, *first.shape), dtype=torch.uint8)
     for i in range(count):
@@ -49,6 +50,11 @@ def decode(
         if (i + 1) % 20_000 == 0:
             log.info("decoded %d of %d images", i + 1, count)
     return result
+
+
+def channels_of(count: int, read: Read, where: Where) -> int:
+    """1 if all images are gray, else 3; only what stands before the pixels is read."""
+    return max((_opened(read(i), where(i), _channels) for i in range(count)), default=1)
 
 
 def check_size(size: int | None) -> None:
@@ -91,7 +97,7 @@ def _sixteen_bits(image: "Image") -> bool:
     """
     for codec, _, _, given in getattr(image, "tile", ()):
         first, *rest = given if isinstance(given, tuple) else (given,)
-        if SIXTEEN.search(str(first)) or (codec.startswith("ppm") and rest[0] > 255):
+        if SIXTEEN.search(str(first)) or (codec.startswith("ppm") and rest and rest[0] > 255):
             return True
     return False
 

@@ -6,6 +6,7 @@ A program of its own, run by `sources.watched`, so that a Hub that does not answ
 """
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ def main(
         else:
             raise ValueError(f"no split {split!r}, there are {', '.join(whole)}")
         table = table.with_format("arrow").map(embed_table_storage, batched=True, batch_size=1000)
-        table.with_format(None).to_parquet(str(Path(target, f"{name}.parquet")))
+        table.with_format(None).to_parquet(f"{name}.parquet")  # here, where it is watched
+        shutil.move(f"{name}.parquet", target)
 
 
 def _saved(source: str) -> dict[str, Any]:

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import torch
 
-from diffuse.data.decoding import check_size, decode
+from diffuse.data.decoding import channels_of, check_size, decode
 from diffuse.data.images import Raw
 from diffuse.data.prepared import Table, prepared
 from diffuse.data.splits import check_share, existing, held_out, name_of
 from diffuse.errors import DataError
 
-TEST_FOLDERS = ("test", "val", "valid", "validation")
+TRAIN_FOLDERS = ("train", "training")
+TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
 
 
 def folder(
@@ -28,6 +29,9 @@ def folder(
     homes = _homes(path)
     files = {kind: _files(home) for kind, home in homes.items()}
     everything = [file for found in files.values() for file in found]
+    flat = [home for home in homes.values() if not _classes(home)]
+    if flat and len(flat) < len(homes):
+        raise DataError(f"{flat[0]} has no class folders, the other split has")
 
     def make() -> Table:
         own = files.get(split, files["train"])
@@ -40,7 +44,11 @@ def folder(
         if classes:
             names = [file.relative_to(home).parts[0] for file in own]
             labels = torch.tensor([classes.index(name) for name in names])
-        images = decode(len(own), lambda i: own[i], lambda i: str(own[i]), size)
+        # of all splits: one of them may be all gray
+        channels = channels_of(
+            len(everything), everything.__getitem__, lambda i: str(everything[i])
+        )
+        images = decode(len(own), lambda i: own[i], lambda i: str(own[i]), size, channels)
         return Table(images, labels, tuple(classes))
 
     table = prepared(everything, ("folder", str(path), split, size, test), make)
@@ -49,10 +57,13 @@ def folder(
 
 def _homes(root: Path) -> dict[str, Path]:
     """The folders that hold the class folders of each split."""
-    if not (root / "train").is_dir():
+    there = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
+    trains, tests = (
+        [there[name] for name in names if name in there] for names in (TRAIN_FOLDERS, TEST_FOLDERS)
+    )
+    if not trains:
         return {"train": root}
-    tests = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
-    return {"train": root / "train"} | ({"test": tests[0]} if tests else {})
+    return {"train": trains[0]} | ({"test": tests[0]} if tests else {})
 
 
 def _classes(home: Path) -> list[str]:

@@ -110,6 +110,7 @@ def export(
     caches = {f"HF_{name}_CACHE": str(scratch / name) for name in ("HUB", "DATASETS", "XET")}
     environment = {  # of the child only
         **caches,  # inside the folder that is watched for signs of life
+        "TMPDIR": str(scratch),  # so is what `datasets` converts
         "HF_HUB_DISABLE_XET": "1",  # plain downloads grow steadily
         "HF_HUB_DISABLE_TELEMETRY": "1",
         **({"HF_HUB_OFFLINE": "1"} if local else {}),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from diffuse.data.decoding import check_size, decode
+from diffuse.data.decoding import channels_of, check_size, decode
 from diffuse.data.images import Raw
 from diffuse.data.prepared import Table, prepared
 from diffuse.data.splits import check_share, existing, held_out, name_of
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow
     import pyarrow.parquet
 
-KIND = re.compile(r"(train|test|val)(?:id|idation)?(?![a-z])")
+KIND = re.compile(r"(train|test|val)(?:id|idation|ing|[_-]?set)?(?![a-z])", re.IGNORECASE)
 MANY = 100_000  # integers larger than this are not the numbers of classes
 
 
@@ -60,12 +60,16 @@ def read_split(
     rows = [row for path in own for row in _rows(path, image)]
     if not rows:
         raise DataError(f"{own[0]} holds no images")
+    # of all splits: one of them may be all gray
+    others = [row for path in everything if path not in own for row in _rows(path, image)]
+    every = rows + others
+    channels = channels_of(len(every), lambda i: every[i].content, lambda i: every[i].where)
     labels, classes = (None, ()) if label is None else _labels(own, everything, label)
     if "test" not in files:
         kept = (held_out(len(rows), test) == (split == "test")).nonzero().flatten()
         rows = [rows[i] for i in kept.tolist()]
         labels = None if labels is None else labels[kept]
-    images = decode(len(rows), lambda i: rows[i].content, lambda i: rows[i].where, size)
+    images = decode(len(rows), lambda i: rows[i].content, lambda i: rows[i].where, size, channels)
     return Table(images, labels, classes)
 
 
@@ -76,7 +80,7 @@ def split_files(root: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in sorted(root.rglob("*.parquet")):
         parts = reversed(path.relative_to(root).parts)
-        kinds = [match[1] for part in parts if (match := KIND.match(part))]
+        kinds = [match[1].lower() for part in parts if (match := KIND.match(part))]
         found.setdefault(kinds[0] if kinds else "other", []).append(path)
     train = found.get("train") or found.get("other")
     test = found.get("test") or found.get("val")

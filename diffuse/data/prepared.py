@@ -16,7 +16,7 @@ from diffuse.data.sources import cache, locked
 from diffuse.errors import DiffuseError
 
 log = logging.getLogger("diffuse.data")
-RULES = 2  # by which files are decoded or refused; other rules, other copies
+RULES = 3  # by which files are decoded or refused; other rules, other copies
 
 
 class Table(NamedTuple):

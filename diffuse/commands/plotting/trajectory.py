@@ -55,7 +55,7 @@ def check_steps(cfg: DictConfig) -> None:
             f"sampler: {cfg.sampler.name} takes other steps for every image, so they have no "
             "level in common; choose another one"
         )
-    planning.chosen_steps(cfg, planning.sampler(cfg), most=None)
+    planning.check_steps(cfg)
     config.bind("grid", cfg.grid, "steps", "schedule")
 
 
