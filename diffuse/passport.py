@@ -131,6 +131,12 @@ def unrecorded(records: Sequence[Mapping[str, Any]]) -> list[str]:
 def _table(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
     flat = [fields(record) for record in records]
     names = {name: None for one in flat for name in one}  # in the order in which they are written
+    for one in flat:  # what is null here may be a table there: each entry of it is null here, then
+        for name in [name for name, value in one.items() if value is None]:
+            inside = [other for other in names if other.startswith(f"{name}.")]
+            if inside:
+                one |= dict.fromkeys(inside)
+                names.pop(name, None)
     return {name: tuple(one.get(name, NOT_RECORDED) for one in flat) for name in names}
 
 

@@ -159,20 +159,16 @@ def draw(
     denoiser: Denoiser, spec: ImageSpec, plan: Plan, indices: Sequence[int], labels: Tensor
 ) -> Drawn:
     """Some images of the plan's seed, of these classes, in one batch of the plan's size."""
-    n, state, made = len(indices), torch.empty(0), 0
-    everyone, every = whole(indices, labels, plan.batch)
+    n, fill = len(indices), plan.batch - len(indices)
+    everyone = [*indices, *[indices[-1]] * fill]
+    every = torch.cat([labels, labels[-1:].expand(fill)])
+    state, made = torch.empty(0), 0
     for state, _, made in walk(denoiser, spec, plan, everyone, every):  # noqa: B007
         pass  # only the last one is wanted
     if plan.calls is not None and made != plan.calls:
         raise RuntimeError(f"the sampler made {made} calls of the network, not {plan.calls}")
     pixels = unfit(to_uint8(state[:n], plan.range).cpu(), spec)
     return Drawn(pixels, labels, made, state[:n].cpu())
-
-
-def whole(indices: Sequence[int], labels: Tensor, batch: int) -> tuple[list[int], Tensor]:
-    """The numbers and classes of a batch that is filled up with its last image."""
-    fill = batch - len(indices)
-    return [*indices, *[indices[-1]] * fill], torch.cat([labels, labels[-1:].expand(fill)])
 
 
 def classes(spec: ImageSpec, indices: Sequence[int], label: int | None = None) -> Tensor:

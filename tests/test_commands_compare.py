@@ -157,6 +157,10 @@ def test_of_a_training_a_try_out_is_taken_only_if_it_is_all_there_is(evaluated, 
     assert found["measures"]["fid"][1]["folder"] == "outputs/eval/tiny/v002"
     found = diffuse.json(f"compare tiny/v001 {training} smoke=true")
     assert found["measures"]["fid"][1]["folder"] == "outputs/eval/try/v001"
+    assert diffuse(f"{LINE} steps=2 smoke=true") == 0  # under the name of the others
+    for words, folder in (("", "v002"), (" smoke=true", "v003")):
+        found = diffuse.json(f"compare tiny/v001 tiny{words}")
+        assert found["measures"]["fid"][1]["folder"] == f"outputs/eval/tiny/{folder}"
 
 
 def test_a_record_of_the_first_version_is_still_compared(evaluated, diffuse):

@@ -130,7 +130,8 @@ def test_the_newest_evaluation_is_what_a_plan_is_made_from(evaluated, diffuse):
     assert way["features_seconds"] == pytest.approx(256 / made["features_per_second"])
     assert way["drawing_seconds"] == pytest.approx(256 / made["images_per_second"])
     assert found["next"][0].startswith("diffuse train dataset=digits")
-    assert found["next"][0].endswith("seed=1")
+    assert found["next"][0].endswith("train.steps=4 seed=1")
+    assert found["next"][0].count("train.steps") == 1
     assert found["next"][1] == f"{EVALUATION} run=tiny"
 
 
@@ -145,6 +146,24 @@ def test_siblings_by_another_seed_say_how_trainings_scatter(evaluated, diffuse):
     assert found["measured"]["sd_trainings"] == pytest.approx(math.sqrt(max(0, total - images)))
     assert min(way["trainings"] for way in found["ways"]) > 1
     assert found["next"] == []
+
+
+def test_trainings_of_equal_minutes_are_siblings_and_others_harm_nobody(evaluated, diffuse):
+    """Minutes become steps, and never the same number of them twice."""
+    first = diffuse.json("plan")["measured"]["fid"]
+    for number, steps in ((2, 41), (3, 42), (4, 80)):
+        sibling(evaluated, number, first + number, 6 + number)
+        config = evaluated / f"train/tiny/v{number:03d}/config.yaml"
+        config.write_text(config.read_text().replace("  steps: 4\n", f"  steps: {steps}\n"))
+        record = evaluated / f"eval/tiny/v{number:03d}/record.json"
+        facts = json.loads(record.read_text())
+        facts["weights"]["step"] = steps
+        record.write_text(json.dumps(facts))
+    found = diffuse.json("plan run=tiny/v002")["measured"]
+    assert found["trainings"] == [first + 2, first + 3]
+    (evaluated / "eval/tiny/v004/record.json").write_text("{")
+    assert diffuse.json("plan run=tiny/v002")["measured"]["trainings"] == [first + 2, first + 3]
+    assert "v004" in diffuse.err
 
 
 def test_the_checkpoint_that_leads_is_another_one_in_each_training(evaluated, diffuse):

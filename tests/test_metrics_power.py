@@ -63,7 +63,7 @@ def test_no_number_of_images_makes_up_for_trainings_that_scatter():
 def test_one_training_will_do_where_two_checkpoints_are_asked_about():
     (need,) = needed(1.0, Spread(images=0.4, n=1000), seeds=(1,))
     error = 0.4 * np.sqrt(2 * 1000 / need.n)
-    reach = t.ppf(0.975, 38)
+    reach = t.ppf(0.975, 19)  # of each jackknife, and the two intervals add up in quadrature
     assert nct.sf(reach, 38, 1.0 / error) == pytest.approx(need.power, rel=1e-6)
     assert isinstance(need, Need)
     with_seeds = power_of(1.0, SPREAD, 1000, 1)

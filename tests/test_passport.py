@@ -240,3 +240,16 @@ def test_after_a_half_life_a_weights_share_has_halved(decay, batch):
 
 def test_without_an_average_there_is_no_half_life():
     assert passport.half_life(0.0, 128) == 0
+
+
+def test_what_only_one_has_is_listed_although_it_is_a_table():
+    led = {"weight": 2.0, "weak": {"weights": "10%", "step": 64}}
+    pair = [{"sampler": {"name": "ddim", "guidance": guidance}} for guidance in (led, None)]
+    found = {one.field: one.values for one in passport.differing(pair, passport.TRIED)}
+    assert found == {
+        "sampler.guidance.weight": (2.0, None),
+        "sampler.guidance.weak.weights": ("10%", None),
+        "sampler.guidance.weak.step": (64, None),
+    }
+    assert passport.differing([pair[1], pair[1]], passport.TRIED) == []
+    assert passport.differing([pair[0], {"sampler": {"name": "ddim"}}], passport.TRIED) == []

@@ -9,7 +9,8 @@ import torch
 
 from diffuse.classifier import centred, new_classifier
 from diffuse.data import to_range, to_uint8
-from diffuse.encoders import Encoder, pixels
+from diffuse.encoders import Encoder, encode, pixels
+from diffuse.errors import DataError
 from diffuse.measures import MEASURES
 from diffuse.metrics import fid, kid, over_seeds
 from diffuse.scoring import (
@@ -323,3 +324,17 @@ def test_an_encoder_cannot_be_fed_with_a_range_at_all(digits, judge):
     for range in RANGES.values():
         with pytest.raises(TypeError, match="takes uint8 images"):
             rows_of(judge.encoder, to_range(digits[:8], range))
+
+
+class Logarithm(torch.nn.Module):
+    def forward(self, x):
+        return x.flatten(1).log()
+
+
+def test_features_that_are_not_finite_name_the_encoder_and_the_image():
+    encoder = Encoder(Logarithm(), "logarithm", "sha", (1, 8, 8), 64)
+    images = torch.full((5, 1, 8, 8), 200, dtype=torch.uint8)
+    assert encode(encoder, images).isfinite().all()
+    images[3, 0, 2, 2] = 0  # black is -1
+    with pytest.raises(DataError, match="encoder logarithm: features must be finite, of image 3"):
+        encode(encoder, images)

@@ -49,7 +49,7 @@ def find(outputs: Path, ref: str, smoke: bool) -> Path:
         if _has_record(folder):
             return folder
     if versions := [f for f in done if f.is_relative_to(root / ref) and f.parent != root]:
-        return versions[-1]
+        return ([f for f in versions if smoke or not runs.read(f).get("smoke")] or versions)[-1]
     try:
         trained = runs.find(outputs, ref)
     except ConfigError:

@@ -1,5 +1,6 @@
 """How far the FID of a run scatters, read from evaluations that there are: what `plan` goes by."""
 
+import logging
 import math
 import shlex
 import statistics
@@ -11,12 +12,15 @@ from typing import Any
 import yaml
 from scipy.special import stdtrit
 
-from diffuse import evaluations, passport, runs
+from diffuse import assembly, evaluations, passport, runs
 from diffuse.commands.compare import configs
 from diffuse.commands.judging import FEW
 from diffuse.comparison import used_seeds
-from diffuse.errors import ConfigError
+from diffuse.errors import ConfigError, DataError
+from diffuse.meanings import LENGTHS
 from diffuse.metrics import Spread
+
+log = logging.getLogger(__name__)
 
 Record = Mapping[str, Any]
 # what may differ between two trainings of one config, and the draws from them
@@ -55,12 +59,11 @@ def measured(outputs: Path, trained: Path, smoke: bool) -> Measured:
             f"diffuse eval run={name} n=1024"
         )
     folder, record, siblings = ours[-1], evaluations.read(ours[-1]), {}
-    for folder in reversed(ours):
-        record = evaluations.read(folder)
-        if siblings := _siblings(record, trained, table):
+    for older in reversed(ours):
+        known = _whole(older)
+        if known is not None and (siblings := _siblings(known, trained, table)):
+            folder, record = older, known
             break
-    else:
-        folder, record = ours[-1], evaluations.read(ours[-1])
     records = [record, *(evaluations.read(path) for path in siblings.values())]
     values = [one["fid"]["value"] for one in records] if siblings else []
     sd, where = over_images(records)
@@ -144,11 +147,12 @@ def _siblings(
     for folder, run in reversed(table):
         if run in found or run == trained.resolve() or not run.is_dir():
             continue
-        other = evaluations.read(folder)
-        if not _made_alike(record, other):
+        other = _whole(folder)
+        if other is None or not _made_alike(record, other):
             continue
         differs = configs([record, other])
-        if differs.keys() == {"seed"} and differs["seed"][1] not in seeds:
+        lengths = differs.pop("train.steps", [1])  # of those that were timed
+        if differs.keys() == {"seed"} and _near(lengths) and differs["seed"][1] not in seeds:
             found[run] = folder
             seeds.append(differs["seed"][1])
     return dict(sorted(found.items()))
@@ -158,9 +162,21 @@ def _made_alike(one: Record, other: Record) -> bool:
     """Do two records differ in the weights alone?"""
     fields = passport.differing([one, other], passport.SAME)
     tried = {found.field for found in passport.differing([one, other], passport.TRIED)}
-    steps = [record["weights"]["step"] for record in (one, other)]
-    near = abs(steps[0] - steps[1]) <= BY_THE_CLOCK * max(steps)
+    near = _near([record["weights"]["step"] for record in (one, other)])
     return not fields and tried <= APART and near
+
+
+def _near(steps: Sequence[int]) -> bool:
+    return max(steps) - min(steps) <= BY_THE_CLOCK * max(steps)
+
+
+def _whole(folder: Path) -> Record | None:
+    """A record; none if it is damaged, which is nothing to what is planned."""
+    try:
+        return evaluations.read(folder)
+    except DataError as error:
+        log.warning("%s", error)
+        return None
 
 
 def _next(trained: Path, record: Record) -> list[str]:
@@ -171,7 +187,11 @@ def _next(trained: Path, record: Record) -> list[str]:
         typed = []
     about = runs.read(trained)
     seed, name = about.get("seed", 0), about.get("name", trained.parent.name)
-    words = [word for word in typed if not word.startswith(("seed=", "resume", "hypothesis="))]
+    aside = ("seed=", "resume", "hypothesis=", *(f"train.{key}=" for key in LENGTHS))
+    words = [word for word in typed if not word.startswith(aside)]
+    words.append(
+        f"train.steps={assembly.saved_config(trained).train.steps}"
+    )  # it may be longer now
     evaluated = [
         word
         for word in shlex.split(record.get("command", "diffuse eval"))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diffuse.classifier import centred
 from diffuse.encoders.resizing import Resize, antialiased
+from diffuse.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,13 @@ def encode(encoder: Encoder, images: Tensor, batch: int = 256) -> Tensor:
         for some in images.split(batch):
             full = F.pad(some, [0] * 7 + [batch - len(some)])
             features.append(encoder(full.to(device))[: len(some)].cpu())
-    return torch.cat(features)
+    found = torch.cat(features)
+    if not (finite := found.isfinite().all(1)).all():
+        row = int((~finite).nonzero()[0])
+        raise DataError(
+            f"encoder {encoder.name}: features must be finite, of image {row} they are not"
+        )
+    return found
 
 
 @contextmanager

@@ -97,7 +97,7 @@ def _hidden(file: Path, root: Path) -> bool:
 def _natural(file: Path) -> list[list[tuple[int, str]]]:
     """Numbers by value, letters by letter, folder by folder."""
     return [
-        [(int(word), word) if word.isdigit() else (0, word) for word in re.split(r"(\d+)", part)]
+        [(int(word), word) if word.isdecimal() else (0, word) for word in re.split(r"(\d+)", part)]
         for part in file.parts
     ]
 

@@ -41,7 +41,8 @@ def power_of(delta: float, spread: Spread, n: int, seeds: int, blocks: int = 20)
     freedom = 2 * (blocks - 1) if seeds == 1 else 2 * (seeds - 1)
     if error == 0:
         return 1.0
-    reach = float(stdtrit(freedom, 0.975))
+    # `compare` adds the jackknives' intervals up in quadrature
+    reach = float(stdtrit(blocks - 1 if seeds == 1 else freedom, 0.975))
     return 1 - float(nctdtr(freedom, min(delta / error, 30.0), reach))  # beyond 30 it is 1
 
 

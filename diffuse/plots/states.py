@@ -31,7 +31,7 @@ def scaled(x: Tensor, sigma: Tensor, objective: Objective) -> Tensor:
     sigma = sigma.double()
     at_data = objective.coefficients(torch.zeros_like(sigma))[2]
     c_in = objective.coefficients(sigma)[2] / at_data
-    return c_in.to(x.dtype)[..., None, None, None] * x
+    return c_in.to(x.dtype).to(x.device)[..., None, None, None] * x
 
 
 def noised(x0: Tensor, eps: Tensor, sigma: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:

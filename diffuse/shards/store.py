@@ -147,10 +147,12 @@ class Store:
 
     def speed(self) -> float | None:
         """Images a second of a process that drew here, by what was written down; None = nothing."""
-        rows = []
-        with contextlib.suppress(OSError, ValueError):
-            text = (self.folder / "drawn.jsonl").read_text()
-            rows = [json.loads(line) for line in text.splitlines()]
+        lines, rows = [], []
+        with contextlib.suppress(OSError):
+            lines = (self.folder / "drawn.jsonl").read_bytes().splitlines()
+        for line in lines:
+            with contextlib.suppress(ValueError):  # cut short, on a full disk
+                rows.append(json.loads(line))
         seconds = sum(row["seconds"] for row in rows)
         return sum(row["images"] for row in rows) / seconds if seconds else None
 

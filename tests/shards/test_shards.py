@@ -71,6 +71,9 @@ def test_the_speed_is_that_of_the_drawing_and_not_of_the_reading(draw, tmp_path,
     kept = Store(tmp_path / "kept", about(plan))
     assert kept.speed() == pytest.approx(4 / (STEPS * 0.02), rel=0.5)
     assert kept.speed() < 4 / (STEPS * 0.02)
+    with open(next((tmp_path / "kept").glob("*/drawn.jsonl")), "ab") as file:
+        file.write(b'{"shard": 2, "ima')  # a full disk
+    assert kept.speed() == pytest.approx(4 / (STEPS * 0.02), rel=0.5)
     assert Store(tmp_path / "kept", {"nobody": 0}).speed() is None
 
 

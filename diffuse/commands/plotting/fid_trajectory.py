@@ -22,7 +22,7 @@ from diffuse.errors import ConfigError
 from diffuse.metrics import Estimate, fid_estimate
 from diffuse.plots import fid_trajectory as pictures
 from diffuse.plots.states import scaled, short
-from diffuse.sampling import Plan, batches, walk, whole
+from diffuse.sampling import Plan, batches, classes, walk
 from diffuse.scoring.along import Along, Point, watched
 
 log = logging.getLogger(__name__)
@@ -93,13 +93,13 @@ def _walked(trained: Trained, plan: Plan, n: int, label: int | None, along: Alon
         return unfit(to_uint8(x, plan.range).cpu(), spec)
 
     with conditions.repeatable(), Meter("sample", n) as meter:
-        for indices, labels in batches(spec, plan.batch, n, label):
-            b = len(indices)
-            states = walk(trained.denoiser, spec, plan, *whole(indices, labels, plan.batch))
+        for indices, _ in batches(spec, plan.batch, n, label):
+            b, whole = len(indices), range(indices.start, indices.start + plan.batch)
+            states = walk(trained.denoiser, spec, plan, whole, classes(spec, whole, label))
             for step, (x, denoised, calls) in enumerate(states, 1):
                 if step in along.calls:
                     level = plan.sigmas[step].expand(b)
-                    seen = scaled(x[:b], level.to(x.device), trained.denoiser.objective)
+                    seen = scaled(x[:b], level, trained.denoiser.objective)
                     along.add(step, pixels(denoised[:b]), pixels(seen), calls)
                 if meter.due():
                     meter.show(done)
