@@ -1,6 +1,5 @@
 """From a config to the objects it means: besides the commands, all that sees a config."""
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -94,10 +93,13 @@ def measure(cfg: DictConfig, std: float) -> None:
             cfg[group].sigma_data = round(std, 4)
 
 
+FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)  # on every GPU, since torch 2.3
+
+
 def optimizer(cfg: DictConfig, net: nn.Module) -> torch.optim.Optimizer:
     """On a GPU in one kernel for all weights, where there is such a one."""
-    known = inspect.signature(config.bind("optimizer", cfg.optimizer).func).parameters
-    fuses = "fused" in known and next(net.parameters()).is_cuda
+    kind = config.bind("optimizer", cfg.optimizer).func
+    fuses = kind in FUSED and next(net.parameters()).is_cuda
     asked = {"fused": True} if fuses and not {"fused", "foreach"} & set(cfg.optimizer) else {}
     return config.build("optimizer", cfg.optimizer, net.parameters(), **asked)
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffuse.errors import DivergedError
+from diffuse.hardware import sent
 from diffuse.seeds import generator, seed_of
 
 CHECK_EVERY = 20  # steps; looking at a loss waits for the device
@@ -94,14 +95,16 @@ def augment(images: Tensor, crop: int, flip: bool, random: torch.Generator) -> T
     b, _, h, w = images.shape
 
     def draw(high: int) -> Tensor:
-        return torch.randint(high, (b, 1), generator=random).to(images.device)
+        return sent(torch.randint(high, (b, 1), generator=random), images.device)
 
     rows = torch.arange(h, device=images.device) + draw(2 * crop + 1)
     columns = torch.arange(w, device=images.device) + draw(2 * crop + 1)
     if flip:
         columns = torch.where(draw(2) == 1, columns.flip(1), columns)
     padded = F.pad(images, [crop] * 4).permute(0, 2, 3, 1)  # [b h w c]: one gather does it all
-    picked = padded[torch.arange(b)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    picked = padded[
+        torch.arange(b, device=images.device)[:, None, None], rows[:, :, None], columns[:, None, :]
+    ]
     return picked.permute(0, 3, 1, 2)
 
 

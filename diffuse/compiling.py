@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -77,6 +78,16 @@ class _Calls:
     def __call__(self, *args: Tensor | None) -> Any:
         learns = self.net.training and torch.is_grad_enabled()
         return (self.fast if learns else self.net._call_impl)(*args)
+
+
+@contextmanager
+def eager(net: nn.Module) -> Iterator[None]:
+    """In here it computes as if it had not been compiled."""
+    fast, net._compiled_call_impl = net._compiled_call_impl, None
+    try:
+        yield
+    finally:
+        net._compiled_call_impl = fast
 
 
 def alike(copied: nn.Module, original: nn.Module) -> None:

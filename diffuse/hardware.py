@@ -58,7 +58,8 @@ def precision(word: str, device: torch.device) -> tuple[str, torch.dtype]:
 
 def _bf16_is_faster(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "mps":
         return False
     fp32, bf16 = _convolution_seconds(torch.float32, torch.bfloat16)
@@ -126,6 +127,12 @@ def _processor() -> str:
                 if line.startswith("model name"):
                     return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def forget_peak(device: torch.device) -> None:
+    """On a GPU the peak is from now on: a process may have trained before."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> int:

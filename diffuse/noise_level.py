@@ -18,6 +18,7 @@ from diffuse import checkpoints
 from diffuse.data import ImageSet, ImageSpec, to_range
 from diffuse.denoiser import Denoiser
 from diffuse.errors import DataError
+from diffuse.hardware import sent
 from diffuse.models.blocks import Downsample, ResBlock
 from diffuse.noise_laws import Law, uniform
 from diffuse.schedules import Schedule, alpha_bar
@@ -70,8 +71,10 @@ class Regressor(nn.Module):
 
     def loss(self, x0: Tensor, sigma: Tensor, eps: Tensor, label: Tensor | None = None) -> Tensor:
         """The squared error of the logit of each image: [b]. Labels are for denoisers."""
-        signal, noise = (c.to(x0)[:, None, None, None] for c in _variance_preserving(sigma))
-        return (self(signal * x0 + noise * eps) - logit(sigma).to(x0)).square()
+        wanted = (*_variance_preserving(sigma), logit(sigma))
+        signal, noise, target = (sent(c.to(x0.dtype), x0.device) for c in wanted)
+        y = signal[:, None, None, None] * x0 + noise[:, None, None, None] * eps
+        return (self(y) - target).square()
 
 
 def _variance_preserving(sigma: Tensor) -> tuple[Tensor, Tensor]:

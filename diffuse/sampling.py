@@ -11,6 +11,7 @@ from diffuse.data import ImageSpec, to_uint8, unfit
 from diffuse.denoiser import Denoise, Denoiser, clipped, counted, reused, thresholded
 from diffuse.errors import DivergedError
 from diffuse.guidance import Guidance
+from diffuse.hardware import sent
 from diffuse.noise_level import Predictor
 from diffuse.samplers import Sampler
 from diffuse.seeds import generator
@@ -139,7 +140,7 @@ def walk(
     estimate = reused(estimate, iter(plan.made)) if plan.made else estimate
     watch = Watch(plan.sigmas)
     x = first_state(plan, noise()).to(device)
-    randn = lambda: noise().to(device)  # noqa: E731
+    randn = lambda: sent(noise(), device)  # noqa: E731
     more = {} if plan.level_of is None else {"level_of": plan.level_of}
     for state, denoised in plan.sampler(_held(estimate, plan), x, plan.sigmas, randn=randn, **more):
         watch.see(state)

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
@@ -19,6 +19,9 @@ from diffuse.noise_laws import Law
 from diffuse.ranks import ALONE, Losses, Ranks
 from diffuse.seeds import generator, seed_of
 from diffuse.training_state import Step, Training
+
+# how torch says that an optimizer reads on the device whether to step, so that nobody waits for it
+TOLD = "_step_supports_amp_scaling"
 
 
 @dataclass(frozen=True)
@@ -95,15 +98,15 @@ def fit(
     losses = losses or ranks.losses(denoiser)
     size = recipe.micro_batch or recipe.batch // ranks.world
     settled = ranks.world == 1
-    # a fused optimizer reads on the device whether to step, so that it does not wait for us
-    told = not scaler.is_enabled() and getattr(optimizer, "_step_supports_amp_scaling", False)
+    can_be_told = not scaler.is_enabled() and getattr(optimizer, TOLD, False)
     batch = draw(images, law, recipe, training.step + 1, training.rollbacks, ranks)
     for number in range(training.step + 1, recipe.steps + 1):
         factor = learning_rate(number, recipe)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * factor
         gradient = partial(_gradient, training, recipe, number, batch, losses, ranks.rank)
-        with memory.watched(len(batch[0]), size, partial(gradient, shared=False)):
+        told = can_be_told and bool(optimizer.state)  # the first step makes moments of what it sees
+        with memory.watched(len(batch[0]), size, partial(_attempt, training, gradient)):
             if not settled:  # after its first one DDP settles in which order it adds up gradients,
                 gradient(size)  # so a resumed training needs one before it goes on, too
                 settled = True
@@ -134,6 +137,12 @@ def fit(
         training.skipped += left_out
         training.step, batch = number, following
         yield step
+
+
+def _attempt(training: Training, gradient: Callable[..., Tensor], size: int) -> None:
+    """A gradient of parts of another size: no compiled code, which takes one size only."""
+    with compiling.eager(training.denoiser.net):
+        gradient(size, shared=False)
 
 
 def _step_if(sound: Tensor, optimizer: torch.optim.Optimizer) -> None:
@@ -201,6 +210,8 @@ def seconds_per_step(
     device = images.images.device
     times: list[float] = []
     copied = copy.deepcopy(training)
+    if getattr(training.optimizer, TOLD, False):  # a copy forgets it
+        setattr(copied.optimizer, TOLD, True)
     compiling.alike(copied.denoiser.net, training.denoiser.net)
     started = last = time.perf_counter()
     none = [0.0] * len(training.optimizer.param_groups)

@@ -200,3 +200,11 @@ def test_a_compiled_training_is_the_same_within_rounding_and_is_sampled_from(
         for key in one:
             torch.testing.assert_close(one[key], two[key], rtol=1e-3, atol=1e-3)
     assert diffuse("sample run=tiny/v001 n=4 steps=2") == 0
+
+
+def test_sizes_that_are_tried_out_are_not_compiled_for():
+    net = torch.nn.Linear(2, 2)
+    net._compiled_call_impl = lambda x: "compiled"
+    with compiling.eager(net):
+        assert net(torch.zeros(1, 2)).shape == (1, 2)
+    assert net(torch.zeros(1, 2)) == "compiled"

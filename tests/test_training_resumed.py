@@ -193,6 +193,16 @@ def test_how_an_optimizer_computes_is_this_devices_own(
         torch.testing.assert_close(ours, theirs)
 
 
+def test_steps_are_timed_as_they_are_going_to_be_taken(
+    make_training, images, law, make_recipe, monkeypatch
+):
+    """A copied optimizer forgets that it can be told on the device whether to step."""
+    told, real = [], training._step_if
+    monkeypatch.setattr(training, "_step_if", lambda *args: told.append(1) or real(*args))
+    training.seconds_per_step(make_training(FUSED, **NET), images, law, make_recipe(), seconds=0.0)
+    assert len(told) == 7  # of eight: the first one makes the moments
+
+
 def test_another_optimizer_that_is_let_through_is_that_optimizer(
     make_training, images, law, make_recipe, tmp_path
 ):

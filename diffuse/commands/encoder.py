@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import assembly, config, data, hardware, provenance, runs, yamls
+from diffuse import assembly, conditions, config, data, hardware, provenance, runs, yamls
 from diffuse.classifier import (
     Classifier,
     accuracy,
@@ -57,7 +57,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     facts |= {"device": plan["device"], "data": {"source": train.source, "sha256": train.sha256}}
     yaml = yamls.as_yaml(cfg)
     run = runs.Run.start(folder, job.command, yaml, job.overrides, **facts)
-    with run.logged(), run.watched(), Interrupts(at_once=True):
+    with conditions.repeatable(), run.logged(), run.watched(), Interrupts(at_once=True):
         _train(cfg, run, net.to(device), train)
         round_weights(net)
         share = accuracy(net, test.images.to(device), test.labels.to(device))

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from diffuse import assembly, config, hardware, noise_level, runs, yamls
+from diffuse import assembly, conditions, config, hardware, noise_level, runs, yamls
 from diffuse.classifier import training_steps
 from diffuse.config import Job
 from diffuse.console import Meter, clock, print_json, print_table
@@ -55,7 +55,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         name=cfg.name, hypothesis=cfg.hypothesis, seed=cfg.seed, smoke=cfg.smoke,
         device=plan["device"], data={"source": train.source, "sha256": train.sha256},
     )  # fmt: skip
-    with run.logged(), run.watched(), Interrupts(at_once=True):
+    with conditions.repeatable(), run.logged(), run.watched(), Interrupts(at_once=True):
         log.info("%s", folder)
         _train(cfg, run, regressor.to(device), train, schedule, steps)
         scores = _scores(cfg, regressor, test, schedule)

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from diffuse import hardware, runs, schemas, yamls
+from diffuse import conditions, hardware, runs, schemas, yamls
 from diffuse.commands import sample
 from diffuse.commands.plotting import (
     Picture,
@@ -72,7 +72,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     run = runs.Run.start(
         folder, "plot", yamls.as_yaml(cfg), job.overrides, name=cfg.name, seed=cfg.seed, **facts
     )
-    with run.logged(), run.watched(), Interrupts(at_once=True):
+    with conditions.repeatable(), run.logged(), run.watched(), Interrupts(at_once=True):
         files, more = picture.draw(folder)
         names = [str(path) for path in files]
         facts = {"what": cfg.what} | said.facts | more.facts

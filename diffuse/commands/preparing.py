@@ -113,6 +113,7 @@ def _built(
 ) -> Work:
     ranges.check_shares(cfg.train.batch, ranks.world)
     device = ranks.device(hardware.device(cfg.device))
+    hardware.forget_peak(device)
     data, test = data.to(device), test.to(device)
     schedule, law = assembly.process(cfg)
     pixels = (cfg.range[0], cfg.range[1])

@@ -79,6 +79,7 @@ def _begin(work: Work, folder: Path | None, job: Job) -> int:
         run.truncate_log(work.training.step)
         checkpoints.tidy(folder / "checkpoints")
         files.replace(folder / "config.yaml", text, synced=True)
+    hardware.forget_peak(work.device)  # steps were timed on a copy of all weights
     with run.logged(), run.watched(), Interrupts() as interrupts:
         log.info("%s", folder)
         log.debug("data: %s", work.data.source)

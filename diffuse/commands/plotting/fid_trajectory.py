@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor
 
-from diffuse import assembly, conditions, passport, ranges, scoring
+from diffuse import assembly, passport, ranges, scoring
 from diffuse.assembly import Trained
 from diffuse.commands import judging, sample
 from diffuse.commands.eval import passport_of
@@ -92,7 +92,7 @@ def _walked(trained: Trained, plan: Plan, n: int, label: int | None, along: Alon
     def pixels(x: Tensor) -> Tensor:
         return unfit(to_uint8(x, plan.range).cpu(), spec)
 
-    with conditions.repeatable(), Meter("sample", n) as meter:
+    with Meter("sample", n) as meter:
         for indices, _ in batches(spec, plan.batch, n, label):
             b, whole = len(indices), range(indices.start, indices.start + plan.batch)
             states = walk(trained.denoiser, spec, plan, whole, classes(spec, whole, label))
