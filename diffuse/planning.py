@@ -1,5 +1,6 @@
 """From a config to a plan: how images are drawn, and in how many calls of the network."""
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -92,14 +93,24 @@ def chosen_steps(
     if cfg.steps is not None:
         return cfg.steps
     if cfg.nfe is not None:
-        if not is_known:
-            return None
         if guidance is not None and not guidance.everywhere:
             raise ConfigError(f"nfe={cfg.nfe} with guidance_levels: say steps= instead")
+
+        def calls(steps: int) -> int:
+            return each * sum(made(cfg, sampling.calls(sampler, steps)))
+
         each = 1 if guidance is None else 2
-        return _steps_of(
-            cfg.nfe, name, lambda steps: each * sum(made(cfg, sampling.calls(sampler, steps)))
-        )
+        try:
+            steps = _steps_of(cfg.nfe, name, calls)
+        except ConfigError as error:
+            if is_known:
+                raise
+            each = 2
+            with contextlib.suppress(ConfigError):
+                _steps_of(cfg.nfe, name, calls)
+                return None
+            raise error from None
+        return steps if is_known else None
     suited = about.get("steps")
     if suited is None:
         raise ConfigError("sampler: its yaml has no meta.steps; say steps=")

@@ -34,7 +34,7 @@ def test_a_known_evaluation_has_the_same_encoder_to_the_byte(make_encoder, train
 
 
 def test_a_known_evaluation_was_led_away_from_the_same_weak_network(diffuse, tmp_path):
-    assert diffuse.train("train.steps=2 train.sample_every=null train.ema=[0.5,0.9]") == 0
+    assert diffuse.train("train.steps=12 train.sample_every=null train.ema=[0.5,0.9]") == 0
     line = f"{LINE} encoder=pixels guidance=2 guide=ema_0.9"
     first, again = (diffuse.json(line)["folder"] for _ in range(2))
     assert first == again

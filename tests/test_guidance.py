@@ -151,7 +151,10 @@ def test_a_training_led_by_a_checkpoint_looks_without_and_takes_all_the_calls(di
 
 @pytest.mark.parametrize(
     ("guide", "why"),
-    [("ema", "these are the weights"), ("2", "an earlier checkpoint than step 2")],
+    [
+        ("ema", "these are the very weights that are sampled"),
+        ("2", "an earlier checkpoint than step 2"),
+    ],
 )
 def test_nothing_is_led_away_from_itself(guide, why, diffuse):
     assert diffuse.train("train.steps=2 train.sample_every=null") == 0

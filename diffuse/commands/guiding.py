@@ -101,7 +101,7 @@ def guidance(cfg: DictConfig, trained: Trained) -> Guidance | None:
     if not is_checkpoint(cfg.guide):
         weak = assembly.restore(trained.folder, trained.state["step"], cfg.guide, cfg)
         if weak.sha256 == trained.sha256:
-            raise ConfigError(f"guide={cfg.guide}: these are the weights that are led away from it")
+            raise ConfigError(f"guide={cfg.guide}: these are the very weights that are sampled")
         return planning.guidance(cfg, weak.denoiser, weak.sha256)
     step = _step(cfg.guide, trained.state["step"], trained.folder)
     weak = assembly.restore(trained.folder, step, "ema", cfg)
