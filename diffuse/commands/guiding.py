@@ -39,11 +39,8 @@ def check(cfg: DictConfig, trained: DictConfig, where: str) -> None:
         raise ConfigError(f"guide: {where} has no average {cfg.guide}; choices: {choices}")
     conditional = trained.model.get("conditional")
     if cfg.guide == LABELS and not (conditional and trained.train.label_dropout):
-        why = (
-            "was never without a label (train.label_dropout=0)"
-            if conditional
-            else "knows no classes"
-        )
+        never = "was never without a label (train.label_dropout=0)"
+        why = never if conditional else "knows no classes"
         raise ConfigError(
             f"guidance={cfg.guidance:g}: {where} {why} to lead by; use guidance=1, or guide=40%, "
             "an earlier checkpoint"

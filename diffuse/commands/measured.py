@@ -189,9 +189,8 @@ def _next(trained: Path, record: Record) -> list[str]:
     seed, name = about.get("seed", 0), about.get("name", trained.parent.name)
     aside = ("seed=", "resume", "hypothesis=", *(f"train.{key}=" for key in LENGTHS))
     words = [word for word in typed if not word.startswith(aside)]
-    words.append(
-        f"train.steps={assembly.saved_config(trained).train.steps}"
-    )  # it may be longer now
+    steps = assembly.saved_config(trained).train.steps  # it may be longer than was typed
+    words.append(f"train.steps={steps}")
     evaluated = [
         word
         for word in shlex.split(record.get("command", "diffuse eval"))
