@@ -1,4 +1,4 @@
-"""From a config to the objects it means: besides the commands, all that sees a config."""
+"""From a config to the objects of a training, and a run brought back to life."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from diffuse import averages, checkpoints, compiling, config, hardware, meanings
 from diffuse.data import ImageSet, ImageSpec, open_splits
 from diffuse.denoiser import Denoiser
 from diffuse.encoders import open_encoder
-from diffuse.errors import ConfigError, DataError, nearest
+from diffuse.errors import ConfigError, DataError, nearest, reason
 from diffuse.noise_laws import Law
 from diffuse.objectives import Objective
 from diffuse.schedules import Schedule
@@ -48,7 +48,7 @@ def denoiser(cfg: DictConfig, spec: ImageSpec, device: torch.device) -> Denoiser
     """The backbone with its objective, on the device; weights depend on the seed alone."""
     torch.manual_seed(cfg.seed)
     _, dtype = hardware.precision(cfg.precision, device)
-    objective, weighting = asked(cfg)
+    objective, weighting = objective_and_weighting(cfg)
     return Denoiser(network(cfg, spec), objective, weighting, dtype).to(device)
 
 
@@ -81,12 +81,12 @@ def settle(cfg: DictConfig, device: torch.device) -> torch.dtype:
     return dtype
 
 
-def asked(cfg: DictConfig) -> tuple[Objective, Weighting]:
+def objective_and_weighting(cfg: DictConfig) -> tuple[Objective, Weighting]:
     """What the network is asked for, and how much each level counts."""
     return config.build("objective", cfg.objective), config.build("weighting", cfg.weighting)
 
 
-def measure(cfg: DictConfig, std: float) -> None:
+def fill_sigma_data(cfg: DictConfig, std: float) -> None:
     """Write the data's standard deviation where a group wants it measured."""
     for group in ("objective", "weighting"):
         if group in cfg and cfg[group].get("sigma_data", std) is None:
@@ -105,20 +105,20 @@ def optimizer(cfg: DictConfig, net: nn.Module) -> torch.optim.Optimizer:
 
 
 def real_sets(dataset: Mapping[str, Any]) -> tuple[ImageSet, ImageSet]:
-    """The test and the training split to judge by: at their own size, whatever a network sees.
+    """The training and the test split to judge by: at their own size, whatever a network sees.
 
     Images that were resized for a network and back are no longer those that others compare with.
     """
-    native = {**dataset, "fit": "none"}
-    train, test = open_splits(native)
-    return test, train
+    return open_splits({**dataset, "fit": "none"})
 
 
-def judge(cfg: DictConfig, test: ImageSet, train: ImageSet) -> Judge:
+def judge(cfg: DictConfig, *, train: ImageSet, test: ImageSet) -> Judge:
     """The encoder that `encoder=` names, with the reference it compares with."""
+    if len(test) < 2 and not cfg.get("reference"):
+        raise DataError(f"{test.spec.name}: its test split is 1 image, a FID takes 2 at least")
     data = train.sha256, test.sha256
     encoder = open_encoder(cfg.encoder, test.spec, cfg.outputs, data)
-    return Judge(encoder.to(hardware.device(cfg.device)), test, train)
+    return Judge(encoder.to(hardware.device(cfg.device)), train=train, test=test)
 
 
 def sampling_batch(wanted: int | None, device: torch.device) -> int:
@@ -177,18 +177,26 @@ BEFORE_IN = {  # (group, name of its function): keys
 }
 
 
-def saved_config(folder: Path) -> DictConfig:
-    """The config of a run. It is data: names that reach outside our rooms need `trust=`."""
+def config_of(folder: Path) -> DictConfig:
+    """The config that a command left in its folder; DataError if it is none."""
     path = folder / "config.yaml"
     try:
         cfg = OmegaConf.load(path)
     except FileNotFoundError:
         raise DataError(f"{path} is missing") from None
     except Exception as e:  # yaml's errors share no base with OmegaConf's
-        raise DataError(f"{path} is damaged: {' '.join(str(e).split())}") from None
+        raise DataError(f"{path} is damaged: {reason(e, None)}") from None
     if not isinstance(cfg, DictConfig):
         raise DataError(f"{path} is damaged: it holds no mapping")
-    cfg = OmegaConf.merge(BEFORE, cfg)
+    return cfg
+
+
+def saved_config(folder: Path) -> DictConfig:
+    """The config of a training, with what it meant before a key existed.
+
+    It is data: names that reach outside our rooms need `trust=`.
+    """
+    cfg = OmegaConf.merge(BEFORE, config_of(folder))
     assert isinstance(cfg, DictConfig)
     for (group, name), keys in BEFORE_IN.items():
         if OmegaConf.select(cfg, f"{group}.name") == name:
@@ -203,7 +211,7 @@ def restore(folder: Path, checkpoint: int | str | None, weights: str, cfg: DictC
     trained_cfg = saved_config(folder)
     path = chosen(folder, checkpoint)
     state = checkpoints.load_state(path)
-    spec = ImageSpec(**{**state["spec"], "classes": tuple(state["spec"]["classes"])})
+    spec = ImageSpec.read(state["spec"])
     device = hardware.device(cfg.device)
     if cfg.precision != "auto":
         trained_cfg.precision = cfg.precision
@@ -214,8 +222,7 @@ def restore(folder: Path, checkpoint: int | str | None, weights: str, cfg: DictC
     try:
         model.net.load_state_dict(checkpoints.load_tensors(path, file))
     except RuntimeError as e:
-        message = " ".join(str(e).split())[:200]
-        raise DataError(f"{path / file}.safetensors does not fit {folder}: {message}") from None
+        raise DataError(f"{path / file}.safetensors does not fit {folder}: {reason(e)}") from None
     schedule, _ = process(trained_cfg)
     digest = checkpoints.sha256(path, file)
     return Trained(folder, trained_cfg, state, spec, model.eval(), schedule, path, digest)

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ MANIFEST = "MANIFEST.json"
 
 
 def save(folder: Path, step: int, tensors: dict[str, dict[str, "Tensor"]], state: Any) -> Path:
-    """Write folder/step_<step>: temporary folder, fsync, manifest last, rename, fsync the parent.
+    """Write folder/step_<step>: temporary folder, fsync, manifest last, rename, fsync parents.
 
     Only then `latest` points to it. A step that has a whole checkpoint already keeps it. Raises
     NoSpaceError naming the path and the bytes; what was saved before is untouched.
@@ -36,7 +36,7 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, "Tensor"]], state
 
     final = at(folder, step)
     if final.exists() and _is_whole(final):
-        files.point(folder / "latest", final.name)  # a kill may have come between the two
+        _point_to(final)  # a kill may have come between the two
         return final
     contents = {f"{name}.safetensors": to_bytes(_contiguous(t)) for name, t in tensors.items()}
     contents["state.json"] = json.dumps(state, indent=1).encode()
@@ -58,12 +58,21 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, "Tensor"]], state
             if final.exists():  # a damaged one that training passed again
                 shutil.rmtree(final)
             os.rename(temporary, final)
-            files.sync_folder(folder)
-            files.point(folder / "latest", final.name)
+            _point_to(final)
     except Exception:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return final
+
+
+def _point_to(final: Path) -> None:
+    """`latest` leads to a checkpoint; each name on the way outlasts a power cut before the next."""
+    folder = final.parent
+    files.sync_folder(folder)
+    if not (folder / "latest").is_symlink():
+        files.sync_folder(folder.parent)  # where `folder` is new
+    files.point(folder / "latest", final.name)
+    files.sync_folder(folder)
 
 
 def _contiguous(tensors: dict[str, "Tensor"]) -> dict[str, "Tensor"]:
@@ -108,9 +117,12 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(p.name[5:]) for p in folder.glob("step_*") if p.name[5:].isdigit())
 
 
-def newest(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole: damaged ones are passed over with a warning."""
-    for step in reversed(steps(folder)):
+def newest(folder: Path, wanted: Callable[[int], bool] = lambda step: True) -> Path | None:
+    """The newest checkpoint that is whole: damaged ones are passed over with a warning.
+
+    Of all steps, or of those that are `wanted`.
+    """
+    for step in filter(wanted, reversed(steps(folder))):
         try:
             verify(at(folder, step))
         except DataError as e:
@@ -121,6 +133,7 @@ def newest(folder: Path) -> Path | None:
 
 
 def at(folder: Path, step: int) -> Path:
+    """The folder of a step's checkpoint, whether or not there is one."""
     return folder / f"step_{step:08d}"
 
 
@@ -137,7 +150,13 @@ def sha256(path: Path, name: str) -> str:
     return manifest[f"{name}.safetensors"]["sha256"]
 
 
+def digest(path: Path) -> str:
+    """sha256 of the list of a checkpoint's files, which has those of all of them."""
+    return hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
+
+
 def load_state(path: Path) -> Any:
+    """state.json of a checkpoint that `verify` has passed."""
     return json.loads((path / "state.json").read_text())
 
 

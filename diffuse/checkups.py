@@ -28,6 +28,7 @@ class Quick:
 
     n: int
     fid: float
+    ci95: tuple[float, float]  # of the FID
     kid: float
     encoder: str  # sha256
 
@@ -63,10 +64,10 @@ class Checkup:
             return None
         rows = [scoring.rows_of(judge.encoder, drawn)]
         fid, kid = (
-            scoring.measured(group, rows, judge.real, QUICK)[group]["value"]
-            for group in ("fid", "kid")
+            scoring.measured(group, rows, judge.real, QUICK)[group] for group in ("fid", "kid")
         )
-        return Quick(n, fid, kid, judge.encoder.sha256)
+        low, high = fid["ci95"]
+        return Quick(n, fid["value"], (low, high), kid["value"], judge.encoder.sha256)
 
     def _draw(self, n: int) -> tuple[Tensor, Tensor]:
         """The same images, whichever processes share the work."""

@@ -16,6 +16,7 @@ from diffuse.hardware import sent
 from diffuse.seeds import generator, seed_of
 
 CHECK_EVERY = 20  # steps; looking at a loss waits for the device
+BATCH = 500  # images that `accuracy` looks at together
 
 
 class Block(nn.Module):
@@ -80,7 +81,6 @@ class Step:
     """What the caller of `train_classifier` is told."""
 
     number: int  # from 1
-    total: int
     loss: Tensor  # []; reading it waits for the device
     lr: float
 
@@ -163,7 +163,7 @@ def train_classifier(
             number += 1
             if number % CHECK_EVERY == 0 or number == total:
                 _check_loss(loss.item(), number)
-            yield Step(number, total, loss.detach(), optimizer.param_groups[0]["lr"])
+            yield Step(number, loss.detach(), optimizer.param_groups[0]["lr"])
     net.eval()
 
 
@@ -176,11 +176,11 @@ def round_weights(net: Classifier) -> None:
 
 
 @torch.no_grad()
-def accuracy(net: Classifier, images: Tensor, labels: Tensor, batch: int = 500) -> float:
+def accuracy(net: Classifier, images: Tensor, labels: Tensor) -> float:
     """The share of images whose highest logit is the label's; float32, nothing augmented."""
     net.eval()
     right = 0
-    for some, truth in zip(images.split(batch), labels.split(batch), strict=True):
+    for some, truth in zip(images.split(BATCH), labels.split(BATCH), strict=True):
         right += int((net.head(net(centred(some))).argmax(1) == truth).sum())
     return right / len(images)
 

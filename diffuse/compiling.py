@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from diffuse import conditions, rehearsal
 from diffuse.denoiser import Denoiser
+from diffuse.errors import first_line
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ def prepare(
     except Exception as error:  # of any of torch's many layers; an interrupt is none
         denoiser.net._compiled_call_impl = None
         torch._dynamo.reset()
-        log.warning("compile: not possible here, going on without: %s", _first_line(error))
+        why = f"{type(error).__name__}: {first_line(error)}"
+        log.warning("compile: not possible here, going on without: %s", why)
         return False
     log.info("compiled in %.0f s", time.monotonic() - started)
     return True
@@ -94,8 +96,3 @@ def alike(copied: nn.Module, original: nn.Module) -> None:
     """A deep copy comes out uncompiled. What is compiled already is not compiled again for it."""
     if isinstance(original._compiled_call_impl, _Calls):
         compile_in_place(copied, original._compiled_call_impl.options)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"

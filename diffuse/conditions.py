@@ -93,7 +93,10 @@ def code(sources: Sequence[str], package: Path = PACKAGE) -> str:
 
 
 def source(thing: Any) -> str | None:
-    """sha256 of the file that a class or function comes from; None for ours and torch's own."""
+    """sha256 of the file that a class or function comes from; None for ours, torch's and builtins.
+
+    Where there is no file it is a repr: of the code of a function, else of the thing itself.
+    """
     if (thing.__module__ or "").partition(".")[0] in ("diffuse", "torch", "builtins"):
         return None
     try:
@@ -117,7 +120,8 @@ def of_others(*things: Any) -> dict[str, dict[str, str]]:
 def sources(thing: Any) -> dict[str, str]:
     """sha256 of the file that a class or function is in, and of those beside it that it imports.
 
-    Empty for ours and torch's own. What an installed package changes is not seen.
+    Empty for ours and torch's own. What an installed package changes is not seen. Where there is
+    no file it is what `source` says, under an empty name.
     """
     if (found_in := source(thing)) is None:
         return {}

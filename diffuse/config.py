@@ -7,6 +7,7 @@ group's room, `meta` is for the program, everything else is a keyword argument.
 import importlib
 import inspect
 import os
+import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -47,6 +48,14 @@ class Job:
     json: bool = False
     folder: Path | None = None  # set in a sweep only: outputs/<verb>/<name>/vNNN/<k>
     choices: dict[str, str] = field(default_factory=dict)  # group -> the yaml that was chosen
+
+    def typed(self, *keys: str) -> str | None:
+        """The first word that was typed for one of these keys, or for one inside of it."""
+        for word in self.overrides:
+            key = re.split(r"[=@]", word.lstrip("+~"), maxsplit=1)[0]
+            if any(key == one or key.startswith(f"{one}.") for one in keys):
+                return word
+        return None
 
 
 def trust(packages: str | Iterable[str] | None) -> None:

@@ -1,7 +1,6 @@
 """What a person sees: progress and logs on stderr, results on stdout."""
 
 import contextlib
-import json
 import sys
 import time
 from typing import Any, Self
@@ -18,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+from diffuse import files
 
 WIDTH = 80  # of the terminal that a table should fit in
 PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
@@ -138,4 +139,5 @@ def print_columns(title: str, rows: dict[str, dict[str, str]]) -> None:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
+    """A value on stdout as JSON, indented by two."""
+    print(files.as_json(value, indent=2))

@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+INTERRUPTED, CLOSED_PIPE, TERMINATED = 130, 141, 143  # exit codes of signals, as shells report them
+MANY, SHOWN = 20, 10  # choices: of more than so many, so many are named
+
 
 class DiffuseError(Exception):
     """One line: where, what was given, what is allowed. `exit_code` is part of the interface."""
@@ -39,9 +42,16 @@ def reason(error: BaseException, most: int | None = 200) -> str:
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
+def first_line(error: BaseException | str) -> str:
+    """The first line of what an error says that is not empty; of none the error's name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip()
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """Did you mean...? The closest choice if one is close, then all of them."""
+    """Did you mean...? The closest choice if one is close, then all, or the ten closest of many."""
     choices = sorted(map(str, choices))
     close = get_close_matches(str(word), choices, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}choices: {', '.join(choices) or 'none'}"
+    shown = choices if len(choices) <= MANY else get_close_matches(str(word), choices, SHOWN, 0.0)
+    more = f" and {len(choices) - len(shown):,} more" if len(shown) < len(choices) else ""
+    return f"{hint}choices: {', '.join(shown) or 'none'}{more}"

@@ -34,7 +34,7 @@ def read(folder: Path) -> dict[str, Any]:
     """The record in a run folder, of this schema or an older one."""
     path = folder / FILE
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(), parse_constant=lambda word: None)  # older: Infinity
     except FileNotFoundError:
         raise DataError(f"{folder} holds no evaluation: it has no {FILE}") from None
     except ValueError as error:

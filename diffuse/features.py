@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 256  # images the encoder sees at once; what is kept are whole batches
 MOST_BYTES = 2**30  # of all that is kept; what was longest of no use goes first
+# The files and folders of ours that features depend on: a change of any has them computed anew.
 SOURCES = ("classifier.py", "conditions.py", "data/images.py", "encoders", "features.py")
 
 

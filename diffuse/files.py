@@ -1,12 +1,17 @@
 """Files that are replaced in one go, and a full disk called by its name."""
 
 import contextlib
+import csv
 import errno
 import hashlib
+import io
+import json
+import math
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from diffuse.errors import NoSpaceError
 
@@ -51,6 +56,26 @@ def replace(path: Path, content: str | bytes, synced: bool = False) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return path
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> Path:
+    """Rows as CSV; the first one names the columns."""
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return replace(path, text.getvalue())
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """JSON has no word for infinity and NaN: they become null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def append(path: Path, line: str) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from diffuse.errors import ConfigError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+ROUNDS, PATIENCE = 20, 0.3  # of a timed convolution: at most so many, after so many seconds three
 
 
 def device(word: str) -> torch.device:
@@ -39,8 +40,14 @@ def device(word: str) -> torch.device:
     return chosen
 
 
-def devices(count: int, device: torch.device) -> None:
-    """Are there so many to train on? On a CPU they are processes, which share its cores."""
+def turn(word: str, number: int) -> str:
+    """Jobs that run at once take turns over the GPUs, if there are several: job 0, 1, ..."""
+    count = torch.cuda.device_count()
+    return f"cuda:{number % count}" if word == "auto" and count > 1 else word
+
+
+def check_devices(count: int, device: torch.device) -> None:
+    """ConfigError if there are fewer than `count` devices; on a CPU processes share its cores."""
     if device.type == "cuda" and count > torch.cuda.device_count():
         raise ConfigError(f"devices={count}, but torch finds {torch.cuda.device_count()} GPUs")
     if device.type == "cuda" and device.index is not None and count > 1:
@@ -67,14 +74,12 @@ def _bf16_is_faster(device: torch.device) -> bool:
 
 
 @torch.no_grad()
-def _convolution_seconds(
-    *dtypes: torch.dtype, rounds: int = 20, patience: float = 0.3
-) -> list[float]:
+def _convolution_seconds(*dtypes: torch.dtype) -> list[float]:
     """The best time of a convolution like the UNet's on the CPU, in each number format.
 
     In turns, on one thread, the best of many: other load on the machine must not decide, and where
     two threads share a core with it, they wait for each other longer than they compute. After
-    `patience` seconds three rounds do: there a format is so slow that no load could be the reason.
+    PATIENCE seconds three rounds do: there a format is so slow that no load could be the reason.
     """
     calls, threads = [], torch.get_num_threads()
     torch.set_num_threads(1)
@@ -83,8 +88,8 @@ def _convolution_seconds(
         x = torch.randn(8, 128, 14, 14, dtype=dtype).to(memory_format=torch.channels_last)
         calls.append(partial(conv, x))
     best, begun = [float("inf")] * len(dtypes), time.perf_counter()
-    for turn in range(rounds):
-        if turn >= 3 and time.perf_counter() - begun > patience:
+    for turn in range(ROUNDS):
+        if turn >= 3 and time.perf_counter() - begun > PATIENCE:
             break
         for i, call in enumerate(calls):
             start = time.perf_counter()

@@ -7,6 +7,8 @@ import time
 from types import FrameType
 from typing import Self
 
+from diffuse.errors import INTERRUPTED, TERMINATED
+
 BURST = 0.05  # seconds in which several signals are one: a shell and a scheduler may both send it
 
 
@@ -25,7 +27,7 @@ class Interrupts:
 
     @property
     def exit_code(self) -> int:
-        """130 or 143, as shells report it."""
+        """INTERRUPTED or TERMINATED."""
         return exit_code(self.caught or 0)
 
     def __enter__(self) -> Self:
@@ -51,8 +53,8 @@ class Interrupts:
 
 
 def exit_code(number: int) -> int:
-    """130 for SIGINT, 143 for all that ask to stop."""
-    return 130 if number == signal.SIGINT else 143
+    """INTERRUPTED for SIGINT, TERMINATED for all that ask to stop."""
+    return INTERRUPTED if number == signal.SIGINT else TERMINATED
 
 
 def _leave_at_the_second(read_end: int) -> None:

@@ -60,6 +60,7 @@ class Seen:
     def __init__(self, device: torch.device, state: Mapping[str, Any] | None = None) -> None:
         state = state or {}
         self.device = device
+        self.since = state.get("step", 0), state.get("images_seen")  # None: of steps alike
         self.window = Window(device, *state.get("window", ()))
         self.losses = Losses(**state.get("losses", {}))
 
@@ -91,16 +92,22 @@ class Journal:
         about: dict[str, Any],  # what `sample` and `eval` need besides the weights
         seen: Seen,
         leader: int | None = None,  # a step whose checkpoint stays, too
+        back_to: int | None = None,  # rollbacks go to a multiple of this
     ) -> None:
         self.run, self.tracker, self.training = run, tracker, training
         self.batch, self.keep, self.multiple = batch, keep, multiple
-        self.about, self.seen, self.leader = about, seen, leader
+        self.about, self.seen, self.leader, self.back_to = about, seen, leader, back_to
         self.best: dict[str, Any] | None = run.facts.get("best")
         self.saved = training.step
         self.background = Background(threaded(seen.device))
 
+    def images(self, step: int) -> int:
+        """Seen until this step; before the last resume, batches may have been of another size."""
+        since, seen = self.seen.since
+        return step * self.batch if seen is None else seen + (step - since) * self.batch
+
     def log(self, step: int, **values: float) -> None:
-        self.run.log(step=step, images_seen=step * self.batch, **values)
+        self.run.log(step=step, images_seen=self.images(step), **values)
         self.tracker.log(step, values)
 
     def looked(self) -> set[str]:
@@ -154,10 +161,11 @@ class Journal:
             best = {}
         # the best one again: its checkpoint may be damaged
         if not best or quick.fid < best["fid"] or step == best["step"]:
-            self.best = {"step": step, "fid": quick.fid, **about}
+            self.best = {"step": step, "fid": quick.fid, "ci95": [*quick.ci95], **about}
             self.save(wait=True)
             self.run.update(best=self.best)
-        self.log(step, fid=quick.fid, kid=quick.kid, eval_n=quick.n)
+        ends = dict(zip(("fid_low", "fid_high"), quick.ci95, strict=True))
+        self.log(step, fid=quick.fid, **ends, kid=quick.kid, eval_n=quick.n)
 
     def save(self, wait: bool = False) -> None:
         """A checkpoint of this step, unless there is one; then the ones too many are deleted.
@@ -167,7 +175,7 @@ class Journal:
         if self.saved != self.training.step:
             self.saved = self.training.step
             files, state = self.training.tensors()
-            state |= self.about | {"images_seen": self.saved * self.batch}
+            state |= self.about | {"images_seen": self.images(self.saved)}
             state |= self.seen.state()
             if self.background.pool:
                 files = {name: copied(tensors) for name, tensors in files.items()}
@@ -189,7 +197,12 @@ class Journal:
     ) -> None:
         folder = self.run.folder / "checkpoints"
         checkpoints.save(folder, step, files, state)
-        checkpoints.purge(folder, self.keep, spared, self.multiple)
+        regular = [k for k in checkpoints.steps(folder) if k <= step and self.is_regular(k)]
+        checkpoints.purge(folder, self.keep, [*spared, *regular[-1:]], self.multiple)
+
+    def is_regular(self, step: int) -> bool:
+        """Is there a checkpoint of this step in every such training, stopped or not?"""
+        return self.back_to is not None and step % self.back_to == 0
 
     def _written(self, facts: dict[str, int]) -> None:
         log.debug("step %d saved; peak memory %.0f MiB", facts["step"], facts["memory"] / 2**20)
@@ -201,19 +214,14 @@ class Journal:
         runs.write_json(self.run.folder / "diverged.json", lost.facts)
 
     def last(self) -> Path | None:
-        """The checkpoint to go back to."""
-        return checkpoints.newest(self.run.folder / "checkpoints")
+        """The checkpoint to go back to: no signal and no look has made it."""
+        return checkpoints.newest(self.run.folder / "checkpoints", self.is_regular)
 
     def roll_back(self, lost: Diverged, newest: Path | None) -> None:
-        """Go to the last checkpoint, from where all is drawn anew; else `lost` is raised."""
-        count = self.training.rollbacks + 1
-        if newest is None or count > ROLLBACKS:
-            reason = "no checkpoint to go back to" if newest is None else f"{ROLLBACKS} rollbacks"
-            raise DivergedError(f"{lost} ({reason})") from lost
-        self.training.load(newest)
-        self.training.rollbacks = count
-        self.saved = self.training.step
-        self.seen = Seen.of(newest, self.seen.device)
+        """Go to the last checkpoint, from where all is drawn anew; else the run has diverged."""
+        checkpoint = _rolled_back(self.training, lost, newest)
+        self.saved, count = self.training.step, self.training.rollbacks
+        self.seen = Seen.of(checkpoint, self.seen.device)
         self.run.truncate_log(self.saved)
         self.run.update(rollbacks=count)
         log.warning(
@@ -253,8 +261,15 @@ class Silent:
 
     def roll_back(self, lost: Diverged, newest: Path | None) -> None:
         """To the checkpoint that the first one goes back to."""
-        count = self.training.rollbacks + 1
-        if newest is None or count > ROLLBACKS:
-            raise lost
-        self.training.load(newest)
-        self.training.rollbacks = count
+        _rolled_back(self.training, lost, newest)
+
+
+def _rolled_back(training: Training, lost: Diverged, newest: Path | None) -> Path:
+    """Load the newest checkpoint and return it; DivergedError where there is no going back."""
+    count = training.rollbacks + 1
+    if newest is None or count > ROLLBACKS:
+        reason = "no checkpoint to go back to" if newest is None else f"{ROLLBACKS} rollbacks"
+        raise DivergedError(f"{lost} ({reason})") from lost
+    training.load(newest)
+    training.rollbacks = count
+    return newest

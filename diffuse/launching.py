@@ -13,7 +13,7 @@ from functools import partial
 
 import torch.distributed as dist
 
-from diffuse.errors import ConfigError, DiffuseError
+from diffuse.errors import ConfigError, DiffuseError, first_line
 from diffuse.ranks import ALONE, Ranks
 
 GRACE = 15.0  # seconds that the others have to end by themselves when one is gone
@@ -30,7 +30,7 @@ def under_torchrun() -> bool:
 
 
 def leads(devices: int) -> bool:
-    """Is this the process that writes the run folder?"""
+    """Is this the process that writes the run folder? ConfigError: `devices` > 1 under torchrun."""
     if under_torchrun() and devices > 1:
         world = os.environ["WORLD_SIZE"]
         raise ConfigError(f"devices={devices} under torchrun, which has started {world} processes")
@@ -50,7 +50,7 @@ def crew(devices: int) -> Iterator[Meet]:
         with tempfile.TemporaryDirectory(prefix="diffuse-") as folder:
             where = f"file://{folder}/meeting"
             with _started(devices, where) as gone, left_behind(gone):
-                yield partial(Ranks.joined, 0, devices, 0, where)
+                yield partial(Ranks.joined, 0, devices, 0, where, devices)
 
 
 def _end_with(parent: int) -> None:
@@ -72,7 +72,7 @@ def left_behind(gone: Callable[[], str | None]) -> Iterator[None]:
         yield
     except RuntimeError as error:
         if dist.is_initialized() and any(w in str(error) for w in ("gloo", "NCCL", "Connection")):
-            raise Lost(gone() or f"the processes lost each other: {_first_line(error)}") from error
+            raise Lost(gone() or f"the processes lost each other: {first_line(error)}") from error
         raise
     finally:
         if dist.is_initialized():
@@ -82,12 +82,13 @@ def left_behind(gone: Callable[[], str | None]) -> Iterator[None]:
 @contextlib.contextmanager
 def _started(devices: int, where: str) -> Iterator[Callable[[], str | None]]:
     """The others as children; what is called in here says which of them is gone, if one is."""
-    threads = max(1, (os.cpu_count() or 1) // devices)
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     command = [sys.executable, "-m", "diffuse.commands.following", where, str(devices)]
     children = [
         subprocess.Popen(
-            [*command, str(rank)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment
+            [*command, str(rank)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for us; they end when we do
         )
         for rank in range(1, devices)
     ]
@@ -129,7 +130,3 @@ def _gone(children: "list[subprocess.Popen[bytes]]", seconds: float = 3.0) -> st
 def _ended(rank: int, code: int) -> str:
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"failed with exit {code}"
     return f"process {rank} of this training {how}; resume=auto goes on at the last checkpoint"
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from diffuse.errors import DiffuseError
+from diffuse.ranges import divisors
 
 
 class OutOfMemory(DiffuseError):
@@ -21,11 +22,6 @@ def ran_out(error: BaseException) -> bool:
         return True
     words = ("DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-
-
-def divisors(n: int) -> list[int]:
-    """In order, e.g. 1, 2, 3, 6."""
-    return [d for d in range(1, n + 1) if n % d == 0]
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 from diffuse import checkpoints
 from diffuse.data import ImageSet, ImageSpec, to_range
 from diffuse.denoiser import Denoiser
-from diffuse.errors import DataError
+from diffuse.errors import DataError, reason
 from diffuse.hardware import sent
 from diffuse.models.blocks import Downsample, ResBlock
 from diffuse.noise_laws import Law, uniform
@@ -238,11 +238,10 @@ def load(folder: Path, device: torch.device) -> Predictor:
     try:
         net = Network(**state["network"])
         net.load_state_dict(checkpoints.load_tensors(path, "regressor"))
-        spec = ImageSpec(**{**state["spec"], "classes": tuple(state["spec"]["classes"])})
+        spec = ImageSpec.read(state["spec"])
         (low, high), (least, most) = state["range"], state["levels"]
     except (KeyError, TypeError, ValueError, RuntimeError, OSError) as e:
-        reason = " ".join(str(e).split())[:200]
-        raise DataError(f"{path} is no noise level regressor of this version: {reason}") from e
+        raise DataError(f"{path} is no noise level regressor of this version: {reason(e)}") from e
     regressor = Regressor(net, torch.float32).to(device).eval()
     digest = checkpoints.sha256(path, "regressor")
     return Predictor(folder, regressor, spec, (low, high), (least, most), digest)

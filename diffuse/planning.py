@@ -1,9 +1,8 @@
 """From a config to a plan: how images are drawn, and in how many calls of the network."""
 
-import contextlib
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -95,26 +94,31 @@ def chosen_steps(
     if cfg.nfe is not None:
         if guidance is not None and not guidance.everywhere:
             raise ConfigError(f"nfe={cfg.nfe} with guidance_levels: say steps= instead")
-
-        def calls(steps: int) -> int:
-            return each * sum(made(cfg, sampling.calls(sampler, steps)))
-
-        each = 1 if guidance is None else 2
-        try:
-            steps = _steps_of(cfg.nfe, name, calls)
-        except ConfigError as error:
-            if is_known:
-                raise
-            each = 2
-            with contextlib.suppress(ConfigError):
-                _steps_of(cfg.nfe, name, calls)
-                return None
-            raise error from None
+        factors = [2] if guidance is not None else [1] if is_known else [1, 2]
+        steps = _steps_of_calls(cfg, sampler, factors)
         return steps if is_known else None
     suited = about.get("steps")
     if suited is None:
         raise ConfigError("sampler: its yaml has no meta.steps; say steps=")
     return suited if most is None else min(suited, most)
+
+
+def _steps_of_calls(cfg: DictConfig, sampler: Sampler, factors: Sequence[int]) -> int:
+    """The steps that take `nfe=` calls, where a call of the sampler's is so many of the network.
+
+    Of several such factors the first that has such steps counts; if none has, it says why not.
+    """
+
+    def calls(each: int, steps: int) -> int:
+        return each * sum(made(cfg, sampling.calls(sampler, steps)))
+
+    refused: list[ConfigError] = []
+    for each in factors:
+        try:
+            return _steps_of(cfg.nfe, cfg.sampler.name, partial(calls, each))
+        except ConfigError as error:
+            refused.append(error)
+    raise refused[0]
 
 
 def _steps_of(nfe: int, name: str, calls: Callable[[int], int]) -> int:

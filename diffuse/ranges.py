@@ -74,6 +74,8 @@ def check(cfg: DictConfig) -> None:
             raise ConfigError(f"{key}: unknown choice {value!r}; {nearest(value, CHOICES[key])}")
     for key, value in _given(cfg, WORDS):
         WORDS[key](value)
+    if "seeds" in cfg:
+        check_seeds(cfg.seed, cfg.seeds)
     if "train" in cfg:
         length(cfg.train)
         check_ema(cfg.train.ema)
@@ -139,13 +141,17 @@ def check_micro_batch(micro_batch: int | None, batch: int) -> None:
     """Parts of a batch, of that of one process, are all of one size."""
     if micro_batch is None or batch % micro_batch == 0:
         return
-    divisors = [d for d in range(1, batch + 1) if batch % d == 0]
-    below = [d for d in divisors if d < micro_batch][-1:]
-    above = [d for d in divisors if d > micro_batch][:1]
+    below = [d for d in divisors(batch) if d < micro_batch][-1:]
+    above = [d for d in divisors(batch) if d > micro_batch][:1]
     near = " and ".join(map(str, below + above))
     raise ConfigError(
         f"train.micro_batch={micro_batch} does not divide train.batch={batch}; nearest: {near}"
     )
+
+
+def divisors(n: int) -> list[int]:
+    """In order, e.g. 1, 2, 3, 6."""
+    return [d for d in range(1, n + 1) if n % d == 0]
 
 
 def check_checkpoint(which: int | str) -> None:
@@ -168,7 +174,7 @@ def check_clip(clip: str) -> None:
 
 
 def check_guidance(weight: float) -> None:
-    """Less than 1 would lead towards the weak one: 0 is what it says alone."""
+    """0 is the weak network alone, 1 no guidance; below 0 would lead away from the strong one."""
     if not 0 <= weight < math.inf:
         raise ConfigError(f"guidance must be at least 0, got {weight:g}; 1 is none")
 
@@ -188,6 +194,12 @@ def check_seed(seed: int) -> None:
         raise ConfigError(f"seed must be between 0 and 2^63 - 1, got {seed}")
 
 
+def check_seeds(first: int, count: int) -> None:
+    """The last of them has 64 bits, too."""
+    if first + count > 2**63:
+        raise ConfigError(f"seeds={count}: from seed={first} on there are not that many")
+
+
 def check_outputs(folder: str) -> None:
     """Whether it can be written to is for the run to say."""
     if not folder.strip() or "\0" in folder:
@@ -204,7 +216,7 @@ def check_name(name: str) -> None:
 
 
 def check_compile(word: bool | str) -> None:
-    """Typed without quotes, two of the words are no text."""
+    """YAML reads true and false as booleans; auto is text."""
     if word not in ("auto", True, False):
         raise ConfigError(f"compile: unknown choice {word!r}; {nearest(str(word), COMPILE)}")
 

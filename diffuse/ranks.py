@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Self
@@ -27,15 +27,22 @@ class Ranks:
     rank: int = 0
     world: int = 1
     local: int = 0  # its number on this machine
+    threads: int = 0  # of a process that is alone; 0: as many as it has
 
     @classmethod
-    def joined(cls, rank: int, world: int, local: int, where: str) -> Self:
-        """Meet the others at `where`, as torch.distributed writes it; waits until all are there."""
+    def joined(cls, rank: int, world: int, local: int, where: str, beside: int = 1) -> Self:
+        """Meet the others at `where`, as torch.distributed writes it; waits until all are there.
+
+        As many processes as are `beside` each other share the first one's threads, each as many:
+        another number changes last bits.
+        """
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
             init_method=where, rank=rank, world_size=world, timeout=TIMEOUT,
         )  # fmt: skip
-        return cls(rank, world, local)
+        threads = cls(rank, world, local).agree(torch.get_num_threads())
+        torch.set_num_threads(max(1, threads // beside))
+        return cls(rank, world, local, threads)
 
     @property
     def first(self) -> bool:
@@ -53,6 +60,16 @@ class Ranks:
         """Its share of n things, where all shares are equal."""
         share = n // self.world
         return slice(self.rank * share, (self.rank + 1) * share)
+
+    @contextlib.contextmanager
+    def as_one(self) -> Iterator[None]:
+        """In here this process computes as one that is alone would, to the last bit."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def agree(self, value: Any) -> Any:
         """The first one's value, for all."""

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from diffuse import checkpoints, files, owners, provenance, secrets
-from diffuse.errors import ConfigError, DataError, NoSpaceError, nearest
+from diffuse import files, owners, provenance, secrets
+from diffuse.errors import ConfigError, DataError, DivergedError, NoSpaceError
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +24,10 @@ def claim(outputs: Path, verb: str, name: str) -> Path:
     parent = outputs / verb / name
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        number = max((_number(p) for p in parent.glob("v*")), default=0)
+        newest = max((number(p) for p in parent.glob("v*")), default=0)
         while True:
-            number += 1
-            folder = parent / f"v{number:03d}"
+            newest += 1
+            folder = parent / f"v{newest:03d}"
             try:
                 folder.mkdir()
             except FileExistsError:
@@ -42,19 +42,20 @@ def claim(outputs: Path, verb: str, name: str) -> Path:
 def _point_to_newest(parent: Path) -> None:
     """Of several that claim at once, whoever points last has seen the newest."""
     target = ""
-    while (newest := max(parent.glob("v*"), key=_number).name) != target:
+    while (newest := max(parent.glob("v*"), key=number).name) != target:
         files.point(parent / "latest", newest)
         target = newest
 
 
-def _number(folder: Path) -> int:
+def number(folder: Path) -> int:
+    """Of a version folder; 0 of any other."""
     digits = folder.name[1:]
     return int(digits) if digits.isdigit() else 0
 
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a small file in one go: a reader sees the old one or the new one."""
-    files.replace(path, json.dumps(value, indent=2) + "\n", synced=True)
+    files.replace(path, files.as_json(value, indent=2) + "\n", synced=True)
 
 
 @dataclass
@@ -106,7 +107,7 @@ class Run:
 
     def log(self, **values: Any) -> None:
         """One line of metrics.jsonl, the record of the run whatever tracker is on."""
-        files.append(self.folder / "metrics.jsonl", json.dumps(values))
+        files.append(self.folder / "metrics.jsonl", files.as_json(values))
 
     def truncate_log(self, step: int) -> None:
         """Forget what was logged after `step`: training goes on from there and logs it again."""
@@ -151,7 +152,7 @@ class Run:
             yield
         except BaseException as e:
             stopped = isinstance(e, (KeyboardInterrupt, SystemExit))
-            diverged = getattr(e, "exit_code", None) == 4
+            diverged = isinstance(e, DivergedError)
             with contextlib.suppress(OSError, NoSpaceError):  # neither must hide what went wrong
                 status = "stopped" if stopped else "diverged" if diverged else "failed"
                 self.finish(status, reason=secrets.redacted(f"{type(e).__name__}: {e}"))
@@ -193,57 +194,6 @@ def facts_of(folder: Path) -> dict[str, Any]:
         return read(folder)
     except DataError:
         return {}
-
-
-def every(outputs: Path, verb: str) -> list[Path]:
-    """All runs of a verb, oldest first, sweeps' jobs included."""
-    found = [p.parent for p in (outputs / verb).glob("*/v*/run.json")]
-    found += [p.parent for p in (outputs / verb).glob("*/v*/*/run.json")]
-    facts = []
-    for folder in found:
-        with contextlib.suppress(DataError):
-            facts.append((read(folder).get("started", ""), str(folder), folder))
-    return [folder for _, _, folder in sorted(facts)]
-
-
-def find(outputs: Path, ref: str | None) -> Path:
-    """The training run that `run=` names: a path, name, name/v003, name/v003/0; null = newest.
-
-    "The newest" has a valid checkpoint and is no smoke run, unless nothing else exists.
-    """
-    runs = every(outputs, "train")
-    if ref is None:
-        runs.reverse()
-        runs.sort(key=lambda r: bool(read(r).get("smoke")))  # stable: newest first within each
-        for run in runs:
-            if checkpoints.newest(run / "checkpoints"):
-                return run
-        raise ConfigError(
-            f"no training run with a checkpoint in {outputs}: start with diffuse train"
-        )
-    root = outputs / "train"
-    for candidate in (Path(ref), root / ref):
-        if (candidate / "run.json").exists():
-            return candidate
-        versions = [r for r in runs if r.is_relative_to(candidate)]
-        if versions and candidate.is_relative_to(root) and candidate != root:
-            return versions[-1]
-    names = [str(r.relative_to(root)) for r in runs]
-    raise ConfigError(f"run: no run {ref!r} in {root}; {nearest(ref, names)}")
-
-
-def versions(outputs: Path, verb: str, name: str) -> list[Path]:
-    """Those of a named run, newest first."""
-    root = outputs / verb / name
-    found = {
-        path.parent for left in ("run.json", "checkpoints") for path in root.glob(f"v*/{left}")
-    }
-    return sorted(found, key=_number, reverse=True)
-
-
-def latest(outputs: Path, verb: str, name: str) -> Path | None:
-    """The newest version of a named run, or None."""
-    return next(iter(versions(outputs, verb, name)), None)
 
 
 def is_done(folder: Path) -> bool:

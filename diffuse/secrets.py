@@ -4,6 +4,8 @@ import logging
 import os
 import re
 
+from diffuse.errors import ConfigError
+
 # anywhere in a name; and as a part of one on its own, as in OPENAI_KEY, but not in keep or patch
 STEMS = r"api[_-]?key|token|secret|passw(?:or)?d|passphrase|credential|private"
 PARTS = r"(?<![a-z0-9])(?:key|pat|auth|pass|pwd)(?![a-z0-9])"
@@ -41,6 +43,12 @@ def found(text: str) -> str:
         if value in text:
             return f"the value of ${name}"
     return "a key, token or password" if CARRIERS.search(text) else ""
+
+
+def refuse(config: str) -> None:
+    """ConfigError if a config that is going to be saved holds a secret."""
+    if what := found(config):
+        raise ConfigError(f"the config would be saved with a secret in it: {what}")
 
 
 class Formatter(logging.Formatter):

@@ -1,14 +1,22 @@
 """Trackers: who else hears of a run. metrics.jsonl is the record, so a tracker may fail."""
 
+import contextlib
+import hashlib
 import logging
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from queue import Full, Queue
 from typing import Any, Protocol
 
+from diffuse import runs
+from diffuse.errors import reason
+
 log = logging.getLogger(__name__)
+
+PATIENCE = 20.0  # seconds that W&B has to answer; `Quiet.finish` waits longer
 
 
 class Tracker(Protocol):
@@ -30,7 +38,7 @@ class none:
 
 
 class wandb:
-    """Weights & Biases. Without an account or a key it logs offline, into the run folder."""
+    """Weights & Biases. Without a key or a network it logs offline, into the run folder."""
 
     def __init__(self, project: str, entity: str | None, mode: str) -> None:
         if mode not in ("auto", "online", "offline"):
@@ -41,21 +49,39 @@ class wandb:
     def start(self, folder: Path, name: str, config: dict[str, Any]) -> None:
         import wandb as client
 
-        # decided before init: a failed online start cannot be turned into an offline one
         mode = os.environ.get("WANDB_MODE") or self.mode
-        if mode == "auto":
+        auto = mode == "auto"
+        if auto:
             mode = "online" if client.api.api_key else "offline"
-        self.run = client.init(
+        begin = partial(self._begin, client, folder, name, config)
+        try:
+            self.run = begin(mode)
+        except Exception as error:
+            if not auto or mode == "offline":
+                raise
+            with contextlib.suppress(Exception, SystemExit):
+                client.teardown()  # its own process still waits for an answer to this run
+            self.run = begin("offline")
+            kept = Path(self.run.dir).parent
+            said = "tracker wandb: %s; going on offline, `wandb sync %s` sends it later"
+            log.warning(said, reason(error), kept)
+
+    def _begin(
+        self, client: Any, folder: Path, name: str, config: dict[str, Any], mode: str
+    ) -> Any:
+        return client.init(
             project=self.project,
             entity=self.entity,
+            id=_run_id(folder),
+            resume="allow",
             name=f"{name}/{folder.name}",
             group=name,
             dir=folder.absolute(),  # its own process may be in another folder
             config=config,
-            mode=mode,  # pyright: ignore[reportArgumentType] (checked above, or by wandb)
+            mode=mode,
             # with the console on, wandb wraps stdout and fights the progress bar
             settings=client.Settings(
-                console="off", silent=True, x_disable_stats=True, init_timeout=30
+                console="off", silent=True, x_disable_stats=True, init_timeout=PATIENCE
             ),
         )
 
@@ -69,6 +95,12 @@ class wandb:
 
     def finish(self) -> None:
         self.run.finish()
+
+
+def _run_id(folder: Path) -> str:
+    """The name of a run folder at W&B: of a training that goes on it is the same one."""
+    started = runs.facts_of(folder).get("started", "")
+    return hashlib.sha256(f"{folder.resolve()} {started}".encode()).hexdigest()[:16]
 
 
 class Quiet:

@@ -13,9 +13,9 @@ import torch
 from bench_quality import final_config
 from torch import Tensor
 
-from diffuse.commands import sample
+from diffuse.commands import restoring
 from diffuse.console import print_columns
-from diffuse.sampling import walk
+from diffuse.sampling import classes, walk
 
 SAMPLERS = ("ddim", "heun", "lms", "ipndm", "deis", "dpmpp_2m", "dpmpp_3m", "unipc")
 GRIDS = ("uniform", "karras", "logsnr")
@@ -24,8 +24,8 @@ GRIDS = ("uniform", "karras", "logsnr")
 def ends(words: list[str], n: int) -> Tensor:
     """Where the walks of n images end [n c h w], for these words of `diffuse sample`."""
     cfg = final_config("sample", [*words, f"batch={n}", "guidance=1"])
-    trained, plan = sample.restore(cfg)
-    labels = torch.arange(n) % max(1, len(trained.spec.classes))
+    trained, plan = restoring.restore(cfg)
+    labels = classes(trained.spec, range(n))
     state = torch.empty(0)
     for state, _, _ in walk(trained.denoiser, trained.spec, plan, range(n), labels):  # noqa: B007
         pass

@@ -236,7 +236,7 @@ def main() -> None:
     trained = final_config("train", ["experiment=quickstart", *args.overrides])
     device = hardware.device(cfg.device)
     data, test = (open_dataset(trained.dataset, split) for split in ("train", "test"))
-    real = scoring.real(assembly.judge(cfg, test, data), args.n)
+    real = scoring.real(assembly.judge(cfg, train=data, test=test), args.n)
     results: dict[str, Result] = {}
     if args.only != "diffusers":
         results["diffuse"] = ours(args)

@@ -13,7 +13,6 @@ backbone and from the same noise, in float32 as is its default and in our number
 import argparse
 import os
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
@@ -34,19 +33,11 @@ from diffuse.denoiser import Denoiser
 from diffuse.sampling import Plan
 from diffuse.schedules import Schedule
 from diffuse.seeds import generator
+from diffuse.utilisation import seconds
 
 OVERHEAD, RATIO = 0.01, 1.3  # targets: at most, at least
 SHORT = "steps=20"  # a walk that is over before other load interferes
 LIKE = ["schedule=linear", "model.init=torch", "model.conditional=false"]  # what both can do
-
-
-def seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Until the device has done it."""
-    started = time.perf_counter()
-    call()
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-    return time.perf_counter() - started
 
 
 def planned(words: list[str], schedule: Schedule, batch: int) -> Plan:
@@ -96,8 +87,8 @@ def overheads(
         calls = {name: down() for name, down in walks.items()}
         for _ in range(10 * args.rounds):
             for name, down in walks.items():
-                best[name] = min(best[name], seconds(down, device) / calls[name])
-            network.append(seconds(partial(denoiser, x, level), device))
+                best[name] = min(best[name], seconds(down, 1, device) / calls[name])
+            network.append(seconds(partial(denoiser, x, level), 1, device))
     return min(network), {name: (calls[name], took) for name, took in best.items()}
 
 
@@ -167,7 +158,7 @@ def alternate(
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(args.rounds):
         for name, way in ways.items():
-            rates[name].append(args.batch / seconds(way, device))
+            rates[name].append(args.batch / seconds(way, 1, device))
     return rates, apart
 
 

@@ -168,7 +168,8 @@ def test_the_manifest_is_written_last_and_knows_every_byte(tmp_path):
 
 def test_what_is_renamed_is_on_the_disk_and_what_is_linked_is_renamed(tmp_path, monkeypatch):
     """Each step of a save outlasts a power cut before the next one begins."""
-    done, folder = [], tmp_path / "checkpoints"
+    done, folder = [], tmp_path / "run/checkpoints"
+    folder.parent.mkdir()
 
     def noted(word, real):
         def call(*args):
@@ -185,10 +186,15 @@ def test_what_is_renamed_is_on_the_disk_and_what_is_linked_is_renamed(tmp_path, 
     synced = [name for word, name in done[: words.index("rename")] if word == "fsync"]
     assert sorted(synced[:-2]) == sorted(set(FILES) - {checkpoints.MANIFEST})
     assert synced[-2:] == [checkpoints.MANIFEST, ".tmp-step_00000001"]
-    assert done[words.index("rename") :] == [
-        ("rename", ".tmp-step_00000001"), ("fsync", "checkpoints"), ("replace", done[-1][1]),
+    after, link = done[words.index("rename") :], done[-2][1]
+    assert after == [
+        ("rename", ".tmp-step_00000001"), ("fsync", "checkpoints"), ("fsync", "run"),
+        ("replace", link), ("fsync", "checkpoints"),
     ]  # fmt: skip
-    assert done[-1][1].startswith(".latest")
+    assert link.startswith(".latest")
+    done.clear()
+    save(folder, 2)
+    assert ("fsync", "run") not in done  # it is there
 
 
 FILLS = """

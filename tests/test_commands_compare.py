@@ -178,6 +178,23 @@ def test_a_record_of_the_first_version_is_still_compared(evaluated, diffuse):
     assert "encoder.layer" in diffuse.out
 
 
+def test_what_was_evaluated_is_said_of_each_and_two_things_of_one_name_are_told_apart(
+    evaluated, diffuse
+):
+    assert diffuse.train("train.steps=1 train.sample_every=null") == 0  # the training v002
+    assert diffuse("compare tiny/v001 tiny/v002") == 0
+    assert diffuse.out.count("outputs/train/tiny/v001, step 4") == 2
+    said = "tiny/v002 is the evaluation of this name, of outputs/train/tiny/v001, not of"
+    assert f"warning: {said} outputs/train/tiny/v002" in diffuse.err
+    assert "tiny/v001 is the evaluation" not in diffuse.err
+
+
+def test_evaluations_are_known_where_outputs_is_now(evaluated, diffuse, tmp_path):
+    (tmp_path / "outputs").rename(tmp_path / "moved")
+    found = diffuse.json("compare tiny/v001 moved/train/tiny/v001 outputs=moved")
+    assert found["measures"]["fid"][1]["folder"] == "moved/eval/tiny/v002"
+
+
 ERRORS = {
     "": "takes two evaluations or more",
     "tiny/v001": "takes two evaluations or more",

@@ -238,7 +238,9 @@ OUTSIDE = {
     "images=theirs.npy": (2, "say what they are compared with"),
     "images=theirs.npy dataset=digits steps=3": (2, "steps=3: nothing is drawn with images="),
     "images=theirs.npy dataset=digits seeds=3": (2, "seeds=3: nothing is drawn"),
+    "images=theirs.npy dataset=digits eval.seeds=3": (2, "eval.seeds=3: nothing is drawn"),
     "images=theirs.npy dataset=digits n=61": (2, "n=61, but theirs.npy holds 60"),
+    "images=theirs.npy dataset=digits ++n=61": (2, "n=61, but theirs.npy holds 60"),
     "images=nothing dataset=digits": (3, "no images at nothing"),
     "images=nan.npy dataset=digits": (3, "not finite"),
     "images=floats.npy dataset=digits": (3, "its range would be a guess"),
@@ -248,7 +250,7 @@ OUTSIDE = {
         "8x8 with 3 channels, digits of 8x8 with 1 channel; some have",
     ),
     "images=empty dataset=digits": (3, "holds no images"),
-    "images=cut dataset=digits": (3, "cut"),
+    "images=cut dataset=digits": (3, "images: cut/"),
     "images=theirs.npy dataset=digits encoder=fashion_mnist reference=theirs.npy": (3, "mu"),
 }
 

@@ -35,7 +35,7 @@ def classifier(tmp_path):
 
 
 def test_what_is_judged_by_is_the_data_itself_whatever_size_a_network_sees():
-    plain = [open_dataset({"name": "digits", "subset": 9}, split) for split in ("test", "train")]
+    plain = [open_dataset({"name": "digits", "subset": 9}, split) for split in ("train", "test")]
     for fit in FITS:
         found = real_sets({"name": "digits", "subset": 9, "fit": fit})
         for one, other in zip(found, plain, strict=True):
@@ -62,7 +62,7 @@ def test_runs_of_every_fit_are_judged_by_the_same_images_and_can_be_compared(
     seen, judge = [], assembly.judge
     sets = [split.sha256 for split in real_sets({"name": "digits", "subset": 64})]
     monkeypatch.setattr(
-        assembly, "judge", lambda cfg, *both: seen.append(both) or judge(cfg, *both)
+        assembly, "judge", lambda cfg, **both: seen.append(both) or judge(cfg, **both)
     )
     quick = "train.steps=1 train.sample_every=null train.eval_every=1 train.eval_n=8"
     assert diffuse.train(f"{quick} dataset.fit={fit} name=other encoder=pixels") == 0
@@ -74,7 +74,7 @@ def test_runs_of_every_fit_are_judged_by_the_same_images_and_can_be_compared(
     assert diffuse(f"plot preprocessing {words} n=40 {line}") == 0
     ours, other = (diffuse.json(f"{short} run={name}") for name in ("tiny", "other"))
     assert len(seen) == 6
-    assert all([split.sha256 for split in both] == sets for both in seen)
+    assert all([both[key].sha256 for key in ("train", "test")] == sets for both in seen)
     assert all(other[key] == ours[key] for key in ("reference", "real"))
     assert other["fid"]["floor"] == ours["fid"]["floor"]
     assert passport.differing([ours, other], passport.SAME) == []

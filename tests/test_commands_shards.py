@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from sharded import LINE, arrays, drawn_by
 
-from diffuse import runs, shards
+from diffuse import run_folders, runs, shards
 from diffuse.commands import drawing, sample
 
 
@@ -141,5 +141,5 @@ def test_a_plan_that_cannot_be_written_down_is_drawn_and_not_kept(
 def test_the_folder_of_shards_is_no_run(trained, diffuse, kept):
     arrays(diffuse, "n=4")
     assert [p.name for p in kept.parent.iterdir() if p.name.startswith(".")] == [".samples"]
-    assert [runs.read(f)["command"] for f in runs.every(kept.parent, "sample")] == ["sample"]
+    assert [runs.read(f)["command"] for f in run_folders.every(kept.parent, "sample")] == ["sample"]
     assert sample.draw is drawing.draw

@@ -29,12 +29,12 @@ def weights(run):
     return checkpoints.load_tensors(checkpoints.newest(run / "checkpoints"), "ema")
 
 
-def started(tiny, line, folder, command=DDP):
+def started(tiny, line, folder, command=DDP, threads=1):
     """A training in a process group of its own."""
     return subprocess.Popen(
         [*command, *tiny.split(), *line.split()], cwd=folder, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
     )  # fmt: skip
 
 
@@ -73,6 +73,18 @@ def test_processes_that_share_a_grid_draw_the_images_of_one(diffuse, tmp_path):
     assert diffuse.train(f"{line} devices=2") == 0, diffuse.err
     one, two = (tmp_path / f"outputs/train/tiny/v00{k}/samples/latest.png" for k in (1, 2))
     assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.slow
+def test_processes_draw_with_the_threads_of_one(tiny, tmp_path):
+    """Another number of threads changes last bits, so each draws with all of them."""
+    line, grids = "train.steps=1 optimizer.lr=0 optimizer.weight_decay=0 n=200 sampler=ddpm", []
+    for words in ("devices=1", "devices=2"):
+        (folder := tmp_path / words).mkdir()
+        process = started(tiny, f"{line} {words} model.width=64", folder, threads=4)
+        assert process.wait(120) == 0, process.stderr.read()
+        grids.append((folder / RUN / "samples/latest.png").read_bytes())
+    assert grids[0] == grids[1]
 
 
 @pytest.mark.slow

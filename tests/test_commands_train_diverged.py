@@ -15,7 +15,7 @@ from diffuse import training as room
 from diffuse.commands import loop as command
 from diffuse.denoiser import Denoiser
 from diffuse.divergence import Losses
-from diffuse.errors import DivergedError
+from diffuse.errors import DivergedError, NoSpaceError
 from diffuse.training import batch_indices
 
 LINE = "train.steps=8 train.save_every=2 train.sample_every=4 model.dropout=0.1"
@@ -54,6 +54,24 @@ def test_stop_is_exit_4_with_a_diagnosis_and_the_last_good_checkpoint(diffuse, r
     assert facts["images"] == batch_indices(5, 64, _recipe()).tolist()
     assert 0 < facts["lr"] < 1
     assert facts["weight_norms"].keys() == facts["grad_norms"].keys()
+
+
+def test_a_diagnosis_without_room_is_one_warning_and_still_exit_4(
+    diffuse, run, poison, monkeypatch
+):
+    write = runs.write_json
+
+    def full(path, value):
+        if path.name == "diverged.json":
+            raise NoSpaceError(f"no space for {path} (999 bytes)")
+        write(path, value)
+
+    monkeypatch.setattr(runs, "write_json", full)
+    poison({5})
+    assert diffuse.train(LINE) == 4
+    assert diffuse.err.count("no diagnosis: no space for outputs") == 1
+    assert diffuse.err.splitlines()[-1].startswith("error: step 5: loss nan")
+    assert runs.read(run)["status"] == "diverged"
 
 
 LOOKS = {
@@ -160,6 +178,36 @@ def test_a_training_that_rolled_back_and_was_stopped_ends_with_the_same_bytes(
     assert len(seen) == 1
     assert diffuse.train(f"{line} resume=must") == 0
     assert left(run) == left(run.with_name("v001"))
+
+
+def test_neither_a_stop_nor_a_look_changes_where_a_rollback_goes_to(
+    diffuse, run, poison, monkeypatch
+):
+    """Both save a checkpoint of step 5; with keep=1 it even replaces the one of step 4."""
+    poison({6})
+    line = f"{LINE} train.save_every=4 train.keep=1 train.on_nan=rollback"
+    looks = "train.eval_every=5 train.eval_n=8 encoder=pixels"
+    assert diffuse.train(line) == 0
+    assert "back to step 4, rollback 1 of 3" in diffuse.err
+    assert diffuse.train(f"{line} {looks}") == 0
+    looked, real = run.with_name("v002"), command.fit
+    assert runs.read(looked)["best"]["step"] == 5
+
+    def fit(training, *rest):
+        for each in real(training, *rest):
+            if each.number == 5 and not training.rollbacks:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield each
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "fit", fit)
+        assert diffuse.train(line) == 143
+    stopped = run.with_name("v003")
+    assert checkpoints.steps(stopped / "checkpoints") == [4, 5]
+    assert diffuse.train(f"{line} resume=must") == 0
+    assert left(stopped) == left(run)
+    whole = {name: content for name, content in left(run).items() if name.endswith("tensors")}
+    assert whole.items() <= left(looked).items()
 
 
 @pytest.mark.parametrize(

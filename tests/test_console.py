@@ -1,6 +1,7 @@
 """What a person sees, where there is no terminal and where there is one."""
 
 import json
+import math
 
 import pytest
 from rich.console import Console
@@ -62,6 +63,9 @@ def test_a_table_is_plain_where_there_is_no_terminal(capsys):
 def test_json_can_be_read_again(capsys):
     console.print_json({"a": [1.5, None]})
     assert json.loads(capsys.readouterr().out) == {"a": [1.5, None]}
+    console.print_json({"a": [math.inf, (-math.inf, 1)], "b": math.nan})
+    said = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert said == {"a": [None, [None, 1]], "b": None}
 
 
 def test_work_goes_on_when_nobody_reads_stderr_any_more(monkeypatch):

@@ -12,7 +12,8 @@ import torch
 from omegaconf import OmegaConf
 
 import diffuse.data
-from diffuse.data import Choices, check_dataset, open_dataset, to_range, to_uint8, unfit, view
+from diffuse.data import Choices, check_dataset, open_dataset, to_range, to_uint8, unfit
+from diffuse.data.choices import view
 from diffuse.data.images import ImageSpec, Raw, fingerprint, fitted
 from diffuse.errors import ConfigError, DiffuseError, DivergedError
 

@@ -135,7 +135,7 @@ def _cut(path):
         (_deep, "8-bit"),
         (_deep_colours, "has 16 bits a channel: convert it to 8-bit"),
         (_deep_in_ppm, "has 16 bits a channel: convert it to 8-bit"),
-        (_odd, "13x12 but .* is 12x12"),
+        (_odd, r"13x12 but .* is 12x12: set dataset\.size=64, for example"),
     ],
 )
 def test_a_picture_that_cannot_be_used_is_named(root, spoil, told):

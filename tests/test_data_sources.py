@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from injected import without_room
 
-from diffuse.data import debian, open_dataset, sources
+from diffuse.data import debian, export_hub, open_dataset, sources
 from diffuse.data.sources import NoAnswerError, SilentError, Source, download, fetch, watched
 from diffuse.errors import DataError, NoSpaceError
 
@@ -171,6 +172,43 @@ def test_a_download_is_complete_bounded_and_explains_itself(tmp_path):
         with pytest.raises(NoAnswerError, match="404"):
             download(f"{url}/other", tmp_path / "other", 1000)
         server.shutdown()
+
+
+def test_a_download_without_room_is_no_space_and_nobody_else_is_asked(cache, tmp_path):
+    said = tmp_path / "said"
+    with http.server.HTTPServer(("127.0.0.1", 0), _Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/file"
+
+        def large(target, scratch):
+            download(url, scratch / "data", 1000)
+
+        def act():
+            try:
+                fetch("set", [Source("large", large), Source("other", good)], check, "pray")
+            except NoSpaceError as error:
+                print(error)
+                return error.exit_code
+
+        assert without_room(500, act, said) == 5, said.read_text()
+        server.shutdown()
+    assert str(cache / "set") in said.read_text()
+
+
+@pytest.mark.parametrize(
+    "line", ["exit 28", "echo 'E: write (28: No space left on device)'; exit 100"]
+)
+def test_a_command_without_room_is_not_one_without_an_answer(line, tmp_path):
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        watched(["sh", "-c", line], tmp_path)
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_an_error_that_hides_a_full_disk_is_one():
+    hiding = RuntimeError("generation failed")
+    hiding.__cause__ = OSError(errno.EDQUOT, "Disk quota exceeded")
+    assert export_hub._is_full(hiding)
+    assert not export_hub._is_full(OSError(errno.ENOENT, "No such file or directory"))
 
 
 APT = """#!/bin/sh

@@ -107,6 +107,14 @@ CODE = """
 
     class Two(Net):
         channels = 2
+
+    class Broken(Net):
+        def __init__(self):
+            super().__init__()
+            torch.load("weights_that_are_not_there.pt")
+
+    def colours():
+        return Encoder(Net(), "mine", "0" * 64, (3, 8, 8), 192)
 """
 
 
@@ -227,6 +235,8 @@ def test_a_name_alone_is_enough_over_the_default_choice(package):
         ("BadRange", r"range must be \(low, high\) or 'uint8', got \(1, 0\)"),
         ("BadSize", r"size must be a side or \(height, width\), got \(0, 3\)"),
         ("Two", "takes images of 2 channels, photos has 1"),
+        ("colours", "encoder mine takes images of 3 channels, photos has 1"),
+        ("Broken", "Broken cannot be made: .*No such file"),
         ("Absent", "my_encoders has no 'Absent'"),
     ],
 )

@@ -24,7 +24,7 @@ def digits(split):
 @pytest.fixture(scope="module")
 def judge():
     test = digits("test")
-    return Judge(pixels(test.spec, 8), test, digits("train"))
+    return Judge(pixels(test.spec, 8), train=digits("train"), test=test)
 
 
 @pytest.fixture(scope="module")

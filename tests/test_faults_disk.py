@@ -5,6 +5,7 @@ import json
 import re
 from types import SimpleNamespace
 
+import matplotlib.font_manager  # noqa: F401 (else it would write its cache without room)
 import numpy as np
 import pytest
 import torch
@@ -12,29 +13,40 @@ from injected import everything_in, without_room
 from PIL import Image
 
 from diffuse import checkpoints, cli, files, plots, runs
-from diffuse.commands import sample
+from diffuse.commands import saving
 from diffuse.errors import NoSpaceError
+from diffuse.plots import fid_trajectory, figures, trajectory
 
 NOISE = torch.randint(0, 256, (64, 1, 8, 8), dtype=torch.uint8)
 ROOM = 500  # bytes
+POINT = SimpleNamespace(step=1, sigma=9.5, calls=1, denoised=(2.0, 1.0, 3.0), x=(2.0, 1.0, 3.0))
+ROW = dict.fromkeys(trajectory.COLUMNS, 1.5)
 
 
 def picture():
     return plots.grid(NOISE)
 
 
+def sheet(folder):
+    return figures.sheet(folder / "sheet", NOISE.view(8, 8, 1, 8, 8), "a title", [""] * 8)
+
+
 KNOWS_CLASSES = SimpleNamespace(conditional=True)
 
 
 def result():
-    return sample.Result(NOISE, torch.zeros(64, dtype=torch.int64), 1.0, 1.0, "")
+    labels = torch.zeros(64, dtype=torch.int64)
+    return saving.Result(NOISE, labels, 1.0, 1.0, "", drawn=1, known=0, rate=None)
 
 
 WRITERS = {
     "grid.png": lambda folder: plots.save(picture(), folder / "grid.png"),
     "walk.gif": lambda folder: plots.images.animation([picture()] * 3, 3, folder / "walk.gif"),
-    "images.npy": lambda folder: sample.save(folder, "npy", KNOWS_CLASSES, result()),
-    "images.npz": lambda folder: sample.save(folder, "npz", KNOWS_CLASSES, result()),
+    "sheet.png": sheet,
+    "fid_trajectory.csv": lambda folder: fid_trajectory.table([POINT] * 50, folder),
+    "trajectory.csv": lambda folder: trajectory.table(SimpleNamespace(rows=[ROW] * 50), folder),
+    "images.npy": lambda folder: saving.save(folder, "npy", KNOWS_CLASSES, result()),
+    "images.npz": lambda folder: saving.save(folder, "npz", KNOWS_CLASSES, result()),
     "record.json": lambda folder: runs.write_json(folder / "record.json", ["x" * 1000]),
     "metrics.jsonl": lambda folder: runs.Run(folder).log(step=1, text="x" * 1000),
     "config.yaml": lambda folder: runs.Run.start(folder, "train", "x" * 1000, []),
@@ -118,3 +130,23 @@ def test_a_command_without_room_says_which_file(line, room, name, trained, tmp_p
     code = without_room(room, lambda: cli.main(words), said)
     assert code == 5, said.read_text()
     assert re.search(r"error: no space for \S+ \([\d,]+ bytes\)", said.read_text())
+
+
+PICTURES = {
+    "eval n=16 steps=2 kid_subsets=2 kid_subset_size=4": "evaluation_pictures.draw",
+    "eval images=theirs.npy dataset=digits": "evaluation_pictures.draw",
+    "pareto n=8 batch=8 samplers=[ddim] nfe=[2]": "pareto.pareto",
+}
+
+
+@pytest.mark.parametrize("line", PICTURES)
+def test_a_picture_without_room_costs_no_number(line, trained, diffuse, tmp_path, monkeypatch):
+    def full(*_):
+        raise NoSpaceError("no space for a picture")
+
+    np.save(tmp_path / "theirs.npy", NOISE[:, 0].numpy())
+    monkeypatch.setattr(f"diffuse.commands.{PICTURES[line]}", full)
+    assert "a picture" in diffuse.error(f"{line} encoder=pixels device=cpu", code=5)
+    [path] = (tmp_path / "outputs" / line.split()[0]).glob("*/v001/record.json")
+    assert {"fid", "cells"} & json.loads(path.read_text()).keys()
+    assert runs.read(path.parent)["status"] == "failed"

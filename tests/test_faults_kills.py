@@ -9,7 +9,7 @@ import torch
 from injected import every_kill, killed_at
 from leftovers import undisturbed, what_is_left
 
-from diffuse import checkpoints, cli, files, runs
+from diffuse import checkpoints, cli, files, run_folders
 from diffuse.errors import DataError
 
 
@@ -121,7 +121,7 @@ SHORT = "train.steps=2 train.save_every=1 train.keep=1 train.sample_every=2 mode
 
 def newest(folder):
     """What is left of the newest training there."""
-    return what_is_left(runs.latest(folder / "outputs", "train", "tiny"))
+    return what_is_left(run_folders.latest(folder / "outputs", "train", "tiny"))
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def kill_and_resume(call, tiny, diffuse, tmp_path, line=LINE):
     code = killed_at(call, lambda: cli.main(words), "outputs")
     assert code in (0, -signal.SIGKILL)
     assert diffuse(" ".join(words)) == 0, diffuse.err
-    run = runs.latest(tmp_path / "outputs", "train", "tiny")
+    run = run_folders.latest(tmp_path / "outputs", "train", "tiny")
     assert not list(run.rglob(".tmp-*"))
     return code
 

@@ -158,7 +158,7 @@ def test_a_judge_gives_the_same_numbers_with_an_empty_and_with_a_full_cache(
     drawn = real.images[:50] // 2
     found = []
     for _ in range(2):
-        judge = Judge(make_encoder(), real, train)
+        judge = Judge(make_encoder(), train=train, test=real)
         rows, truth = [rows_of(judge.encoder, drawn)], compared_with(judge, len(drawn))
         found.append(measured("fid", rows, truth, Settings()))
     assert found[0] == found[1]

@@ -29,6 +29,13 @@ def test_a_number_past_the_last_gpu_is_a_config_error(monkeypatch):
         hardware.device("cuda:2")
 
 
+def test_jobs_take_turns_over_several_gpus_only(monkeypatch):
+    for count, expected in ((0, "auto"), (1, "auto"), (3, "cuda:1")):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        assert hardware.turn("auto", 4) == expected
+        assert hardware.turn("cuda:2", 4) == "cuda:2"
+
+
 @pytest.mark.parametrize("faster", [True, False])
 def test_auto_is_bf16_where_that_was_measured_to_be_faster(faster, monkeypatch):
     seconds = {torch.float32: 1.0, torch.bfloat16: 0.5 if faster else 1.0}

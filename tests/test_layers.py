@@ -14,12 +14,12 @@ DESIGN = Path(__file__).parents[1] / "docs/design.md"
 LAYERS = [
     "errors seeds config schemas ranges data objectives weightings denoiser models metrics "
     "classifier foreign encoders secrets files sealed conditions owners checkpoints runs "
-    "trackers hardware interrupts "
+    "run_folders trackers hardware interrupts "
     "console optimizers ranks launching yamls provenance meanings "
     "averages background memory rehearsal compiling guidance utilisation",
     "schedules noise_laws grids samplers reuse features training_state divergence",
     "training sampling shards noise_level",
-    "passport evaluations measures scoring comparison checkups plots journal",
+    "passport evaluations measures scoring comparison trainings checkups plots journal",
     "assembly planning commands cli __main__",
 ]
 LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms.split()}

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from jackknives import jackknife
 
-from diffuse.metrics import agreement, fid, fid_by_class, fid_estimate, inception_score, jackknife
+from diffuse.metrics import agreement, fid, fid_by_class, fid_estimate, inception_score
 from diffuse.metrics.tables import Moments
 
 torch.set_num_threads(1)

@@ -5,9 +5,10 @@ import statistics
 import numpy as np
 import pytest
 import torch
+from jackknives import jackknife
 from scipy.stats import binomtest, t
 
-from diffuse.metrics import Estimate, fid, fid_estimate, fid_interval, jackknife, over_seeds, wilson
+from diffuse.metrics import Estimate, fid, fid_estimate, fid_interval, over_seeds, wilson
 from diffuse.metrics.tables import Moments
 
 torch.set_num_threads(1)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from jackknives import jackknife
 from scipy.spatial import cKDTree
 
 from diffuse.metrics import (
@@ -12,7 +13,6 @@ from diffuse.metrics import (
     fid,
     fid_gap,
     frechet,
-    jackknife,
     nearest,
 )
 

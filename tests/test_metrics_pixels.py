@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from jackknives import jackknife
 from scipy.optimize import linear_sum_assignment
 
-from diffuse.metrics import jackknife, pixel_statistics, sliced_wasserstein
+from diffuse.metrics import pixel_statistics, sliced_wasserstein
 from diffuse.metrics import pixels as room
 from diffuse.seeds import generator
 

@@ -206,7 +206,7 @@ REFUSED = [
     ({"skips": "all"}, "skips must be one of"),
     ({"modulation": "mul"}, "modulation must be one of"),
     ({"init": "ones"}, "init must be one of"),
-    ({"classes": 0}, "conditional is true, but the data set has no labels"),
+    ({"classes": 0}, "the data set has no labels; model.conditional=false trains without"),
 ]
 
 

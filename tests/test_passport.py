@@ -2,10 +2,11 @@
 
 import copy
 import json
+import math
 
 import pytest
 
-from diffuse import evaluations, passport
+from diffuse import evaluations, passport, runs
 from diffuse.errors import DataError
 from diffuse.passport import NOTED, SAME, TRIED, differing, fields, role
 
@@ -130,6 +131,16 @@ def test_a_record_comes_back_from_its_file_as_it_was(tmp_path):
     (tmp_path / "record.json").write_text(json.dumps(RECORD))
     assert evaluations.read(tmp_path) == RECORD
     assert differing([evaluations.read(tmp_path), RECORD], SAME) == []
+
+
+def test_what_has_no_end_was_written_as_infinity_once_and_is_null_now(tmp_path):
+    record = RECORD | {"sampler": RECORD["sampler"] | {"churn_max": math.inf}}
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    old = evaluations.read(tmp_path)
+    runs.write_json(tmp_path / "record.json", record)
+    assert "Infinity" not in (tmp_path / "record.json").read_text()
+    assert evaluations.read(tmp_path) == old
+    assert old["sampler"]["churn_max"] is None
 
 
 def of_schema_1():

@@ -41,7 +41,7 @@ def test_classes_are_rows():
     sheet = np.asarray(plots.by_class(images * 100, labels))
     scale = sheet.shape[0] // 10  # three rows of two pixels, with gaps
     shown = sheet[scale + scale // 2 :: 3 * scale, scale + scale // 2 :: 3 * scale]
-    empty = plots.EMPTY
+    empty = plots.images.EMPTY
     assert shown.tolist() == [[0, 0, empty], [100, 100, empty], [200, 200, 200]]
 
 
@@ -71,7 +71,7 @@ def test_an_animation_has_every_frame_even_if_nothing_moves(n, channels, tmp_pat
         gif.seek(k)
         frame = np.asarray(gif.convert("L")).astype(float)
         assert frame[:8] == pytest.approx(77, abs=1)
-        filled.append(((frame[-1] - plots.EMPTY) / (255 - plots.EMPTY)).mean())
+        filled.append(((frame[-1] - plots.images.EMPTY) / (255 - plots.images.EMPTY)).mean())
     assert filled == pytest.approx([(k + 1) / n for k in {0, n // 2, n - 1}], abs=0.01)
     assert [p.name for p in tmp_path.iterdir()] == ["x.gif"]
 

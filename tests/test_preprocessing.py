@@ -25,7 +25,7 @@ def digits(split):
 @pytest.fixture(scope="module")
 def judge():
     test = digits("test")
-    return Judge(pixels(test.spec, 4), test, digits("train"))
+    return Judge(pixels(test.spec, 4), train=digits("train"), test=test)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_what_gives_every_pixel_back_changes_nothing(found):
 def test_truncation_is_worse_than_rounding_where_the_truth_is_known():
     """Images beside themselves: rounding is at 0, what is cut off is not."""
     test = digits("test")
-    same = Judge(pixels(test.spec, 4), test, test)
+    same = Judge(pixels(test.spec, 4), train=test, test=test)
     effects = {e.treatment.name: e for e in ways.effects(same, len(test))}
     assert effects["rounded"].fid.value == pytest.approx(0, abs=1e-9)
     assert effects["truncated"].fid.value > 1e-6
@@ -228,6 +228,6 @@ def test_images_that_the_network_sees_padded_are_measured_at_their_own_size(judg
     train = judge.train
     spec = replace(train.spec, height=32, width=32, fit="pad")
     padded = replace(train, spec=spec, images=torch.nn.functional.pad(train.images, [12] * 4))
-    wide = Judge(judge.encoder, judge.test, padded)
+    wide = Judge(judge.encoder, train=padded, test=judge.test)
     first = next(ways.effects(wide, 120))
     assert first.fid == next(ways.effects(judge, 120)).fid

@@ -46,6 +46,21 @@ def test_alone_there_is_nobody_to_ask():
     assert ALONE.mean(torch.tensor(3.0)) == 3
 
 
+def test_processes_beside_each_other_share_the_threads_of_one_and_look_with_all(monkeypatch):
+    monkeypatch.setattr(ranks.dist, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(Ranks, "agree", lambda self, value: 5)  # the first one's
+    before = torch.get_num_threads()
+    try:
+        for beside, each in ((1, 5), (2, 2), (8, 1)):
+            here = Ranks.joined(1, 8, 1, "nowhere", beside)
+            assert torch.get_num_threads() == each
+            with here.as_one():
+                assert torch.get_num_threads() == 5
+            assert torch.get_num_threads() == each
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_what_one_process_raises_all_raise(monkeypatch):
     def fails(where):
         raise DivergedError(where)

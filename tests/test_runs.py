@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -12,8 +13,8 @@ import pytest
 import torch
 from injected import at_once
 
-from diffuse import checkpoints, runs
-from diffuse.errors import ConfigError, DataError
+from diffuse import checkpoints, run_folders, runs
+from diffuse.errors import ConfigError, DataError, DivergedError
 
 ROOT = Path(__file__).parents[1]
 
@@ -116,17 +117,13 @@ def test_a_run_says_what_it_is_and_what_it_depends_on(tmp_path):
     assert facts["seconds"] >= 0
 
 
-class Diverged(Exception):
-    exit_code = 4
-
-
 @pytest.mark.parametrize(
     ("error", "status"),
     [
         (ValueError("x"), "failed"),
         (KeyboardInterrupt(), "stopped"),
         (SystemExit(143), "stopped"),
-        (Diverged("nan"), "diverged"),
+        (DivergedError("nan"), "diverged"),
     ],
 )
 def test_however_a_run_ends_is_written_down(error, status, tmp_path):
@@ -168,6 +165,15 @@ def test_a_continued_run_forgets_the_rows_it_will_write_again(tmp_path):
     assert [row["step"] for row in rows] == [1, 2]
 
 
+def test_what_is_no_finite_number_is_null_in_every_file(tmp_path):
+    run = start(tmp_path, "a", options={"churn_max": math.inf})
+    run.log(step=1, loss=math.nan)
+    for name, word in {"run.json": "churn_max", "metrics.jsonl": "loss"}.items():
+        text = (run.folder / name).read_text()
+        assert f'"{word}": null' in text
+        json.loads(text, parse_constant=pytest.fail)
+
+
 def test_the_time_of_a_continued_run_is_the_sum(tmp_path):
     run = start(tmp_path, "a")
     run.started -= 100
@@ -180,11 +186,11 @@ def test_the_time_of_a_continued_run_is_the_sum(tmp_path):
 
 def test_a_run_is_found_by_path_name_and_version_and_the_newest_by_none_of_them(tmp_path):
     a1, a2, b1 = (start(tmp_path, name).folder for name in ("a", "a", "b"))
-    assert runs.find(tmp_path, str(a1)) == a1
-    assert runs.find(tmp_path, "a") == a2
-    assert runs.find(tmp_path, "a/v001") == a1
-    assert runs.find(tmp_path, "a/latest").resolve() == a2
-    assert runs.find(tmp_path, None) == b1
+    assert run_folders.find(tmp_path, str(a1)) == a1
+    assert run_folders.find(tmp_path, "a") == a2
+    assert run_folders.find(tmp_path, "a/v001") == a1
+    assert run_folders.find(tmp_path, "a/latest") == a2  # which is v002 whatever comes later
+    assert run_folders.find(tmp_path, None) == b1
 
 
 def test_a_job_of_a_sweep_is_found_by_its_number(tmp_path):
@@ -192,31 +198,34 @@ def test_a_job_of_a_sweep_is_found_by_its_number(tmp_path):
     for k in ("0", "1"):
         (folder / k).mkdir()
         runs.Run.start(folder / k, "train", "", [], name="a")
-    assert runs.find(tmp_path, "a/v001/0") == folder / "0"
-    assert runs.find(tmp_path, "a") == folder / "1"
+    assert run_folders.find(tmp_path, "a/v001/0") == folder / "0"
+    assert run_folders.find(tmp_path, "a/latest/0") == folder / "0"
+    for ref in ("a", "a/v001"):
+        with pytest.raises(ConfigError, match=r"a sweep of 2: .*: run=a/v001/0,a/v001/1$"):
+            run_folders.find(tmp_path, ref)
 
 
 def test_the_newest_has_a_whole_checkpoint_and_is_no_smoke_run_unless_there_is_nothing_else(
     tmp_path,
 ):
     smoke = start(tmp_path, "smoke", smoke=True).folder
-    assert runs.find(tmp_path, None) == smoke
+    assert run_folders.find(tmp_path, None) == smoke
     real = start(tmp_path, "real").folder
     start(tmp_path, "empty", checkpoint=False)
     start(tmp_path, "smoke", smoke=True)
     cut = start(tmp_path, "cut").folder
     (cut / "checkpoints/step_00000001/model.safetensors").write_bytes(b"")
     start(tmp_path, "pictures", verb="sample")
-    assert runs.find(tmp_path, None) == real
+    assert run_folders.find(tmp_path, None) == real
 
 
 def test_an_unknown_run_lists_those_there_are(tmp_path):
     with pytest.raises(ConfigError, match="start with diffuse train"):
-        runs.find(tmp_path, None)
+        run_folders.find(tmp_path, None)
     start(tmp_path, "quickstart")
     start(tmp_path, "quickstart")
     with pytest.raises(ConfigError) as caught:
-        runs.find(tmp_path, "quickstrt")
+        run_folders.find(tmp_path, "quickstrt")
     assert "no run 'quickstrt'" in str(caught.value)
     assert "quickstart/v001, quickstart/v002" in str(caught.value)
 
@@ -228,7 +237,33 @@ def test_a_damaged_run_json_is_named_and_hides_no_other_run(tmp_path):
         runs.read(bad)
     with pytest.raises(DataError, match="is not a run folder"):
         runs.read(tmp_path)
-    assert runs.find(tmp_path, None) == good
+    assert run_folders.find(tmp_path, None) == good
+    newer = start(tmp_path, "bad").folder
+    for hurt in (lambda path: path.write_text("{"), lambda path: path.unlink()):
+        hurt(newer / "run.json")
+        assert run_folders.find(tmp_path, "bad") == newer  # its checkpoint is whole
+        assert run_folders.find(tmp_path, str(newer)) == newer
+
+
+def test_a_checkpoint_is_named_beside_its_run():
+    assert run_folders.parted("a/v001@500") == ("a/v001", 500)
+    assert run_folders.parted("a@best") == ("a", "best")
+    assert run_folders.parted("a/v001/checkpoints/step_00000500") == ("a/v001", 500)
+    assert run_folders.parted("a/v001/checkpoints/latest") == ("a/v001", None)
+    assert run_folders.parted("a/v001") == ("a/v001", None)
+
+
+def test_the_training_of_a_record_is_found_where_outputs_is_now(tmp_path):
+    run = start(tmp_path / "new", "a").folder
+    for there in ("outputs/train/a/v001", str(tmp_path / "old/train/a/v001")):
+        assert run_folders.of_record(tmp_path / "new", {"run": there}) == run
+    assert run_folders.of_record(tmp_path, {"run": str(run)}) == run
+    assert run_folders.of_record(tmp_path, None) is None
+
+
+def test_a_job_of_a_sweep_is_called_by_its_number():
+    assert run_folders.title("outputs/train/a/v001") == "a"
+    assert run_folders.title("outputs/train/a/v001/3") == "a/v001/3"
 
 
 def test_a_run_is_alive_only_while_its_process_is(tmp_path):

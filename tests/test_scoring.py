@@ -31,7 +31,7 @@ def judge(images):
     random = torch.Generator().manual_seed(1)
     others = torch.randint(0, 256, (40, 1, 8, 8), generator=random, dtype=torch.uint8)
     train = replace(images, images=others, labels=torch.arange(40) % 3, sha256="train")
-    return Judge(pixels(images.spec, 4), images, train)
+    return Judge(pixels(images.spec, 4), train=train, test=images)
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def test_what_cannot_be_computed_says_why(case, words, judge):
 
 def test_a_small_test_split_leaves_out_what_it_is_too_small_for(judge, drawn, images):
     seven = replace(images, images=images.images[:7], labels=images.labels[:7])
-    truth = real(Judge(judge.encoder, seven, judge.train), 24)
+    truth = real(Judge(judge.encoder, train=judge.train, test=seven), 24)
     found = measured("gap", [drawn(0)], truth, SETTINGS)["gap"]
     assert found["m"] == 7
     labels = torch.arange(24) % 3
@@ -253,7 +253,7 @@ def test_padding_is_cut_off_before_images_are_compared(images):
     padded = torch.nn.functional.pad(images.images, [12] * 4)
     spec = replace(images.spec, height=32, width=32, fit="pad")
     wide = replace(images, images=padded, spec=spec)
-    judge = Judge(pixels(spec, 4), wide, wide)
+    judge = Judge(pixels(spec, 4), train=wide, test=wide)
     rows, truth = [rows_of(judge.encoder, images.images)], real(judge, 32)
     assert measured("fid", rows, truth, SETTINGS)["fid"]["value"] == pytest.approx(0, abs=1e-6)
     assert truth.floor is not None
@@ -270,7 +270,8 @@ def test_of_our_classifier_the_probabilities_are_those_it_was_trained_with(image
         expected = net.head(net(centred(images.images.float()))).softmax(1)
     assert rows.probabilities is not None
     torch.testing.assert_close(rows.probabilities.float(), expected)
-    found = measured("inception", [rows], real(Judge(encoder, images, images), 32), SETTINGS)
+    judge = Judge(encoder, train=images, test=images)
+    found = measured("inception", [rows], real(judge, 32), SETTINGS)
     assert found["inception_score"]["logits"] == "with bias"
 
 

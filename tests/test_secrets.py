@@ -95,10 +95,11 @@ def test_an_address_that_an_experiment_holds_is_refused(tiny, diffuse, tmp_path)
     (tmp_path / "mine/experiment/leak.yaml").write_text(
         f"# @package _global_\nhypothesis: https://example.org/x?sig={SENTINEL}\n"
     )
-    message = diffuse.error(f"train {tiny} --config-dir mine experiment=leak")
-    assert "a secret in it" in message
-    assert SENTINEL not in message
-    assert not (tmp_path / "outputs").exists()
+    for sweep in ("", " --multirun seed=1,2"):
+        message = diffuse.error(f"train {tiny} --config-dir mine experiment=leak{sweep}")
+        assert "a secret in it" in message
+        assert SENTINEL not in message
+        assert not (tmp_path / "outputs").exists()
 
 
 @pytest.mark.parametrize("full", ["0", "1"])

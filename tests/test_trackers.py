@@ -1,11 +1,15 @@
 """Trackers: the real wandb package without an account, and trackers that break."""
 
 import logging
+import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
+from injected import forked
 
+from diffuse import runs, trackers
 from diffuse.trackers import Quiet, none, wandb
 
 
@@ -108,3 +112,101 @@ def test_wandb_without_an_account_keeps_config_losses_and_grids_in_the_run_folde
     while not all(word in file.read_bytes() for word in words) and time.monotonic() < until:
         time.sleep(0.1)
     assert not [word for word in words if word not in file.read_bytes()]
+
+
+class Client:
+    """Stands in for the package, and remembers what it is asked; online it may not answer."""
+
+    Settings, Image = dict, str
+
+    def __init__(self, fails):
+        self.api, self.fails, self.asked = SimpleNamespace(api_key="a key"), fails, []
+
+    def init(self, **words):
+        self.asked.append(words)
+        if words["mode"] in self.fails:
+            raise RuntimeError("no\nnetwork")
+        run = SimpleNamespace(log=lambda *_, **__: None, finish=lambda: None)
+        run.dir = str(words["dir"] / "wandb/offline-run-1/files")
+        return run
+
+    def teardown(self):
+        self.asked.append({"mode": "teardown"})
+
+
+@pytest.fixture
+def client(monkeypatch):
+    def make(fails=()):
+        monkeypatch.delenv("WANDB_MODE", raising=False)
+        monkeypatch.setitem(sys.modules, "wandb", Client(fails))
+        return sys.modules["wandb"]
+
+    return make
+
+
+def test_with_a_key_but_no_network_it_begins_again_offline_and_says_how_to_sync(
+    client, tmp_path, caplog
+):
+    asked = client(fails=["online"]).asked
+    tell(Quiet(wandb("diffuse", None, "auto")), tmp_path)
+    assert [words["mode"] for words in asked] == ["online", "teardown", "offline"]
+    assert {**asked[0], "mode": "offline"} == asked[2]
+    [record] = caplog.records
+    assert "no network; going on offline" in record.getMessage()
+    assert f"`wandb sync {tmp_path}/wandb/offline-run-1`" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("mode", "fails"), [("online", ["online"]), ("auto", ["online", "offline"])]
+)
+def test_without_a_network_it_is_left_where_offline_was_not_asked_for_or_fails_too(
+    mode, fails, client, tmp_path, caplog
+):
+    asked = client(fails).asked
+    tell(Quiet(wandb("diffuse", None, mode)), tmp_path)
+    assert ("teardown" in [words["mode"] for words in asked]) == (mode == "auto")
+    [record] = caplog.records
+    assert "failed to start (RuntimeError: no network); going on without it" in record.getMessage()
+
+
+def test_a_training_that_goes_on_is_the_same_run_at_wandb(client, tmp_path):
+    asked = client().asked
+
+    def started(folder):
+        tell(Quiet(wandb("diffuse", None, "auto")), folder)
+        return asked[-1]["id"]
+
+    one, other = (runs.claim(tmp_path, "train", name) for name in "ab")
+    first = runs.Run.start(one, "train", "", [])
+    ids = [started(one)]
+    first.update(status="stopped")
+    ids.append(started(one))
+    (other / "run.json").write_bytes((one / "run.json").read_bytes())  # of the same moment
+    ids.append(started(other))
+    runs.Run.start(one, "train", "", [])  # the folder was deleted, and claimed anew
+    ids.append(started(one))
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 3
+    assert {words["resume"] for words in asked} == {"allow"}
+
+
+@pytest.mark.slow
+def test_the_real_wandb_begins_again_offline_where_nobody_answers(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    for key in ("WANDB_MODE", "WANDB_SERVICE"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WANDB_API_KEY", 40 * "0")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(trackers, "PATIENCE", 3.0)
+    (tmp_path / "a").mkdir()
+
+    def act():
+        logging.basicConfig(force=True)
+        tell(Quiet(wandb("diffuse", None, "auto"), seconds=100), tmp_path / "a")
+
+    said = tmp_path / "said"
+    assert forked(act, said) == 0, said.read_text()  # wandb remembers a key as long as it lives
+    assert "going on offline" in said.read_text()
+    [stored] = (tmp_path / "a/wandb").glob("offline-run-*")
+    assert f"wandb sync {stored}" in said.read_text()

@@ -203,7 +203,7 @@ def test_looking_at_a_training_does_not_change_it(
     def run(looks):
         training = make_training(ADAMW, **NET)
         checkup = Checkup(training, images, law, make_plan())
-        judge = Judge(pixels(images.spec, 4), images, images)
+        judge = Judge(pixels(images.spec, 4), train=images, test=images)
         for step in go_on(training, images, law, make_recipe(steps=6)):
             if looks and step.number in looks:
                 checkup.loss()

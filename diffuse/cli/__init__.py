@@ -12,15 +12,22 @@ from typing import TYPE_CHECKING
 from diffuse import files, secrets
 from diffuse.cli import usage
 from diffuse.commands import VERBS
-from diffuse.errors import ConfigError, DataError, DiffuseError, NoSpaceError, nearest
+from diffuse.errors import (
+    CLOSED_PIPE,
+    INTERRUPTED,
+    TERMINATED,
+    ConfigError,
+    DataError,
+    DiffuseError,
+    NoSpaceError,
+    nearest,
+)
 from diffuse.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from diffuse.cli.arguments import Arguments
-
-INTERRUPTED, CLOSED_PIPE, TERMINATED = 130, 141, 143
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,7 +69,20 @@ def _dispatch(words: list[str]) -> int:
     return 0
 
 
+def _refuse_torchrun(verb: str) -> None:
+    """Processes that know nothing of each other would each do the whole work."""
+    if verb == "train" or "RANK" not in os.environ:
+        return
+    from diffuse import launching  # torch
+
+    if launching.under_torchrun():
+        shares = "devices" in usage.root(verb).keys
+        how = "shares its work with devices=N" if shares else "is the work of one process"
+        raise ConfigError(f"torchrun starts trainings only; {verb} {how}")
+
+
 def _hydra_verb(verb: str, rest: list[str]) -> int:
+    _refuse_torchrun(verb)
     from diffuse.cli import arguments
 
     parsed = arguments.parse(verb, rest)
@@ -107,8 +127,7 @@ def run_command(
     chosen = composing.choices()
     if "name" in cfg:
         cfg.name = meanings.run_name(cfg, chosen)
-    if what := secrets.found(yamls.as_yaml(cfg)):
-        raise ConfigError(f"the config would be saved with a secret in it: {what}")
+    secrets.refuse(yamls.as_yaml(cfg))
     job = config.Job(verb, overrides, "--json" in parsed.flags, folder, chosen)
     return importlib.import_module(f"diffuse.commands.{verb}").main(cfg, job) or 0
 

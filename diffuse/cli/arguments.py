@@ -1,5 +1,6 @@
 """What was typed after `diffuse <verb>`: flags and overrides in any order, made fit for Hydra."""
 
+import os
 import re
 from dataclasses import dataclass, field
 
@@ -35,6 +36,7 @@ SECRET = secrets.WORDS
 SECRET_VARIABLE = re.compile(rf"oc\.env:[^}}]*(?:{SECRET.pattern})", re.IGNORECASE)
 
 ALWAYS_TEXT = ("hypothesis", "name", "outputs")  # a sweep over these makes no sense
+NO_PATHS = ("hypothesis", "name")
 TEXT = ("run", "resume", "init_from", "noise_level", "trust", "images", "reference")
 TEXT_ENDINGS = ("root", "path", "file", "folder")  # of a dotted key, e.g. dataset.root
 OF_A_SWEEP = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper")
@@ -191,9 +193,15 @@ def _quoted(word: str, multirun: bool) -> str:
         return INFINITE.sub("inf", word)
     if value in ("", "null") or _is_quoted(value):
         return word
-    if multirun and not always and "," in value:
-        return word  # a sweep over runs or paths
-    return word[: match.start(2)] + quote(value)
+    start = word[: match.start(2)]
+    if multirun and not always and "," in value:  # a sweep over runs or paths
+        return start + ",".join(map(_from_home, value.split(",")))
+    return start + quote(value if key in NO_PATHS else _from_home(value))
+
+
+def _from_home(path: str) -> str:
+    """A shell leaves the ~ of key=~/folder as it is."""
+    return os.path.expanduser(path) if path.startswith("~/") else path
 
 
 def quote(text: str) -> str:

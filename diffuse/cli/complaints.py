@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException, ValidationError
 
 from diffuse.cli import usage
-from diffuse.errors import nearest
+from diffuse.errors import first_line, nearest
 
 # what comes with an extra of ours: (group, choice) -> its name
 EXTRAS = {
@@ -30,7 +30,7 @@ def complaint(error: BaseException, verb: str) -> str:
         where = f"{inside[1]}: "  # an experiment, say
     for link in chain:
         if isinstance(link, OverrideParseException):
-            return f"cannot read {link.override!r}: {_first_line(link.__cause__ or link)}"
+            return f"cannot read {link.override!r}: {first_line(link.__cause__ or link)}"
         if isinstance(link, MissingConfigException):
             return _unknown_choice(link)
         if isinstance(link, yaml.MarkedYAMLError) and link.problem_mark:
@@ -59,10 +59,6 @@ def _chain(error: BaseException | None) -> Iterable[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _first_line(error: BaseException | str) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def _unknown_choice(error: MissingConfigException) -> str:
     group, _, choice = (error.missing_cfg_file or "").rpartition("/")
     if extra := EXTRAS.get((group, choice)):
@@ -73,7 +69,7 @@ def _unknown_choice(error: MissingConfigException) -> str:
 
 
 def _of_a_key(error: OmegaConfBaseException, verb: str) -> str:
-    key, message = str(error.full_key), _first_line(error)
+    key, message = str(error.full_key), first_line(error)
     if isinstance(error, InterpolationResolutionError):
         return f"{key}: {message}"
     if isinstance(error, ValidationError):
@@ -105,7 +101,7 @@ def _of_a_message(message: str, verb: str) -> str:
     if several := re.search(r"Ambiguous value for argument '(.+?)'\n", message):
         key, _, value = several[1].partition("=")
         return f"{several[1]}: add --multirun to run each, or write a list: {key}=[{value}]"
-    return _first_line(message)
+    return first_line(message)
 
 
 def _unknown_group(word: str, verb: str) -> str:

@@ -14,13 +14,14 @@ from typing import Any
 
 from omegaconf import DictConfig, flag_override
 
-from diffuse import checkpoints, cli, files, runs, secrets
+from diffuse import checkpoints, cli, files, hardware, runs, secrets
 from diffuse.cli import composing, sweep_records
 from diffuse.cli.arguments import Arguments
+from diffuse.errors import CLOSED_PIPE, INTERRUPTED, TERMINATED
 
 log = logging.getLogger("diffuse")
 PRINTED = "printed.json"  # beside job.json
-STOPPED = (130, 141, 143)  # by a signal: the jobs after it do not run either
+STOPPED = (INTERRUPTED, CLOSED_PIPE, TERMINATED)  # by a signal: the jobs after it do not run either
 # what a sweeper that searches makes smaller: the first of these that a job has
 SCORES = (
     ("record.json", ("fid", "value")),
@@ -84,7 +85,7 @@ class SweepJob:
                     stack.enter_context(_traceback_in(own / "log.txt"))
                 return self._command(cfg, words, own)
         except (KeyboardInterrupt, SystemExit) as leaving:
-            code = leaving.code if isinstance(leaving, SystemExit) else 130
+            code = leaving.code if isinstance(leaving, SystemExit) else INTERRUPTED
             if code not in STOPPED:
                 raise  # not ours: submitit leaves a job like this that it has queued again
             return int(code), "stopped"
@@ -93,13 +94,15 @@ class SweepJob:
 
     def _command(self, cfg: DictConfig, words: list[str], own: Path | None) -> tuple[int, str]:
         """Its checkpoint goes on wherever it has one: only this job can have written it."""
-        if "resume" in cfg and not self.own_resume:
-            with flag_override(cfg, ["struct", "readonly"], [False, False]):
+        number = composing.job_number()
+        with flag_override(cfg, ["struct", "readonly"], [False, False]):
+            if "resume" in cfg and not self.own_resume:
                 found = str(own) if cfg.dry_run else "auto"  # in its own folder
                 cfg.resume = found if own and _whole(own) else "none"
+            if os.getpid() != self.pid and "device" in cfg and cfg.get("devices", 1) == 1:
+                cfg.device = hardware.turn(cfg.device, number)
         with ExitStack() as stack:
             if "--json" in self.parsed.flags:
-                number = composing.job_number()
                 stack.enter_context(_printed_to(self.told / str(number) / PRINTED))
             code = cli.run_command(self.verb, self.parsed, cfg, words, None if cfg.dry_run else own)
         return code, f"exit code {code}" if code else ""

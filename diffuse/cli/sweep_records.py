@@ -27,6 +27,7 @@ def write(folder: Path, verb: str, jobs: Jobs, longer: bool) -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
+    """The sweep.json of a folder; ConfigError if there is none or if it is damaged."""
     try:
         return json.loads((folder / "sweep.json").read_text())
     except FileNotFoundError:
@@ -67,7 +68,7 @@ def to_continue(
 
 def _named(root: Path, ref: str) -> Path:
     """A sweep by its path, name/v003, or name: the newest one then."""
-    for folder in (Path(ref), root / ref):
+    for folder in (Path(ref).expanduser(), root / ref):
         if (folder / "sweep.json").exists():
             return folder
         versions = sorted(folder.glob("v*/sweep.json"), key=lambda p: (len(str(p)), str(p)))
@@ -112,6 +113,7 @@ def _lengths(job: list[str]) -> list[str]:
 
 
 def key_of(word: str) -> str:
+    """The key of an override, without its `+` or `~`; the word itself if it has no value."""
     match = KEY.fullmatch(word)
     return match[1] if match else word
 

@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from diffuse import cli, config, launching
+from diffuse import cli, config, launching, secrets, yamls
 from diffuse.cli import composing, sweep_records
 from diffuse.cli.arguments import Arguments, quote
 from diffuse.cli.sweep_jobs import STOPPED, SweepJob, is_finished, outcome, printed
@@ -87,12 +87,14 @@ def _check_all(verb: str, parsed: Arguments, jobs: Jobs, labels: list[str]) -> D
     for overrides, label in zip(jobs, labels, strict=True):
         try:
             cfg = composing.finished(verb, composing.compose(verb, parsed, overrides))
+            secrets.refuse(yamls.as_yaml(cfg))
             if check:
                 config.trust(cfg.trust if parsed.value("trust") else None)
                 check(cfg)
         except ConfigError as error:
             raise ConfigError(f"{error} (in the job {label})") from error
     first = composing.compose(verb, parsed, [*own, *(jobs or [_fixed(verb, parsed)])[0]])
+    secrets.refuse(OmegaConf.to_yaml(first))  # Hydra keeps it as multirun.yaml
     if jobs and first.hydra.sweeper.get("params"):
         raise ConfigError("hydra.sweeper.params: say what is swept over as key=a,b")
     return first

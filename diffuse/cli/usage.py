@@ -94,6 +94,9 @@ def nearest_key(word: str, verb: str) -> str:
     """The key or group that was meant; there are too many to list them all in an error."""
     known = root(verb)
     keys = [*known.groups, *known.keys]
+    if word == "resume" and word not in keys and verb not in NEVER_SWEPT:
+        drawn = "; the same words go on with what is drawn" if "devices" in keys else ""
+        return f"it goes with --multirun only{drawn}"
     same = [key for key in keys if key.rpartition(".")[2] == word]  # batch -> train.batch
     own = [group for group in known.groups if group not in ("experiment", "debug")]
     holding = [g for g in own if any(has_key(g, choice, word) for choice in choices(g))]

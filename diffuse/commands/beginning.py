@@ -1,7 +1,5 @@
 """`init_from=`: the run whose weights a new run begins with."""
 
-import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +7,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from diffuse import assembly, checkpoints, runs
-from diffuse.errors import ConfigError
+from diffuse import assembly, checkpoints, run_folders
+from diffuse.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -20,6 +18,12 @@ class Beginning:
     checkpoint: Path
     file: str
     facts: dict[str, Any]  # which they are, to the byte, for run.json
+
+    def check(self) -> None:
+        """DataError if these are no longer the weights that were found."""
+        checkpoints.verify(self.checkpoint)
+        if checkpoints.sha256(self.checkpoint, self.file) != self.facts["sha256"]:
+            raise DataError(f"init_from: {self.checkpoint} holds other weights than a moment ago")
 
     def give(self, net: nn.Module) -> None:
         """The weights to a network that has to be the same."""
@@ -33,18 +37,11 @@ class Beginning:
 
 
 def named(outputs: Path, ref: str) -> tuple[Path, int | str | None]:
-    """A run and which of its checkpoints: None = the newest one that it has, damaged or not.
-
-    Written as a run, run@500, run@best, or run/checkpoints/step_00000500.
-    """
-    which = None
-    if inside := re.fullmatch(r"(.+?)(?:@|/checkpoints/(?:step_)?)(\d+|best|latest)/?", ref):
-        ref, which = inside[1], int(inside[2]) if inside[2].isdigit() else inside[2]
-    folder = runs.find(outputs, ref)
-    if folder.is_symlink():  # `latest`, which may lead elsewhere any moment
-        folder = folder.parent / os.readlink(folder)
+    """A run and which of its checkpoints: None = the newest one that it has, damaged or not."""
+    ref, which = run_folders.parted(ref)
+    folder = run_folders.find(outputs, ref)
     steps = checkpoints.steps(folder / "checkpoints")
-    if which in (None, "latest"):
+    if which is None:
         which = steps[-1] if steps else None
     return folder, which
 

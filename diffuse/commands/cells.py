@@ -151,12 +151,12 @@ def missing(cell: Cell, plan: Plan, trained: Trained, label: int | None, n: int)
     return n - min(n, there * plan.batch)
 
 
-def mark(cells: Sequence[dict[str, Any]], same_seeds: bool = True) -> None:
+def mark(cells: Sequence[dict[str, Any]]) -> None:
     """Write into each cell of a record whether it is within noise of the best, or is the best.
 
     `cheapest` is the one of fewest calls within noise of the best, of several the one of lower FID.
-    With several seeds, which all cells share, differences are taken seed by seed; else the two
-    intervals count as independent. A cell without a value is none of it.
+    Several seeds are shared by all cells, so differences are taken seed by seed. A cell without a
+    value is none of it.
     """
     scored = [cell for cell in cells if cell.get("value") is not None]
     for cell in cells:
@@ -164,7 +164,7 @@ def mark(cells: Sequence[dict[str, Any]], same_seeds: bool = True) -> None:
     if not scored:
         return
     best = min(scored, key=lambda cell: cell["value"])
-    near = [c for c in scored if c is best or not difference(best, c, same_seeds).shown]
+    near = [c for c in scored if c is best or not difference(best, c, same_seeds=True).shown]
     for cell in near:
         cell["within_noise"] = True
     best["best"] = True

@@ -1,80 +1,40 @@
 """Evaluations side by side."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from diffuse import assembly, comparison, evaluations, passport, runs
-from diffuse.commands import scores
+from diffuse import comparison, evaluations, passport, trainings
+from diffuse.commands import evaluated, scores
 from diffuse.comparison import Comparison, Difference, Line
 from diffuse.config import Job
 from diffuse.console import print_columns, print_json, print_table
-from diffuse.errors import ConfigError, DataError, nearest
+from diffuse.errors import ConfigError
 from diffuse.measures import measure
-
-log = logging.getLogger(__name__)
-
-# of a training's config: what does not change what is learnt
-ASIDE = ("name", "hypothesis", "outputs", "tracker", "resume", "resume_allow", "dry_run", "smoke")
+from diffuse.trainings import Pooled
 
 
 def main(cfg: DictConfig, job: Job) -> int:
     """Find the records, refuse what cannot be compared, then print."""
-    if len(cfg.runs) < 2:
-        raise ConfigError("compare takes two evaluations or more: diffuse compare mine theirs")
     outputs = Path(cfg.outputs)
-    folders = [find(outputs, ref, cfg.smoke) for ref in cfg.runs]
+    folders = [folder for ref in cfg.runs for folder in evaluated.find(outputs, ref, cfg.smoke)]
+    if len(folders) < 2:
+        raise ConfigError("compare takes two evaluations or more: diffuse compare mine theirs")
     records = [evaluations.read(folder) for folder in folders]
     found = comparison.compare(records)
     if found.mismatches and not cfg.force:
         raise ConfigError(_refusal(found))
     names = _names(folders, outputs)
-    changed = configs(records)
+    changed = evaluated.configs(outputs, records)
+    over = _over_trainings(found, changed)
     if job.json:
-        print_json(_as_json(found, folders, changed))
+        print_json(_as_json(found, folders, changed, over))
     else:
-        _show(found, names, changed)
+        _show(found, names, changed, over)
     return 0
-
-
-def find(outputs: Path, ref: str, smoke: bool) -> Path:
-    """An evaluation by path, name (its newest), name/v003; or the newest one of a training run."""
-    root, done = outputs / "eval", [f for f in runs.every(outputs, "eval") if _has_record(f)]
-    path = Path(ref).parent if Path(ref).name == evaluations.FILE else Path(ref)
-    for folder in (path, root / ref):
-        if _has_record(folder):
-            return folder
-    if versions := [f for f in done if f.is_relative_to(root / ref) and f.parent != root]:
-        return ([f for f in versions if smoke or not runs.read(f).get("smoke")] or versions)[-1]
-    try:
-        trained = runs.find(outputs, ref)
-    except ConfigError:
-        names = {str(f.relative_to(root)) for f in done} | _trainings(outputs)
-        raise ConfigError(f"compare: no evaluation {ref!r} in {root}; {nearest(ref, names)}") from (
-            None
-        )
-    ours = [f for f in done if _is_of(f, trained)]
-    wanted = [f for f in ours if smoke or not runs.read(f).get("smoke")] or ours
-    if not wanted:
-        raise ConfigError(f"compare: {trained} was not evaluated: diffuse eval run={ref}")
-    return wanted[-1]
-
-
-def _has_record(folder: Path) -> bool:
-    return (folder / evaluations.FILE).is_file()
-
-
-def _trainings(outputs: Path) -> set[str]:
-    return {str(f.relative_to(outputs / "train")) for f in runs.every(outputs, "train")}
-
-
-def _is_of(folder: Path, trained: Path) -> bool:
-    run = runs.read(folder).get("weights", {}).get("run")
-    return run is not None and Path(run).resolve() == trained.resolve()
 
 
 def _refusal(found: Comparison) -> str:
@@ -83,27 +43,6 @@ def _refusal(found: Comparison) -> str:
         f"compare: these numbers are not of the same thing: {fields}; evaluate them alike, or add "
         "force=true to print them with that beside them"
     )
-
-
-def configs(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """The keys of the training configs that are not the same in all: what was changed."""
-    flat: list[dict[str, Any]] = []
-    for record in records:
-        run = (record.get("weights") or {}).get("run")
-        try:
-            saved = assembly.saved_config(Path(run)) if run else None
-        except DataError as error:
-            log.warning("what was changed in the training is not known: %s", error)
-            return {}
-        plain = OmegaConf.to_container(saved) if saved is not None else {}
-        assert isinstance(plain, dict)
-        kept = {str(key): value for key, value in plain.items() if key not in ASIDE}
-        flat.append(passport.fields(kept))
-    if not all(flat):  # images of another tool have no config
-        return {}
-    keys = dict.fromkeys(key for one in flat for key in one if ".meta." not in key)
-    values = {key: [one.get(key) for one in flat] for key in keys}
-    return {key: row for key, row in values.items() if any(value != row[0] for value in row)}
 
 
 def _names(folders: Sequence[Path], outputs: Path) -> list[str]:
@@ -115,7 +54,26 @@ def _names(folders: Sequence[Path], outputs: Path) -> list[str]:
     return [f"{k} {name}" for k, name in enumerate(short, 1)] if alike else short
 
 
-def _show(found: Comparison, names: list[str], changed: dict[str, list[Any]]) -> None:
+def _over_trainings(found: Comparison, changed: dict[str, list[Any]]) -> dict[str, list[Pooled]]:
+    """Each number over the trainings of each way to train, where one was trained several times."""
+    weights = [record.get("weights") for record in found.records]
+    steps = [one["step"] for one in weights if one]
+    if not changed or len(steps) < len(weights) or found.mismatches:
+        return {}
+    if not (ways := trainings.ways(changed, found.tried, steps)):
+        return {}
+    values: dict[str, list[float]] = {}
+    for line in found.lines:
+        values.setdefault(line.name, []).append(line.score["value"])
+    return {name: trainings.pooled(ways, row) for name, row in values.items()}
+
+
+def _show(
+    found: Comparison,
+    names: list[str],
+    changed: dict[str, list[Any]],
+    over: dict[str, list[Pooled]],
+) -> None:
     if found.mismatches:
         found = replace(found, lines=[_doubtful(line) for line in found.lines])
         rows = {m.field: _across(m.values) for m in found.mismatches}
@@ -127,9 +85,13 @@ def _show(found: Comparison, names: list[str], changed: dict[str, list[Any]]) ->
         way = {-1: ", lower is better", 1: ", higher is better", 0: ""}[about.better]
         tables = ({names[li.record]: _cells(li, form) for li in lines} for form in (" ({})", ""))
         print_columns(f"{about.label}{way}", scores.fitting(*tables))
-        for line in lines[1:]:
+        for line in [] if over else lines[1:]:
             print(f"  -> {names[line.record]}: {line.verdict}")
         print()
+        if over:
+            _show_ways(measured, over[measured])
+    print_table("What was evaluated", dict(zip(names, map(_evaluated, found.records), strict=True)))
+    print()
     rows = {m.field: _across(m.values) for m in found.tried}
     if rows:
         print_table("What differs in how they were made", rows)
@@ -137,7 +99,38 @@ def _show(found: Comparison, names: list[str], changed: dict[str, list[Any]]) ->
     if changed:
         print_table("What was changed in the training", {k: _across(v) for k, v in changed.items()})
         print()
-    print_table("How they were compared", _how(found))
+    print_table("How they were compared", _how(found, bool(over)))
+
+
+def _show_ways(name: str, over: Sequence[Pooled]) -> None:
+    about, form = measure(name), "{:.3f}"
+    rows = {
+        one.way.name: {
+            "trainings": str(len(one.way.records)),
+            "mean": form.format(about.scale * one.mean),
+            "sd": "" if one.sd is None else form.format(about.scale * one.sd),
+            "minus the first": _minus(one.difference, about.scale),
+        }
+        for one in over
+    }
+    print_columns(f"{about.label}, over trainings", rows)
+    for one in over[1:]:
+        print(f"  -> {one.way.name}: {_verdict(name, over[0], one)}")
+    print()
+
+
+def _verdict(name: str, first: Pooled, other: Pooled) -> str:
+    if other.difference is None:
+        return "trainings that agree to the last bit show nothing"
+    many = [len(one.way.records) for one in (first, other)]
+    return comparison.verdict(name, other.difference, f"{many[0]} and {many[1]} trainings")
+
+
+def _evaluated(record: Mapping[str, Any]) -> str:
+    """Of which weights, or whose images."""
+    if weights := record.get("weights"):
+        return f"{weights['run']}, step {weights['step']:,}"
+    return str((record.get("source") or {}).get("path", "unknown"))
 
 
 def _doubtful(line: Line) -> Line:
@@ -145,7 +138,7 @@ def _doubtful(line: Line) -> Line:
     return replace(line, verdict=f"not comparable, or else {line.verdict}")
 
 
-def _how(found: Comparison) -> dict[str, str]:
+def _how(found: Comparison, over: bool) -> dict[str, str]:
     first = found.records[0]
     paired = {line.difference.paired for line in found.lines if line.difference}
     method = {
@@ -153,6 +146,7 @@ def _how(found: Comparison) -> dict[str, str]:
         False: "two independent 95% intervals, in quadrature",
     }
     encoder, reference = first["encoder"], first["reference"]
+    trained = {"over trainings": "Student's t, one deviation for all ways to train"}
     rows = {
         "difference": " and ".join(method[how] for how in sorted(paired)) or "none",
         "images": ", ".join(dict.fromkeys(map(comparison.drawn, found.records))),
@@ -161,6 +155,7 @@ def _how(found: Comparison) -> dict[str, str]:
         "reference": f"{reference.get('dataset') or reference.get('path')}, "
         f"{reference.get('split')}",
     }
+    rows |= trained if over else {}
     if found.unrecorded:
         rows["not recorded"] = f"{', '.join(found.unrecorded)} (in some of them)"
     if found.noted:
@@ -199,23 +194,35 @@ def _signed(value: float, digits: int) -> str:
 
 
 def _as_json(
-    found: Comparison, folders: Sequence[Path], changed: dict[str, list[Any]]
+    found: Comparison,
+    folders: Sequence[Path],
+    changed: dict[str, list[Any]],
+    over: dict[str, list[Pooled]],
 ) -> dict[str, Any]:
     measures: dict[str, list[dict[str, Any]]] = {}
     for line in found.lines:
         entry: dict[str, Any] = {"folder": str(folders[line.record]), **line.score}
         if line.difference:
-            entry["difference"] = {
-                "value": line.difference.value,
-                "ci95": [line.difference.low, line.difference.high],
-                "paired": line.difference.paired,
-                "verdict": line.verdict,
-            }
+            entry["difference"] = _difference(line.difference, line.verdict)
         measures.setdefault(line.name, []).append(entry)
     return {
         "comparable": not found.mismatches,
         "mismatches": _fields(found.mismatches),
         "measures": measures,
+        "over_trainings": {
+            name: [
+                {
+                    "way": one.way.name,
+                    "folders": [str(folders[k]) for k in one.way.records],
+                    "mean": one.mean,
+                    "sd": one.sd,
+                    "difference": one.difference
+                    and _difference(one.difference, _verdict(name, rows[0], one)),
+                }
+                for one in rows
+            ]
+            for name, rows in over.items()
+        },
         "differs": _fields(found.tried),
         "training": changed,
         "noted": _fields(found.noted),
@@ -223,6 +230,11 @@ def _as_json(
         "left_out": found.left_out,
         "seeds": [comparison.used_seeds(record) for record in found.records],
     }
+
+
+def _difference(found: Difference, verdict: str) -> dict[str, Any]:
+    ends = [found.low, found.high]
+    return {"value": found.value, "ci95": ends, "paired": found.paired, "verdict": verdict}
 
 
 def _fields(differing: Sequence[passport.Differing]) -> dict[str, list[Any]]:

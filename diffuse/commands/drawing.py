@@ -28,11 +28,9 @@ def identity(trained: Trained, plan: Plan, label: int | None) -> dict[str, Any]:
 
 
 def kept(
-    cfg: DictConfig | None, trained: Trained, plan: Plan, label: int | None
+    cfg: DictConfig, trained: Trained, plan: Plan, label: int | None
 ) -> AbstractContextManager[Store | None]:
     """Where the shards of a plan are kept, if they are."""
-    if cfg is None:
-        return nullcontext()
     try:
         return Store(sharing.folder(cfg.outputs), identity(trained, plan, label))
     except TypeError as error:
@@ -40,10 +38,8 @@ def kept(
         return nullcontext()
 
 
-def draw(
-    trained: Trained, plan: Plan, n: int, label: int | None, cfg: DictConfig | None = None
-) -> Result:
-    """n images: those that were drawn before are read, if a config says where they are kept.
+def draw(trained: Trained, plan: Plan, n: int, label: int | None, cfg: DictConfig) -> Result:
+    """n images: those that were drawn before are read, wherever the config says they are kept.
 
     With its `devices=`, more processes draw. There is a line on the console now and then; what was
     drawn stays when a signal ends it.

@@ -2,12 +2,11 @@
 
 import dataclasses
 import shlex
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import assembly, conditions, config, data, hardware, provenance, runs, yamls
+from diffuse import assembly, conditions, config, data, hardware, provenance, runs
 from diffuse.classifier import (
     Classifier,
     accuracy,
@@ -16,6 +15,7 @@ from diffuse.classifier import (
     train_classifier,
     training_steps,
 )
+from diffuse.commands import starting
 from diffuse.config import Job
 from diffuse.console import Meter, clock, print_json, print_table
 from diffuse.data import ImageSet
@@ -36,7 +36,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     config.bind("optimizer", cfg.optimizer, "params")
     device = hardware.device(cfg.device)
     assembly.settle(cfg, device)
-    test, train = map(_shrunk, assembly.real_sets(cfg.dataset))
+    train, test = map(_shrunk, assembly.real_sets(cfg.dataset))
     spec = train.spec
     if len(spec.classes) < 2:
         raise ConfigError(f"dataset: two classes are needed, {spec.name} has {len(spec.classes)}")
@@ -52,11 +52,8 @@ def main(cfg: DictConfig, job: Job) -> int:
     if cfg.dry_run:
         print_json(plan) if job.json else print_table("encoder, if it were trained", plan)
         return 0
-    folder = job.folder or runs.claim(Path(cfg.outputs), job.command, cfg.name)
-    facts = {"name": cfg.name, "hypothesis": cfg.hypothesis, "smoke": cfg.smoke, "seed": cfg.seed}
-    facts |= {"device": plan["device"], "data": {"source": train.source, "sha256": train.sha256}}
-    yaml = yamls.as_yaml(cfg)
-    run = runs.Run.start(folder, job.command, yaml, job.overrides, **facts)
+    data = {"source": train.source, "sha256": train.sha256}
+    folder, run = starting.start("encoder", cfg, job, device=plan["device"], data=data)
     with conditions.repeatable(), run.logged(), run.watched(), Interrupts(at_once=True):
         _train(cfg, run, net.to(device), train)
         round_weights(net)

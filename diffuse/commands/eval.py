@@ -7,38 +7,36 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig
 
 from diffuse import (
     assembly,
     config,
     evaluations,
-    hardware,
-    meanings,
     measures,
-    passport,
-    provenance,
     runs,
+    sampling,
     scoring,
 )
 from diffuse.assembly import Trained
 from diffuse.commands import (
+    describing,
     drawing,
     evaluation_pictures,
     judging,
+    known,
     outside,
+    restoring,
     sample,
     saving,
     scores,
+    starting,
     twins,
 )
 from diffuse.commands.saving import Result
 from diffuse.config import Job
 from diffuse.console import print_json, print_table
-from diffuse.data import ImageSet
-from diffuse.encoders import Encoder, check_encoder, open_encoder
-from diffuse.errors import ConfigError
+from diffuse.encoders import check_encoder
 from diffuse.interrupts import Interrupts
 from diffuse.sampling import Plan
 from diffuse.trackers import Quiet
@@ -49,47 +47,52 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig, job: Job) -> int:
     """Check the config, restore the run, open its data, then claim a folder, draw and compare."""
     check(cfg)
+    config.build("tracker", cfg.tracker)  # code of others runs in a job only, not in its sweep
     if cfg.images is not None:
         return outside.main(cfg, job)
-    if cfg.dataset:
-        raise ConfigError("dataset: goes with images=; a run is compared with what it learnt from")
-    trained, plan = sample.restore(cfg)
-    label = sample.class_number(cfg, trained)
+    trained, plan = restoring.restore(cfg)
+    label = restoring.class_number(cfg, trained)
     if cfg.dry_run:
-        planned = sample.facts(cfg, job, trained, plan)
+        planned = describing.facts(cfg, job, trained, plan)
         print_json(planned) if job.json else print_table("Plan (nothing is written)", planned)
         return 0
     classes = trained.spec.classes
     chosen = judging.selected(cfg)
-    test, train = assembly.real_sets(trained.cfg.dataset)
-    if cfg.known and not cfg.reference and (known := _known(cfg, trained, plan, test, train)):
-        return scores.show(job, known, evaluations.read(known), classes)
-    judge = assembly.judge(cfg, test, train)
+    train, test, moved = judging.sets_of(trained, cfg.dataset)
+    if cfg.known and not cfg.reference and (found := known.find(cfg, trained, plan, train, test)):
+        return scores.show(job, found, evaluations.read(found), classes)
+    judge = assembly.judge(cfg, train=train, test=test)
     statistics = judging.statistics(cfg, judge.encoder)
     real = scoring.real(judge, cfg.n, statistics.moments if statistics else None)
-    asked = torch.arange(cfg.n) % len(classes) if trained.conditional and label is None else None
+    asked = None
+    if trained.conditional and label is None:
+        asked = sampling.classes(trained.spec, range(cfg.n))
     wanted = judging.groups(cfg, job, asked, cfg.n, real)
     by_class = "per_class" in wanted
-    folder, run = sample.begin("eval", cfg, job, trained)
+    folder, run = starting.of_run("eval", cfg, job, trained)
     tracker = Quiet(config.build("tracker", cfg.tracker))
     with run.logged(), run.watched(), Interrupts(at_once=True):
         started = time.monotonic()
         tracker.start(folder, cfg.name, dict(run.facts))
-        about = passport_of(cfg, job, trained, plan, judge.encoder)  # the code as it is now
+        about = describing.passport_of(  # the code as it is now
+            job, trained, plan, judge.encoder, weights=cfg.weights, n=cfg.n, seeds=cfg.seeds
+        )
         results = _drawn(cfg, trained, plan, label, folder)
         first = results[0]
         said = judging.warnings(
             judge.encoder, cfg.n, first.images, real, statistics, asked if by_class else None
         )
         record = judging.scored(cfg, wanted, [(r.images, asked) for r in results], real)
-        drawn = _sampler(cfg, job, plan, results, sample.class_of(trained, label))
-        record |= {"n": cfg.n, "warnings": chosen + said} | judging.reference(
+        nfe = sum(result.nfe for result in results) / len(results)
+        drawn = describing.how(cfg, job, plan, nfe, describing.class_of(trained, label))
+        record |= {"n": cfg.n, "warnings": chosen + moved + said} | judging.reference(
             real, statistics, test
         )
         record |= about | {"sampler": drawn}
         record |= _drawing(results)
         record["seconds"] = round(time.monotonic() - started, 1)
         record["grid"] = str(folder / "samples.png")
+        runs.write_json(folder / evaluations.FILE, record)  # no picture costs the numbers
         record["pictures"] = evaluation_pictures.draw(folder, record, first.images, real)
         runs.write_json(folder / evaluations.FILE, record)
         values = {name: score["value"] for name, score in measures.scores(record).items()}
@@ -107,8 +110,6 @@ def check(cfg: DictConfig) -> None:
     sample.check(cfg)
     check_encoder(cfg.encoder)
     judging.check(cfg)
-    if cfg.seeds > 1 and cfg.seed + cfg.seeds > 2**63:
-        raise ConfigError(f"seeds={cfg.seeds}: from seed={cfg.seed} on there are not that many")
 
 
 def _drawn(
@@ -137,90 +138,6 @@ def _drawing(results: Sequence[Result]) -> dict[str, Any]:
         "images_per_second": round(number / seconds, 2),
         "shards": {key: sum(one[key] for one in shards) for key in shards[0]},
     }
-
-
-def _sampler(
-    cfg: DictConfig, job: Job, plan: Plan, results: Sequence[Result], of_class: dict[str, object]
-) -> dict[str, Any]:
-    """How images were drawn; the calls are those of all seeds."""
-    how = sample.how(cfg, job, plan, results[0], of_class)
-    return how | {"nfe": sum(result.nfe for result in results) / len(results)}
-
-
-def passport_of(
-    cfg: DictConfig, job: Job, trained: Trained, plan: Plan, encoder: Encoder
-) -> dict[str, Any]:
-    """Everything else that the numbers depend on."""
-    decays = meanings.decays(trained.cfg.train)
-    named = cfg.weights.removeprefix("ema_")
-    decay = None if cfg.weights == "raw" else decays[0] if named == "ema" else float(named)
-    batch = trained.cfg.train.batch
-    average = {
-        "decay": decay,
-        "half_life": None if decay is None else passport.half_life(decay, batch),  # images
-        "images_seen": trained.state.get("images_seen", trained.state["step"] * batch),
-    }
-    return {
-        "schema": evaluations.SCHEMA,
-        "encoder": passport.of_encoder(encoder),
-        "weights": sample.weights(cfg, trained) | average,
-        "range": list(plan.range),
-        "seeds": {"seed": plan.seed, "count": cfg.seeds, "first": 0, "last": cfg.n - 1},
-        "dtype": _dtype(trained),
-        **passport.of_machine(trained.device),
-        "code": _code(trained, plan, encoder),
-        "command": judging.command(job),
-    }
-
-
-def _known(
-    cfg: DictConfig, trained: Trained, plan: Plan, test: ImageSet, train: ImageSet
-) -> Path | None:
-    """The newest evaluation of these weights by these settings, data and code."""
-    ours = _settings(cfg)
-    data = train.sha256, test.sha256
-    encoder = open_encoder(cfg.encoder, trained.spec, cfg.outputs, data)
-    guidance = plan.guidance.record() if plan.guidance else None
-    same = {"reference": passport.of_images(test, "test")}
-    same |= {"real": passport.of_images(train, "train")}
-    same |= {"encoder": passport.of_encoder(encoder), "code": _code(trained, plan, encoder)}
-    same |= {"dtype": _dtype(trained), "device": hardware.describe(trained.device)}
-    seer = plan.level_of.sha256 if plan.level_of else None
-    for folder in reversed(runs.every(Path(cfg.outputs), "eval")):
-        facts = runs.read(folder)
-        if (
-            facts.get("status") == "done"
-            and facts.get("weights", {}).get("sha256") == trained.sha256
-            and (facts["sampler"].get("noise_level") or {}).get("sha256") == seer
-            and facts["sampler"].get("guidance") == guidance
-            and facts["versions"] == provenance.versions()
-            and _settings(OmegaConf.load(folder / "config.yaml")) == ours
-            and (record := evaluations.read(folder))
-            and {key: record.get(key) for key in same} == same
-        ):
-            return folder
-    return None
-
-
-def _dtype(trained: Trained) -> str:
-    return str(trained.denoiser.precision).removeprefix("torch.")
-
-
-def _code(trained: Trained, plan: Plan, encoder: Encoder) -> str:
-    walk = getattr(plan.sampler, "func", plan.sampler)
-    network = map(type, trained.denoiser.net.modules())
-    return passport.of_code(encoder, *network, trained.denoiser.objective.coefficients, walk)
-
-
-def _settings(cfg: DictConfig | ListConfig) -> dict[str, object]:
-    """What of a config can change a number."""
-    irrelevant = (
-        "run", "checkpoint", "noise_level",  # their sha256 are compared
-        "name", "hypothesis", "outputs", "tracker", "save", "known", "devices",
-    )  # fmt: skip
-    plain = OmegaConf.to_container(cfg)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if key not in irrelevant}
 
 
 def summary(folder: Path) -> dict[str, str]:

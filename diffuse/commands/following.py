@@ -1,7 +1,6 @@
 """Another process of a training: it computes its part, and the first one writes."""
 
 import os
-import signal
 import sys
 import threading
 from functools import partial
@@ -26,12 +25,11 @@ def main(meet: Meet) -> int:
 
 def child(where: str, world: int, rank: int) -> int:
     """A process that the first one has started: whatever is orderly is exit 0."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first one says what next
     threading.Thread(target=_end_with_the_first, daemon=True).start()
     cli.log_to_stderr(least="warning")
     try:
         with left_behind(lambda: None):
-            main(partial(Ranks.joined, rank, world, rank, where))
+            main(partial(Ranks.joined, rank, world, rank, where, world))
     except Lost:
         return 1  # the first one says why
     except Exception as error:

@@ -3,17 +3,23 @@
 import logging
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
-from diffuse import foreign, passport, scoring
+from diffuse import assembly, foreign, passport, runs, scoring
+from diffuse.assembly import Trained
 from diffuse.config import Job
-from diffuse.encoders import Encoder
+from diffuse.data import ImageSet
+from diffuse.data.images import fingerprint, fitted
+from diffuse.encoders import Encoder, encode
+from diffuse.encoders.encoder import wrong_channels
 from diffuse.errors import ConfigError, DataError, nearest
 from diffuse.foreign import Statistics
+from diffuse.metrics import Moments
 from diffuse.scoring import GROUPS, Real, Rows, Settings
 
 log = logging.getLogger(__name__)
@@ -33,11 +39,34 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError(f"metrics needs one at least, or all: {', '.join(GROUPS)}")
 
 
+def sets_of(trained: Trained, moved: Mapping[str, Any]) -> tuple[ImageSet, ImageSet, list[str]]:
+    """The splits (training, test) that a run learnt from, and what is to be said of them.
+
+    They are where the run found them, or where `moved`, a `dataset=`, says they are now: the same
+    to the byte, else it is a ConfigError.
+    """
+    try:
+        train, test = assembly.real_sets(moved or trained.cfg.dataset)
+    except DataError as error:
+        elsewhere = "" if moved else f"\nif the data of {trained.folder} is elsewhere now: dataset="
+        raise DataError(f"{error}{elsewhere}") from error
+    known = runs.facts_of(trained.folder).get("data", {})
+    seen = [known.get(key) for key in ("sha256", "test_sha256")]
+    there = [fingerprint(fitted(s.images, trained.spec.fit), s.labels) for s in (train, test)]
+    if all(old in (None, now) for old, now in zip(seen, there, strict=True)):
+        return train, test, []
+    said = f"{trained.folder} learnt from other images than {train.spec.name} has now"
+    if moved:
+        raise ConfigError(f"dataset: {said}")
+    said += ": what was for training then may be for tests now"
+    log.warning("%s", said)
+    return train, test, [said]
+
+
 def groups(cfg: DictConfig, job: Job, labels: Tensor | None, n: int, real: Real) -> list[str]:
     """The groups to compute, FID always; one that was asked for and cannot be is refused."""
-    asked = [cfg.metrics] if isinstance(cfg.metrics, str) else [*cfg.metrics]
-    wanted = list(GROUPS) if ALL in asked else [g for g in GROUPS if g in ("fid", *asked)]
-    typed = ALL not in asked and any(word.startswith("metrics=") for word in job.overrides)
+    wanted = [group for group in GROUPS if group == "fid" or asked_for(cfg, group)]
+    typed = not asked_for(cfg, ALL) and job.typed("metrics")
     settings, kept = settings_of(cfg), []
     for group in wanted:
         reason = scoring.impossible(group, n, labels, real, settings)
@@ -50,13 +79,35 @@ def groups(cfg: DictConfig, job: Job, labels: Tensor | None, n: int, real: Real)
     return kept
 
 
+def asked_for(cfg: DictConfig, group: str) -> bool:
+    """Is it one of `metrics=`, by name or with all others?"""
+    asked = [cfg.metrics] if isinstance(cfg.metrics, str) else cfg.metrics
+    return group in asked or ALL in asked
+
+
 def settings_of(cfg: DictConfig) -> Settings:
+    """What the config says of how KID and the measures of neighbours are computed."""
     return Settings(cfg.kid_subsets, cfg.kid_subset_size, cfg.neighbours)
 
 
 def statistics(cfg: DictConfig, encoder: Encoder) -> Statistics | None:
-    """The reference that `reference=` names, if it does."""
-    return foreign.read_statistics(cfg.reference, encoder.dim) if cfg.reference else None
+    """The reference that `reference=` names, if it does: statistics, or a folder of images."""
+    if not cfg.reference:
+        return None
+    if not Path(cfg.reference).is_dir():
+        return foreign.read_statistics(cfg.reference, encoder.dim)
+    given = foreign.read_images(cfg.reference)
+    channels = given.images.shape[1]
+    if channels != encoder.channels:
+        gray = foreign.as_gray(given) if encoder.channels == 1 else None
+        if gray is None:
+            wrong = wrong_channels(encoder.name, encoder.channels, f"{given.source} has {channels}")
+            raise DataError(wrong)
+        given = gray
+    if len(given.images) < 2:
+        raise DataError(f"{given.source} is 1 image, a reference takes 2 at least")
+    moments = Moments.of(encode(encoder, given.images))
+    return Statistics(moments, len(given.images), given.sha256, given.source)
 
 
 def scored(
@@ -74,7 +125,8 @@ def scored(
         found: dict[str, Any] = {}
         for group in wanted:
             found |= scoring.measured(group, rows, real, settings)
-        curves = {"fid": scoring.curve(rows, real)} if "infinity" in wanted else {}
+        curve = scoring.curve(rows, real) if asked_for(cfg, "infinity") else []
+        curves = {"fid": curve} if curve else {}
     except ValueError as error:
         raise DataError(f"encoder {real.encoder.name}: {error}") from error
     main = {name: found.pop(name) for name in ("fid", "kid") if name in found}

@@ -9,7 +9,7 @@ from diffuse.checkups import Checkup
 from diffuse.commands.preparing import Work
 from diffuse.console import Meter
 from diffuse.divergence import Diverged
-from diffuse.errors import DivergedError, reason
+from diffuse.errors import DivergedError, NoSpaceError, reason
 from diffuse.interrupts import Interrupts
 from diffuse.journal import Journal, Silent
 from diffuse.scoring import Judge
@@ -29,17 +29,16 @@ def loop(
     every, ranks = work.cfg.train, work.ranks
     checkup = Checkup(work.training, work.test, work.law, work.plan, ranks)
     # a look may last longer than we have until a kill: whoever is told to stop saves in it
-    checkup.copy.net.register_forward_pre_hook(
-        lambda *_: interrupts.caught and journal.save(wait=True)
-    )
+    for net in filter(None, [checkup.copy.net, judge and judge.encoder]):
+        net.register_forward_pre_hook(lambda *_: interrupts.caught and journal.save(wait=True))
 
     def look(names: list[str]) -> None:
         """At the weights of the last step; what cannot be looked at is trained on."""
         number = work.training.step
-        with _tolerant(f"no grid of step {number:,}"):
+        with ranks.as_one(), _tolerant(f"no grid of step {number:,}"):
             if "look" in names:
                 journal.look(number, checkup.loss(), checkup.grid(work.cfg.n))
-        with _tolerant(f"no quick FID of step {number:,}"):
+        with ranks.as_one(), _tolerant(f"no quick FID of step {number:,}"):
             if "score" in names:
                 journal.score(number, checkup.score(judge, every.eval_n))
 
@@ -72,7 +71,7 @@ def _tolerant(missing: str) -> Iterator[None]:
 
 
 def _steps(work: Work, journal: Journal | Silent) -> Iterator[Step]:
-    """fit(), begun again at the last checkpoint where `train.on_nan=rollback` says so."""
+    """fit(), begun again at the last regular checkpoint if `train.on_nan=rollback` says so."""
     losses = work.ranks.losses(work.training.denoiser)
     while True:
         try:
@@ -81,7 +80,10 @@ def _steps(work: Work, journal: Journal | Silent) -> Iterator[Step]:
             )
             return
         except Diverged as lost:
-            journal.diverged(lost)
+            try:
+                journal.diverged(lost)
+            except NoSpaceError as full:  # it must not hide what went wrong
+                log.warning("no diagnosis: %s", full)
             if work.recipe.on_nan != "rollback":
                 raise
             journal.roll_back(lost, work.ranks.agree(journal.last()))

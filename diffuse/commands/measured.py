@@ -10,24 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from scipy.special import stdtrit
 
-from diffuse import assembly, evaluations, passport, runs
-from diffuse.commands.compare import configs
+from diffuse import assembly, evaluations, passport, run_folders, runs
+from diffuse.commands.evaluated import configs
 from diffuse.commands.judging import FEW
 from diffuse.comparison import used_seeds
 from diffuse.errors import ConfigError, DataError
 from diffuse.meanings import LENGTHS
-from diffuse.metrics import Spread
+from diffuse.metrics import Spread, blocks_for, quantile
+from diffuse.trainings import APART, near
 
 log = logging.getLogger(__name__)
 
 Record = Mapping[str, Any]
-# what may differ between two trainings of one config, and the draws from them
-APART = {f"weights.{name}" for name in ("run", "step", "sha256", "images_seen")}
-APART |= {f"sampler.guidance.weak.{name}" for name in ("step", "sha256")}  # of the same training
-APART |= {"seeds.seed"}
-BY_THE_CLOCK = 0.1  # of their steps: trainings of equal minutes are not of equal steps
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,7 @@ def measured(outputs: Path, trained: Path, smoke: bool) -> Measured:
     folder, record, siblings = ours[-1], evaluations.read(ours[-1]), {}
     for older in reversed(ours):
         known = _whole(older)
-        if known is not None and (siblings := _siblings(known, trained, table)):
+        if known is not None and (siblings := _siblings(outputs, known, trained, table)):
             folder, record = older, known
             break
     records = [record, *(evaluations.read(path) for path in siblings.values())]
@@ -106,8 +101,7 @@ def over_images(records: Sequence[Record]) -> tuple[float, str]:
     found = []
     for record in records:
         fid = record["fid"]
-        blocks = min(20, record["n"] // 2)
-        reach = float(stdtrit(blocks - 1, 0.975))
+        reach = quantile(blocks_for(record["n"]) - 1)
         draws = zip(fid.get("per_seed", [fid["value"]]), fid.get("per_seed_ci95", [fid["ci95"]]),
                     strict=True)  # fmt: skip
         found += [(high - value) / reach for value, (_, high) in draws]
@@ -130,16 +124,16 @@ def over_trainings(values: Sequence[float], images: float, draws: int | None) ->
 def _evaluations(outputs: Path, smoke: bool) -> list[tuple[Path, Path]]:
     """(folder, the training it is of), oldest first."""
     found = []
-    for folder in runs.every(outputs, "eval"):
+    for folder in run_folders.every(outputs, "eval"):
         facts = runs.read(folder)
-        run = (facts.get("weights") or {}).get("run")
+        run = run_folders.of_record(outputs, facts.get("weights"))
         if run and (folder / evaluations.FILE).is_file() and (smoke or not facts.get("smoke")):
-            found.append((folder, Path(run).resolve()))
+            found.append((folder, run.resolve()))
     return found
 
 
 def _siblings(
-    record: Record, trained: Path, table: Sequence[tuple[Path, Path]]
+    outputs: Path, record: Record, trained: Path, table: Sequence[tuple[Path, Path]]
 ) -> dict[Path, Path]:
     """Training -> its newest evaluation that was made as this one was, by another seed alone."""
     found: dict[Path, Path] = {}
@@ -150,9 +144,9 @@ def _siblings(
         other = _whole(folder)
         if other is None or not _made_alike(record, other):
             continue
-        differs = configs([record, other])
+        differs = configs(outputs, [record, other])
         lengths = differs.pop("train.steps", [1])  # of those that were timed
-        if differs.keys() == {"seed"} and _near(lengths) and differs["seed"][1] not in seeds:
+        if differs.keys() == {"seed"} and near(lengths) and differs["seed"][1] not in seeds:
             found[run] = folder
             seeds.append(differs["seed"][1])
     return dict(sorted(found.items()))
@@ -162,12 +156,8 @@ def _made_alike(one: Record, other: Record) -> bool:
     """Do two records differ in the weights alone?"""
     fields = passport.differing([one, other], passport.SAME)
     tried = {found.field for found in passport.differing([one, other], passport.TRIED)}
-    near = _near([record["weights"]["step"] for record in (one, other)])
-    return not fields and tried <= APART and near
-
-
-def _near(steps: Sequence[int]) -> bool:
-    return max(steps) - min(steps) <= BY_THE_CLOCK * max(steps)
+    alike = near([record["weights"]["step"] for record in (one, other)])
+    return not fields and tried <= APART and alike
 
 
 def _whole(folder: Path) -> Record | None:

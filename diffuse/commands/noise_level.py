@@ -1,17 +1,17 @@
 """Train the network that sees how noisy an image is, for sampling without being told."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from diffuse import assembly, conditions, config, hardware, noise_level, runs, yamls
+from diffuse import assembly, conditions, config, hardware, noise_level, runs
 from diffuse.classifier import training_steps
+from diffuse.commands import starting
 from diffuse.config import Job
 from diffuse.console import Meter, clock, print_json, print_table
 from diffuse.data import ImageSet, check_dataset, open_splits
-from diffuse.errors import ConfigError, nearest
+from diffuse.errors import ConfigError
 from diffuse.interrupts import Interrupts
 from diffuse.noise_level import Regressor
 from diffuse.schedules import Schedule
@@ -48,13 +48,8 @@ def main(cfg: DictConfig, job: Job) -> int:
     if cfg.dry_run:
         print_json(plan) if job.json else print_table("Plan (nothing is written)", plan)
         return 0
-    folder = job.folder or runs.claim(Path(cfg.outputs), VERB, cfg.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    run = runs.Run.start(
-        folder, VERB, yamls.as_yaml(cfg), job.overrides,
-        name=cfg.name, hypothesis=cfg.hypothesis, seed=cfg.seed, smoke=cfg.smoke,
-        device=plan["device"], data={"source": train.source, "sha256": train.sha256},
-    )  # fmt: skip
+    data = {"source": train.source, "sha256": train.sha256}
+    folder, run = starting.start(VERB, cfg, job, device=plan["device"], data=data)
     with conditions.repeatable(), run.logged(), run.watched(), Interrupts(at_once=True):
         log.info("%s", folder)
         _train(cfg, run, regressor.to(device), train, schedule, steps)
@@ -114,18 +109,3 @@ def _show(cfg: DictConfig, job: Job, run: runs.Run, plan: dict[str, str]) -> Non
         "use it": f"diffuse sample sampler=ddim_predicted noise_level={cfg.name}",
     }
     print_table(f"noise level {cfg.name}", plan | rows)
-
-
-def find(outputs: Path, ref: str) -> Path:
-    """The run that `noise_level=` names: a path, name (its newest version) or name/v001."""
-    root = outputs / VERB
-    for folder in (Path(ref), root / ref, runs.latest(outputs, VERB, ref)):
-        if folder is not None and (folder / "run.json").exists():
-            return folder
-    names = [str(folder.relative_to(root)) for folder in runs.every(outputs, VERB)]
-    if not names:
-        raise ConfigError(
-            f"noise_level: no run {ref!r}, there is none in {root}: train one with "
-            "diffuse noise_level"
-        )
-    raise ConfigError(f"noise_level: no run {ref!r} in {root}; {nearest(ref, names)}")

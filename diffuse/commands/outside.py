@@ -17,13 +17,13 @@ from diffuse import (
     evaluations,
     foreign,
     hardware,
+    measures,
     passport,
     plots,
     runs,
     scoring,
-    yamls,
 )
-from diffuse.commands import evaluation_pictures, judging, scores
+from diffuse.commands import evaluation_pictures, judging, scores, starting
 from diffuse.config import Job
 from diffuse.console import print_json, print_table
 from diffuse.data import ImageSet, ImageSpec
@@ -33,13 +33,14 @@ from diffuse.foreign import Images, Statistics
 from diffuse.interrupts import Interrupts
 from diffuse.scoring import Real
 from diffuse.seeds import generator
+from diffuse.trackers import Quiet
 
 log = logging.getLogger(__name__)
 
 IDLE = (
     *("run", "checkpoint", "weights", "sampler", "grid", "reuse", "steps", "nfe", "label", "clip"),
     *("noise_level", "start", "batch", "devices", "precision", "seeds", "save", "known"),
-    *("guidance", "guidance_levels", "guide"),
+    *("guidance", "guidance_levels", "guide", "eval"),  # eval.seeds is how seeds may be typed
 )
 
 
@@ -50,27 +51,29 @@ def main(cfg: DictConfig, job: Job) -> int:
         raise ConfigError("images: say what they are compared with, by dataset= or reference=")
     given = foreign.read_images(cfg.images)
     chosen, drawn = _chosen(cfg, job, given)
-    test, train = _sets(cfg)
+    train, test = _sets(cfg)
     given = _of_this_data(given, test)
     pixels, asked = given.images[chosen], None
     if (labels := _asked(given, test)) is not None:
         asked, drawn["labels"] = labels[chosen], hashlib.sha256(labels.numpy().data).hexdigest()
-    statistics, real = _real(cfg, pixels, test, train)
+    statistics, real = _real(cfg, pixels, train, test)
     wanted = judging.groups(cfg, job, asked, len(pixels), real)
     said = judging.warnings(
         real.encoder, len(pixels), pixels, real, statistics,
         asked if "per_class" in wanted else None,
     )  # fmt: skip
-    if real.floor is None:
+    if real.floor is None and real.train is None:
         said.append("there is no floor: only dataset= has real images to measure beside these")
         log.warning("%s", said[-1])
     rows = {"images": f"{len(pixels):,} of {given.source}", "metrics": ", ".join(wanted)}
     if cfg.dry_run:
         print_json(rows) if job.json else print_table("Plan (nothing is written)", rows)
         return 0
+    tracker = Quiet(config.build("tracker", cfg.tracker))
     folder, run = _begin(cfg, job, given)
     with run.logged(), run.watched(), Interrupts(at_once=True):
         started = time.monotonic()
+        tracker.start(folder, cfg.name, dict(run.facts))
         plots.save(plots.grid(pixels[:100]), folder / "samples.png")
         record = judging.scored(cfg, wanted, [(pixels, asked)], real)
         record |= {
@@ -89,24 +92,26 @@ def main(cfg: DictConfig, job: Job) -> int:
             "seconds": round(time.monotonic() - started, 1),
             "grid": str(folder / "samples.png"),
         }
+        runs.write_json(folder / evaluations.FILE, record)  # no picture costs the numbers
         record["pictures"] = evaluation_pictures.draw(folder, record, pixels, real)
         runs.write_json(folder / evaluations.FILE, record)
+        tracker.log(0, {name: score["value"] for name, score in measures.scores(record).items()})
+        tracker.image(0, "samples", folder / "samples.png")
         run.finish("done")
+        tracker.finish()
     return scores.show(job, folder, record, test.spec.classes if test else ())
 
 
 def _refuse_idle_keys(job: Job) -> None:
     """A key that was typed and changes nothing would be taken for one that did."""
-    for word in job.overrides:
-        key = re.split(r"[.=@]", word.lstrip("+~"), maxsplit=1)[0]
-        if key in IDLE:
-            raise ConfigError(f"{word}: nothing is drawn with images=, which are there already")
+    if word := job.typed(*IDLE):
+        raise ConfigError(f"{word}: nothing is drawn with images=, which are there already")
 
 
 def _chosen(cfg: DictConfig, job: Job, given: Images) -> tuple[Tensor | slice, dict[str, Any]]:
     """All images; or, if n was typed, the numbers of so many by chance, and how they were found."""
     there = len(given.images)
-    if not any(word.startswith("n=") for word in job.overrides):
+    if not job.typed("n"):
         if there < 4:
             raise DataError(f"{given.source} holds {there} images, an interval needs at least 4")
         return slice(None), {"n": there}
@@ -159,10 +164,10 @@ def _asked(given: Images, test: ImageSet | None) -> Tensor | None:
 
 
 def _real(
-    cfg: DictConfig, pixels: Tensor, test: ImageSet | None, train: ImageSet | None
+    cfg: DictConfig, pixels: Tensor, train: ImageSet | None, test: ImageSet | None
 ) -> tuple[Statistics | None, Real]:
     if test is not None and train is not None:
-        judge = assembly.judge(cfg, test, train)
+        judge = assembly.judge(cfg, train=train, test=test)
         statistics = judging.statistics(cfg, judge.encoder)
         moments = statistics.moments if statistics else None
         return statistics, scoring.real(judge, len(pixels), moments)
@@ -176,16 +181,9 @@ def _real(
 
 def _begin(cfg: DictConfig, job: Job, given: Images) -> tuple[Path, runs.Run]:
     """Claim a folder named after the images, unless a name was typed."""
-    if not any(word.startswith("name=") for word in job.overrides):
+    if not job.typed("name"):
         cfg.name = re.sub(r"[^A-Za-z0-9]+", "-", Path(given.source).stem).strip("-")[:100] or None
         cfg.name = cfg.name or "images"
-    config.build("tracker", cfg.tracker)
-    folder = job.folder or runs.claim(Path(cfg.outputs), "eval", cfg.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    run = runs.Run.start(
-        folder, "eval", yamls.as_yaml(cfg), job.overrides,
-        name=cfg.name, hypothesis=cfg.hypothesis, seed=cfg.seed, smoke=cfg.smoke,
-        device=hardware.describe(hardware.device(cfg.device)),
-        source={"path": given.source, "sha256": given.sha256},
-    )  # fmt: skip
-    return folder, run
+    device = hardware.describe(hardware.device(cfg.device))
+    source = {"path": given.source, "sha256": given.sha256}
+    return starting.start("eval", cfg, job, device=device, source=source)

@@ -13,9 +13,8 @@ from omegaconf import DictConfig
 
 from diffuse import assembly, evaluations, hardware, runs, scoring
 from diffuse.assembly import Trained
-from diffuse.commands import cells, drawing, fronts, judging, sample
+from diffuse.commands import cells, describing, drawing, fronts, judging, restoring, starting
 from diffuse.commands.cells import Cell
-from diffuse.commands.eval import passport_of
 from diffuse.config import Job
 from diffuse.encoders import check_encoder
 from diffuse.errors import ConfigError, DivergedError
@@ -44,35 +43,36 @@ class Bench:
 def main(cfg: DictConfig, job: Job) -> int:
     """Check the config, restore the run, lay out the cells, then draw and score one by one."""
     check(cfg)
-    folder = runs.find(Path(cfg.outputs), cfg.run)
-    trained = assembly.restore(folder, cfg.checkpoint, cfg.weights, cfg)
+    trained = restoring.trained(cfg)
     device = trained.device
-    label = sample.class_number(cfg, trained)
+    label = restoring.class_number(cfg, trained)
     table, left_out = cells.laid_out(cfg, trained, assembly.sampling_batch(cfg.batch, device))
     if not table:
         raise ConfigError(f"samplers: none is left: {fronts.why_not(left_out)}")
     if cfg.dry_run:
         return fronts.show_plan(cfg, job, trained, label, table, left_out)
-    test, train = assembly.real_sets(trained.cfg.dataset)
-    judge = assembly.judge(cfg, test, train)
+    train, test, moved = judging.sets_of(trained, {})
+    judge = assembly.judge(cfg, train=train, test=test)
     real = scoring.real(judge, cfg.n)
     bench = Bench(cfg, job, trained, label, replace(real, floor=None), _floor(real))
-    folder, run = sample.begin("pareto", cfg, job, trained)
+    folder, run = starting.of_run("pareto", cfg, job, trained)
     with run.logged(), run.watched(), Interrupts(at_once=True):
         started = time.monotonic()
-        assert real.floor is not None
-        shown = real.floor.images  # ours cannot have another range: it is the checkpoint's
-        said = judging.selected(cfg)
+        shown = real.known_floor().images  # ours cannot have another range: it is the checkpoint's
+        said = judging.selected(cfg) + moved
         said += judging.warnings(judge.encoder, cfg.n, shown, real, None)
         rows = _all(bench, table)
         cells.mark(rows)
         first = table[0].plan
         record = {"n": cfg.n, "warnings": said} | judging.reference(real, None, test)
-        record |= passport_of(cfg, job, trained, first, judge.encoder)
+        record |= describing.passport_of(
+            job, trained, first, judge.encoder, weights=cfg.weights, n=cfg.n, seeds=cfg.seeds
+        )
         record |= {"schema": SCHEMA, "sampler": _shared(bench, first), "fid_floor": bench.floor}
-        record |= {"floor_n": len(real.floor), "cells": rows}
+        record |= {"floor_n": bench.floor["n"], "cells": rows}
         record |= {"left_out": [asdict(one) for one in left_out]}
         record["seconds"] = round(time.monotonic() - started, 1)
+        runs.write_json(folder / evaluations.FILE, record)  # no picture costs the numbers
         picture = pareto(rows, bench.floor, folder / "pareto")[0]
         record["picture"] = str(picture)
         runs.write_json(folder / evaluations.FILE, record)
@@ -85,16 +85,14 @@ def main(cfg: DictConfig, job: Job) -> int:
 def check(cfg: DictConfig) -> None:
     """Everything that can be wrong without looking at a run."""
     check_encoder(cfg.encoder)
-    hardware.devices(cfg.devices, hardware.device(cfg.device))
-    if cfg.seed + cfg.seeds > 2**63:
-        raise ConfigError(f"seeds={cfg.seeds}: from seed={cfg.seed} on there are not that many")
+    hardware.check_devices(cfg.devices, hardware.device(cfg.device))
 
 
 def _floor(real: Real) -> dict[str, Any]:
     """FID of as many training images, or of all if there are fewer."""
-    assert real.floor is not None
-    found = scoring.measured("fid", [real.floor], replace(real, floor=None), Settings())["fid"]
-    return found | {"n": len(real.floor)}
+    rows = real.known_floor()
+    found = scoring.measured("fid", [rows], replace(real, floor=None), Settings())["fid"]
+    return found | {"n": len(rows)}
 
 
 def _all(bench: Bench, table: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -130,7 +128,7 @@ def _measured(bench: Bench, cell: Cell) -> dict[str, Any]:
     kept = cells.store(cell, plans[0], bench.trained, label)
     # of the drawing itself, whenever that was and however many processes shared in it
     speed = (kept.speed() if kept else None) or results[0].speed
-    of_class = sample.class_of(bench.trained, label)
+    of_class = describing.class_of(bench.trained, label)
     shards = {key: sum(r.shards[key] for r in results) for key in ("drawn", "known")}
     job = replace(bench.job, choices={**bench.job.choices, "sampler": cell.sampler})
     return {
@@ -140,13 +138,13 @@ def _measured(bench: Bench, cell: Cell) -> dict[str, Any]:
         "seconds": 1 / speed,
         "images_per_second": speed,
         "shards": shards,
-        "how": sample.how(cell.cfg, job, cell.plan, results[0], of_class),
+        "how": describing.how(cell.cfg, job, cell.plan, results[0].nfe, of_class),
     }
 
 
 def _warm(bench: Bench, cell: Cell, plan: Plan) -> None:
     """A GPU's first call takes long, and should not count for the cell that happens to be first."""
-    device = next(bench.trained.denoiser.parameters()).device
+    device = bench.trained.device
     if device.type == "cpu" or not cells.missing(
         cell, plan, bench.trained, bench.label, bench.cfg.n
     ):
@@ -163,7 +161,7 @@ def _shared(bench: Bench, plan: Plan) -> dict[str, Any]:
     guidance = plan.guidance.record() if plan.guidance else None
     return {
         "start": plan.start, "clip": plan.clip, "guidance": guidance, "batch": plan.batch,
-        **sample.class_of(bench.trained, bench.label),
+        **describing.class_of(bench.trained, bench.label),
     }  # fmt: skip
 
 

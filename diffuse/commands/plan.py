@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from diffuse import runs
+from diffuse import run_folders
 from diffuse.commands import measured
 from diffuse.commands.measured import Measured
 from diffuse.config import Job
@@ -37,7 +37,7 @@ class Cost:
 def main(cfg: DictConfig, job: Job) -> int:
     """Find what was measured of a run, then say what it implies; nothing is written."""
     check(cfg)
-    trained = runs.find(Path(cfg.outputs), cfg.run)
+    trained = run_folders.find(Path(cfg.outputs), cfg.run)
     found = measured.measured(Path(cfg.outputs), trained, cfg.smoke)
     costs = [] if cfg.delta is None else priced(cfg.delta, cfg.power, found)
     if job.json:

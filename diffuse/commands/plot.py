@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from diffuse import conditions, hardware, runs, schemas, yamls
-from diffuse.commands import sample
+from diffuse import conditions, hardware, schemas
+from diffuse.commands import describing, starting
 from diffuse.commands.plotting import (
     Picture,
     data,
@@ -63,15 +63,11 @@ def main(cfg: DictConfig, job: Job) -> int:
             job, f"{picture.title} (nothing is written)", said.rows, {"what": cfg.what} | said.facts
         )
         return 0
-    facts: dict[str, Any] = {"hypothesis": cfg.hypothesis, "smoke": cfg.smoke}
+    facts: dict[str, Any] = {}
     if picture.trained:
-        cfg.name = cfg.name or runs.read(picture.trained.folder)["name"]
-        facts["weights"] = sample.weights(cfg, picture.trained)
-    folder = job.folder or runs.claim(Path(cfg.outputs), "plot", cfg.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    run = runs.Run.start(
-        folder, "plot", yamls.as_yaml(cfg), job.overrides, name=cfg.name, seed=cfg.seed, **facts
-    )
+        cfg.name = cfg.name or starting.name_of(picture.trained)
+        facts["weights"] = describing.weights_of(cfg.weights, picture.trained)
+    folder, run = starting.start("plot", cfg, job, **facts)
     with conditions.repeatable(), run.logged(), run.watched(), Interrupts(at_once=True):
         files, more = picture.draw(folder)
         names = [str(path) for path in files]
@@ -86,9 +82,8 @@ def _refuse_idle_keys(what: str, reads: list[str], job: Job) -> None:
     """A key that was typed and changes nothing would be taken for one that did."""
     common = {entry.name for entry in fields(schemas.Common)}
     idle = {entry.name for entry in fields(schemas.Plot)} - common - {"what", *reads}
-    for word in job.overrides:
-        if word.lstrip("+~").partition("=")[0].partition(".")[0] in idle:
-            raise ConfigError(f"{word}: plot {what} does not read it, but {', '.join(reads)}")
+    if word := job.typed(*idle):
+        raise ConfigError(f"{word}: plot {what} does not read it, but {', '.join(reads)}")
 
 
 def _show(job: Job, title: str, rows: dict[str, str], facts: dict[str, Any]) -> None:

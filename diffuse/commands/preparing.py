@@ -16,7 +16,7 @@ from diffuse.commands import beginning, guiding, resuming
 from diffuse.commands.beginning import Beginning
 from diffuse.data import ImageSet, open_splits
 from diffuse.data.images import moments
-from diffuse.errors import ConfigError
+from diffuse.errors import ConfigError, DataError, reason
 from diffuse.journal import Seen
 from diffuse.launching import Meet
 from diffuse.noise_laws import Law
@@ -71,6 +71,29 @@ class Work:
         return 0
 
 
+@dataclass(frozen=True)
+class Found:
+    """What the first process has found, for all: who looks for himself may find another."""
+
+    cfg: DictConfig
+    folder: Path | None
+    checkpoint: Path | None  # to go on from, of the run in `folder`
+    manifest: str | None  # its sha256
+    initial: Beginning | None
+    data: tuple[str, str]  # sha256 of the splits
+
+    def check(self, data: ImageSet, test: ImageSet) -> None:
+        """DataError if this process sees other files than the first one."""
+        if (data.sha256, test.sha256) != self.data:
+            raise DataError(f"{data.spec.name}: other images than the first process has")
+        if self.checkpoint:
+            checkpoints.verify(self.checkpoint)
+            if checkpoints.digest(self.checkpoint) != self.manifest:
+                raise DataError(f"{self.checkpoint} is another one than the first process has")
+        if self.initial:
+            self.initial.check()
+
+
 def prepare(cfg: DictConfig, folder: Path | None, meet: Meet) -> Work:
     """Data, network, optimizer; the state of the run if one is continued; the length in steps.
 
@@ -82,43 +105,42 @@ def prepare(cfg: DictConfig, folder: Path | None, meet: Meet) -> Work:
     assembly.settle(cfg, device)
     initial = beginning.find(cfg) if folder is None else None
     data, test = open_splits(cfg.dataset)
+    checkpoint = None
     if folder is not None:
         resuming.check_data(cfg, folder, data, test)
+        checkpoint = checkpoints.newest(folder / "checkpoints")
+    manifest = checkpoints.digest(checkpoint) if checkpoint else None
+    found = Found(cfg, folder, checkpoint, manifest, initial, (data.sha256, test.sha256))
     ranks = meet()
-    ranks.agree((cfg, folder))
-    return _built(cfg, folder, initial, data, test, ranks)
+    ranks.agree(found)
+    return _built(found, data, test, ranks)
 
 
 def follow(meet: Meet) -> tuple[Work, Path | None]:
     """The same in another process; with the run's folder, once the first one has begun there."""
     ranks = meet()
-    cfg, folder = ranks.agree(None)
-    config.trust(cfg.trust)
-    hardware.device(cfg.device)
-    initial = beginning.find(cfg) if folder is None else None
-    data, test = open_splits(cfg.dataset)
-    work = _built(cfg, folder, initial, data, test, ranks)
+    found: Found = ranks.agree(None)
+    config.trust(found.cfg.trust)
+    hardware.device(found.cfg.device)
+    data, test = open_splits(found.cfg.dataset)
+    found.check(data, test)
+    work = _built(found, data, test, ranks)
     if ranks.agree(None):
         work.seconds()
     return work, ranks.agree(None)
 
 
-def _built(
-    cfg: DictConfig,
-    folder: Path | None,
-    initial: Beginning | None,
-    data: ImageSet,
-    test: ImageSet,
-    ranks: Ranks,
-) -> Work:
+def _built(found: Found, data: ImageSet, test: ImageSet, ranks: Ranks) -> Work:
+    cfg, initial = found.cfg, found.initial
     ranges.check_shares(cfg.train.batch, ranks.world)
+    ranges.check_micro_batch(cfg.train.micro_batch, cfg.train.batch // ranks.world)
     device = ranks.device(hardware.device(cfg.device))
     hardware.forget_peak(device)
     data, test = data.to(device), test.to(device)
     schedule, law = assembly.process(cfg)
     pixels = (cfg.range[0], cfg.range[1])
     mean, std = moments(data.images, pixels)
-    assembly.measure(cfg, std)
+    assembly.fill_sigma_data(cfg, std)
     denoiser = assembly.denoiser(cfg, data.spec, device)
     if initial is not None:
         initial.give(denoiser.net)
@@ -126,10 +148,10 @@ def _built(
     peaks = [group["lr"] for group in optimizer.param_groups]
     training = Training.new(denoiser, optimizer, meanings.decays(cfg.train))
     seen = Seen(device)
-    if folder is not None and (checkpoint := checkpoints.newest(folder / "checkpoints")):
-        with _fitting(folder):
-            training.load(checkpoint, partial(resuming.is_own, cfg))
-        seen = Seen.of(checkpoint, device)
+    if found.folder is not None and found.checkpoint is not None:
+        with _fitting(found.folder):
+            training.load(found.checkpoint, partial(resuming.is_own, cfg))
+        seen = Seen.of(found.checkpoint, device)
     if meanings.length(cfg.train) != ("steps", training.step):  # else there is nothing to train
         lasts = partial(_seconds, cfg, training, data, law, ranks)
         training.strict = device.type == "cuda" and repeats(denoiser, data.spec.shape, device)
@@ -154,9 +176,8 @@ def _fitting(folder: Path) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, KeyError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"resume: the checkpoint of {folder} does not fit this config: {reason}"
+            f"resume: the checkpoint of {folder} does not fit this config: {reason(error)}"
         ) from error
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import assembly, checkpoints, meanings, runs
+from diffuse import assembly, checkpoints, meanings, run_folders, runs
 from diffuse.commands import beginning
 from diffuse.data import ImageSet
 from diffuse.errors import ConfigError, DataError, nearest
@@ -56,7 +56,7 @@ def _newest(cfg: DictConfig, own: Path | None) -> Path | None:
     """The newest version of this name that has a whole checkpoint."""
     outputs = Path(cfg.outputs)
     begun = own and any((own / left).exists() for left in ("run.json", "checkpoints"))
-    versions = [own] if own and begun else runs.versions(outputs, "train", cfg.name)
+    versions = [own] if own and begun else run_folders.versions(outputs, "train", cfg.name)
     passed = []
     for version in versions:
         if checkpoints.newest(version / "checkpoints"):
@@ -91,7 +91,7 @@ def continued(cfg: DictConfig, folder: Path) -> DictConfig:
     saved = assembly.saved_config(folder)
     for group in ("objective", "weighting"):
         if saved[group].get("sigma_data"):  # measured then
-            assembly.measure(cfg, saved[group].sigma_data)
+            assembly.fill_sigma_data(cfg, saved[group].sigma_data)
     if cfg.precision == "auto":  # measured anew, it might come out otherwise
         cfg.precision = saved.precision
     if cfg.optimizer.get("precision") == "auto" and "precision" in saved.optimizer:

@@ -20,9 +20,9 @@ class Result:
     nfe: float  # calls of the network an image took; a mean where each takes its own
     seconds: float
     fingerprint: str  # of the first images before rounding: equal only if they were drawn alike
-    drawn: int = 1  # shards that were not there before
-    known: int = 0  # shards that were
-    rate: float | None = None  # images a second, where not all of them were drawn just now
+    drawn: int  # shards that were not there before
+    known: int  # shards that were
+    rate: float | None  # images a second, where not all of them were drawn just now
 
     @property
     def speed(self) -> float:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffuse.commands import guiding, sample
+from diffuse import run_folders
+from diffuse.commands import describing, guiding
 from diffuse.config import Job
 from diffuse.console import WIDTH, clock, print_columns, print_json, print_table
 from diffuse.measures import measure, scores
@@ -42,8 +43,9 @@ def show(job: Job, folder: Path, record: Mapping[str, Any], classes: tuple[str, 
 
 
 def title(record: Mapping[str, Any]) -> str:
+    """E.g. "FID of quickstart, step 641"; of images that are no run's, "FID of theirs.npz"."""
     if weights := record.get("weights"):
-        return f"FID of {Path(weights['run']).parent.name}, step {weights['step']:,}"
+        return f"FID of {run_folders.title(weights['run'])}, step {weights['step']:,}"
     return f"FID of {record['source']['path']}"
 
 
@@ -89,7 +91,7 @@ def _others(record: Mapping[str, Any]) -> dict[str, str]:
         levels = f"grid {drawn['grid']['name']}" if drawn["grid"] else "its own steps"
         rows |= {
             "weights": f"step {weights['step']:,}, {'ema' if weights['ema'] else 'raw'}",
-            "sampler": f"{sample.named(drawn)}, {levels}, start {drawn['start']}",
+            "sampler": f"{describing.named(drawn)}, {levels}, start {drawn['start']}",
             **({"guidance": guiding.said(led)} if (led := drawn.get("guidance")) else {}),
             "NFE": f"{drawn['nfe']:g}",
             "speed": f"{record['images_per_second']:.1f} images/s",

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from diffuse import cli, config
-from diffuse.commands import drawing, sample, sharing
+from diffuse.commands import drawing, restoring, sharing
 from diffuse.errors import ConfigError
 from diffuse.shards import Store, images
 
@@ -36,7 +36,7 @@ def work(order: Mapping[str, Any]) -> None:
     cfg = OmegaConf.create(order["cfg"])
     assert isinstance(cfg, DictConfig)
     config.trust(cfg.trust)
-    trained, plan = sample.restore(cfg)
+    trained, plan = restoring.restore(cfg)
     ours = json.loads(json.dumps(drawing.identity(trained, plan, order["label"])))
     if different := [name for name in ours if ours[name] != order["description"].get(name)]:
         raise ConfigError(f"it would draw other images: another {', '.join(different)}")

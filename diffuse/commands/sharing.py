@@ -120,7 +120,7 @@ class Workers:
 
 
 def _reason(code: int, said: IO[str]) -> str:
-    """E.g. "ended by signal 9", or its own last words."""
+    """E.g. "was ended by signal 9", or "failed (out of memory)" with its own last words."""
     if code < 0:
         return f"was ended by signal {-code}"
     said.seek(0)

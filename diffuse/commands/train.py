@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     """Check the config, then the run to continue, then the data; then claim a folder and train."""
     check(cfg)
     config.build("tracker", cfg.tracker)  # code of others runs in a job only, not in its sweep
-    hardware.devices(cfg.devices, hardware.device(cfg.device))
+    hardware.check_devices(cfg.devices, hardware.device(cfg.device))
     with conditions.repeatable(), crew(cfg.devices) as meet:
         if not leads(cfg.devices):
             return following.main(meet)
@@ -68,7 +69,6 @@ def _begin(work: Work, folder: Path | None, job: Job) -> int:
     text = yamls.as_yaml(cfg)
     if folder is None:
         folder = job.folder or runs.claim(Path(cfg.outputs), "train", cfg.name)
-        folder.mkdir(parents=True, exist_ok=True)
         run = runs.Run.start(folder, "train", text, job.overrides, **_facts(work))
     else:
         step = work.training.step
@@ -92,8 +92,8 @@ def check(cfg: DictConfig) -> None:
     """Everything that can be wrong without looking at runs, data or devices."""
     schedule, _ = assembly.process(cfg)
     measured = copy.deepcopy(cfg)  # the data's deviation is not known yet
-    assembly.measure(measured, 1.0)
-    assembly.asked(measured)
+    assembly.fill_sigma_data(measured, 1.0)
+    assembly.objective_and_weighting(measured)
     config.bind("optimizer", cfg.optimizer)
     config.bind("model", cfg.model, "channels", "size", "classes")
     side = 64 * int(cfg.model.get("patch", 1))  # fits; the real one comes with the data
@@ -174,9 +174,11 @@ def _train(work: Work, run: runs.Run, job: Job, interrupts: Interrupts) -> int:
     }
     multiple = every.keep_every and every.save_every and every.keep_every * every.save_every
     journal = Journal(
-        run, tracker, training, recipe.batch, every.keep, multiple, about, work.seen, work.leader
-    )
-    judge = _judge(work) if every.eval_every else None
+        run, tracker, training, recipe.batch, every.keep, multiple, about, work.seen, work.leader,
+        every.save_every if recipe.on_nan == "rollback" else None,
+    )  # fmt: skip
+    with work.ranks.as_one():
+        judge = _judge(work) if every.eval_every else None
     work.begin(run.folder)
     with Meter("train", recipe.steps, training.step, recipe.batch) as meter:
         done = loop(work, journal, interrupts, meter, judge)
@@ -196,8 +198,8 @@ def _train(work: Work, run: runs.Run, job: Job, interrupts: Interrupts) -> int:
 def _judge(work: Work) -> Judge:
     """Of quick FIDs; what the network sees is read again if that is not its own size."""
     resized = work.test.spec.fit != "none"
-    sets = assembly.real_sets(work.cfg.dataset) if resized else (work.test, work.data)
-    return assembly.judge(work.cfg, *sets)
+    sets = assembly.real_sets(work.cfg.dataset) if resized else (work.data, work.test)
+    return assembly.judge(work.cfg, train=sets[0], test=sets[1])
 
 
 def _print_result(work: Work, run: runs.Run, job: Job) -> None:
@@ -227,10 +229,16 @@ def summary(folder: Path) -> dict[str, str]:
         "steps": f"{facts['steps']:,}",
         "loss": f"{facts['loss']:.4f}" if "loss" in facts else "",
         "test loss": f"{facts['test_loss']:.4f}" if "test_loss" in facts else "",
-        "best quick FID": f"{facts['best']['fid']:.3f}" if "best" in facts else "",
+        "best quick FID": _quick(facts["best"]) if "best" in facts else "",
         "speed": _fast(facts),
         "time": clock(facts["seconds"]),
     }
+
+
+def _quick(best: Mapping[str, Any]) -> str:
+    """With its interval; older runs have none."""
+    ends = " ({:.2f} to {:.2f})".format(*best["ci95"]) if "ci95" in best else ""
+    return f"{best['fid']:.3f}{ends}"
 
 
 def _speed(work: Work, rate: float, seconds: float) -> dict[str, float]:

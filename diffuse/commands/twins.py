@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from diffuse import runs
+from diffuse import run_folders, runs
 from diffuse.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -17,7 +17,9 @@ def warn(folder: Path, outputs: Path) -> None:
     samplers agree.
     """
     ours = runs.read(folder)
-    for other in reversed([*runs.every(outputs, "sample"), *runs.every(outputs, "eval")]):
+    for other in reversed(
+        [*run_folders.every(outputs, "sample"), *run_folders.every(outputs, "eval")]
+    ):
         theirs = _facts(other)
         if (
             theirs.get("fingerprint") == ours["fingerprint"]

@@ -1,10 +1,10 @@
 """Data sets: a name and a few keys in, uint8 images and labels out.
 
-Each public function that begins with `split` is one `conf/dataset/` yaml and returns `Raw`;
+Each public function whose first parameter is `split` is one `conf/dataset/` yaml and returns `Raw`;
 `open_dataset` applies the choices that all of them share.
 """
 
-from diffuse.data.choices import Choices, check_dataset, open_dataset, open_splits, view
+from diffuse.data.choices import Choices, check_dataset, open_dataset, open_splits
 from diffuse.data.cifar10 import cifar10
 from diffuse.data.digits import digits
 from diffuse.data.fashion_mnist import fashion_mnist
@@ -30,5 +30,4 @@ __all__ = [
     "to_range",
     "to_uint8",
     "unfit",
-    "view",
 ]

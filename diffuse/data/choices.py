@@ -151,7 +151,7 @@ def _plain(value: Any) -> Any:
 
 
 def _functions() -> dict[str, Callable[..., Raw]]:
-    """The data sets of this room: its public functions that begin with `split`."""
+    """The data sets of this room: its public functions whose first parameter is `split`."""
     things = {name: getattr(diffuse.data, name) for name in diffuse.data.__all__}
     functions = {name: thing for name, thing in things.items() if inspect.isfunction(thing)}
     return {

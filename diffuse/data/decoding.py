@@ -29,7 +29,7 @@ def decode(
     where: Where,
     size: int | None,
     channels: int | None = None,  # 1 or 3; null = gray if all are gray, else RGB
-    advice: str = "set size to resize all of them",  # if they have several
+    advice: str = "set dataset.size=64, for example, to resize all of them",  # if several sizes
 ) -> Tensor:
     """Decode `count` images into uint8 [n c h w].
 
@@ -58,6 +58,7 @@ def channels_of(count: int, read: Read, where: Where) -> int:
 
 
 def check_size(size: int | None) -> None:
+    """ValueError unless it is null or a side of 1 to 1024 pixels."""
     if size is not None and (type(size) is not int or not 1 <= size <= 1024):
         raise ValueError(f"size must be null or an integer in 1..1024, got {size!r}")
 

@@ -3,10 +3,13 @@
 A program of its own, with the standard library only, so that it starts in no time and can be ended.
 """
 
+import errno
 import http.client
 import sys
 import urllib.request
 from urllib.error import URLError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(url: str, path: str, most: str) -> None:
@@ -24,6 +27,8 @@ if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
     except (OSError, http.client.HTTPException) as error:
+        if getattr(error, "errno", None) in FULL:
+            sys.exit(errno.ENOSPC)  # there may be no room for words, either
         reason = getattr(error, "reason", error) if type(error) is URLError else error
         text = getattr(reason, "strerror", None) or str(reason)
         sys.exit(f"error: {' '.join(text.split())}")

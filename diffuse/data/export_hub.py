@@ -5,11 +5,14 @@ A program of its own, run by `sources.watched`, so that a Hub that does not answ
     python -P export_hub.py '{"source": "...", "splits": {"train": "train"}, "target": "..."}'
 """
 
+import errno
 import json
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(
@@ -51,10 +54,19 @@ def _saved(source: str) -> dict[str, Any]:
     return {"train": whole}
 
 
+def _is_full(error: BaseException | None) -> bool:
+    """`datasets` wraps what went wrong in errors of its own."""
+    while error is not None and getattr(error, "errno", None) not in FULL:
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 if __name__ == "__main__":
     try:
         main(**json.loads(sys.argv[1]))
     except Exception as error:  # whatever it is, one line of it goes to the parent
+        if _is_full(error):
+            sys.exit(errno.ENOSPC)  # there may be no room for words, either
         text = " ".join(str(error).split())
         known = isinstance(error, ValueError | OSError)
         sys.exit(f"error: {text if known else f'{type(error).__name__}: {text}'}")

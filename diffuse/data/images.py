@@ -1,10 +1,10 @@
 """What the rest of the program sees of a data set: uint8 images, labels, and their description."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from diffuse.errors import DivergedError
 
 MULTIPLE = 32  # `pad` and `resize` go to the next multiple of this: five halvings by a UNet
 FITS = ("pad", "resize", "none")
+BATCH = 1024  # images that are resized at once
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class ImageSpec:
     native_width: int
     fit: str
     classes: tuple[str, ...]  # empty if unlabelled
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> Self:
+        """From what `dataclasses.asdict` gives, with lists for tuples as they come out of JSON."""
+        return cls(**{**record, "classes": tuple(record["classes"])})
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -53,6 +59,7 @@ class ImageSet:
         return self.images[indices.to(self.images.device)]
 
     def to(self, device: torch.device | str) -> Self:
+        """The same set with its images and labels on a device."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
 
@@ -112,13 +119,13 @@ def unfit(images: Tensor, spec: ImageSpec) -> Tensor:
     return images[..., top : top + height, left : left + width].contiguous()
 
 
-def resized(images: Tensor, height: int, width: int, batch: int = 1024) -> Tensor:
+def resized(images: Tensor, height: int, width: int) -> Tensor:
     """Bilinear with antialias, rounded; in batches, because it passes through float32."""
     result = images.new_empty((*images.shape[:-2], height, width))
-    for i in range(0, len(images), batch):
-        part = images[i : i + batch].to(torch.float32)
+    for i in range(0, len(images), BATCH):
+        part = images[i : i + BATCH].to(torch.float32)
         part = interpolate(part, (height, width), mode="bilinear", antialias=True)
-        result[i : i + batch] = part.round().clamp(0, 255).to(torch.uint8)
+        result[i : i + BATCH] = part.round().clamp(0, 255).to(torch.uint8)
     return result
 
 

@@ -14,7 +14,7 @@ from diffuse.data.decoding import channels_of, check_size, decode
 from diffuse.data.images import Raw
 from diffuse.data.prepared import Table, prepared
 from diffuse.data.splits import check_share, existing, held_out, name_of
-from diffuse.errors import DataError, nearest
+from diffuse.errors import DataError, nearest, reason
 
 if TYPE_CHECKING:
     import pyarrow
@@ -158,6 +158,7 @@ def _column(path: Path, name: str) -> "pyarrow.ChunkedArray":
 
 
 def column_names(path: Path) -> list[str]:
+    """The columns of a file; DataError if it is missing or not a parquet file."""
     with _opened(path) as file:
         return file.schema_arrow.names
 
@@ -173,8 +174,7 @@ def _opened(path: Path) -> Iterator["pyarrow.parquet.ParquetFile"]:
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing") from error
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path} is truncated or not a parquet file ({reason})") from error
+        raise DataError(f"{path} is truncated or not a parquet file ({reason(error)})") from error
 
 
 def _class_names(path: Path, label: str) -> tuple[str, ...] | None:

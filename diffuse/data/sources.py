@@ -1,5 +1,6 @@
 """Where published data comes from: the cache, or the first source that answers and is genuine."""
 
+import errno
 import logging
 import os
 import shutil
@@ -161,7 +162,10 @@ def watched(
             child.kill()
             child.wait()
     if child.returncode:
-        raise NoAnswerError(_last_line(output) or f"exit code {child.returncode}")
+        said = _last_line(output)
+        if child.returncode == errno.ENOSPC or any(os.strerror(e) in said for e in files.FULL):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch))
+        raise NoAnswerError(said or f"exit code {child.returncode}")
 
 
 def download(url: str, path: Path, most: int) -> None:

@@ -20,6 +20,7 @@ def held_out(count: int, share: float) -> Tensor:
 
 
 def check_share(test: float) -> None:
+    """ValueError unless the share that is held out is in (0, 1)."""
     if not 0 < test < 1:
         raise ValueError(f"test must be in (0, 1), the share that is held out, got {test!r}")
 

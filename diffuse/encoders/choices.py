@@ -1,6 +1,6 @@
 """The encoders that a config can name, and the one door through which an encoder is opened.
 
-Each public function that begins with `spec` is one `conf/encoder/` yaml.
+A yaml in `conf/encoder/` names a public function whose first parameter is `spec`.
 """
 
 import hashlib

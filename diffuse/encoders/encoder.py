@@ -144,4 +144,5 @@ def _exact() -> Iterator[None]:
 
 
 def wrong_channels(name: str, channels: int, given: str) -> str:
+    """What to say of images that have another number of channels than the encoder takes."""
     return f"encoder {name} takes images of {channels} channel{'s' * (channels != 1)}, {given}"

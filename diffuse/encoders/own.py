@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from diffuse import conditions, sealed
 from diffuse.data import ImageSpec
 from diffuse.encoders.encoder import ANTIALIASED, Encoder, Preparation, wrong_channels
-from diffuse.errors import reason
+from diffuse.errors import DiffuseError, reason
 from diffuse.seeds import seed_of
 
 log = logging.getLogger("diffuse.encoders")
@@ -42,12 +42,23 @@ def wrapped(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(0, "encoder"))
-        net = make()
+        try:
+            net = make()
+        except DiffuseError:
+            raise
+        except Exception as error:  # code of others may raise anything
+            raise ValueError(f"{name} cannot be made: {reason(error)}") from error
     if not isinstance(net, nn.Module):
         raise ValueError(f"{name} must be or return a torch.nn.Module, got {type(net).__name__}")
     net.cpu().eval().requires_grad_(False)
     attributes = _attributes(net)  # before it has seen an image: a net may keep what it makes of it
-    encoder = copy.copy(net) if isinstance(net, Encoder) else _encoder(net, name, spec)
+    if isinstance(net, Encoder):
+        if net.channels != spec.channels:
+            given = f"{spec.name} has {spec.channels}"
+            raise ValueError(wrong_channels(net.name, net.channels, given))
+        encoder = copy.copy(net)
+    else:
+        encoder = _encoder(net, name, spec)
     encoder.options = call.keywords
     encoder.sha256 = _sha256(net, call, attributes)
     return encoder

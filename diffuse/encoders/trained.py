@@ -11,11 +11,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from diffuse import files, runs, sealed
+from diffuse import files, run_folders, runs, sealed
 from diffuse.classifier import Classifier
 from diffuse.data import ImageSpec
 from diffuse.encoders.encoder import Encoder
-from diffuse.errors import DataError
+from diffuse.errors import DataError, reason
 
 ASSETS = Path(__file__).parent.parent / "assets"
 FILE = "encoder.safetensors"  # in a run folder of `diffuse encoder`
@@ -55,8 +55,9 @@ def load_encoder(path: str | Path, sha256: str | None = None) -> Encoder:
         data = tuple(about.get("data", {}).values())
         return Encoder(net, about["name"], digest, size, net.dim, net.head, classes, data=data)
     except (KeyError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{file} is no encoder of this version of diffuse: {reason}") from error
+        raise DataError(
+            f"{file} is no encoder of this version of diffuse: {reason(error)}"
+        ) from error
 
 
 def about_encoder(path: str | Path) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def find_trained(outputs: Path, spec: ImageSpec, train: str | None = None) -> Pa
 
     Without one, on a data set of this name.
     """
-    for folder in reversed(runs.every(outputs, "encoder")):
+    for folder in reversed(run_folders.every(outputs, "encoder")):
         if not runs.is_done(folder) or runs.read(folder).get("smoke"):
             continue
         try:
@@ -100,7 +101,7 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             facts = json.loads((content.metadata() or {}).get("diffuse", "{}"))
             tensors = {key: content.get_tensor(key) for key in sorted(content.keys())}
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise DataError(f"{file} is damaged: {' '.join(str(error).split())}") from error
+        raise DataError(f"{file} is damaged: {reason(error, None)}") from error
     if facts.get("schema") != SCHEMA:
         raise DataError(
             f"{file} is no encoder of this version of diffuse: train one with diffuse encoder"

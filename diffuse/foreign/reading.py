@@ -104,6 +104,7 @@ def plain(tensor: Tensor) -> Entry:
 
 
 def wanted(path: Path, entry: Entry) -> np.ndarray:
+    """The entry as an array; DataError with the reason if it could not be read."""
     if isinstance(entry, Unread):
         raise DataError(f"{path} {entry}")
     return entry

@@ -16,11 +16,11 @@ from diffuse.metrics import Moments
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and covariance that another tool computed of features."""
+    """Mean and covariance of features, as far as a reference is known."""
 
     moments: Moments
     n: int | None  # images; None: the file does not say, and `moments` counts 2 instead
-    sha256: str  # of the file
+    sha256: str  # of the file, or of the images
     source: str
 
 

@@ -14,7 +14,15 @@ from diffuse.metrics.classes import (
 )
 from diffuse.metrics.extrapolation import Extrapolation, Point, bias_curve, enough, fid_infinity
 from diffuse.metrics.gaussian import fid, fid_estimate, fid_interval, frechet
-from diffuse.metrics.intervals import Estimate, Interval, Seeds, jackknife, over_seeds, wilson
+from diffuse.metrics.intervals import (
+    Estimate,
+    Interval,
+    Seeds,
+    blocks_for,
+    over_seeds,
+    quantile,
+    wilson,
+)
 from diffuse.metrics.kernel import Kid, kid, kid_interval
 from diffuse.metrics.manifolds import Overlap, overlap
 from diffuse.metrics.memorisation import Closeness, Gap, authenticity, closeness, fid_gap
@@ -26,8 +34,9 @@ from diffuse.metrics.tables import Moments
 __all__ = [
     "ByClass", "Closeness", "Estimate", "Extrapolation", "Gap", "InceptionScore", "Interval", "Kid",
     "Moments", "Need", "Neighbours", "Overlap", "PixelStatistics", "Point", "Seeds", "Spread",
-    "agreement", "authenticity", "bias_curve", "closeness", "enough", "fid", "fid_by_class",
-    "fid_estimate", "fid_gap", "fid_infinity", "fid_interval", "frechet", "inception_score",
-    "jackknife", "kid", "kid_interval", "nearest", "nearest_others", "needed", "over_seeds",
-    "overlap", "pixel_statistics", "power_of", "resolved", "sliced_wasserstein", "wilson",
+    "agreement", "authenticity", "bias_curve", "blocks_for", "closeness", "enough", "fid",
+    "fid_by_class", "fid_estimate", "fid_gap", "fid_infinity", "fid_interval", "frechet",
+    "inception_score", "kid", "kid_interval", "nearest", "nearest_others", "needed", "over_seeds",
+    "overlap", "pixel_statistics", "power_of", "quantile", "resolved", "sliced_wasserstein",
+    "wilson",
 ]  # fmt: skip

@@ -36,10 +36,15 @@ def fid_interval(a: Tensor, b: Tensor, blocks: int = 20, seed: int = 0) -> Inter
 
 def fid_estimate(table: Tensor, reference: Moments, blocks: int = 20, seed: int = 0) -> Estimate:
     """The FID and its interval at once, where the moments of the reference are at hand."""
+    value, *left_out = jackknifed(table, reference, blocks, seed)
+    return around(value, left_out, least=0)
+
+
+def jackknifed(table: Tensor, reference: Moments, blocks: int = 20, seed: int = 0) -> list[float]:
+    """The FID of all rows, then with each block of them left out."""
     whole = Moments.of(table)
     rest = (whole - Moments.of(table[rows]) for rows in blocks_of(len(table), blocks, seed))
-    value, *left_out = frechets(itertools.chain([whole], rest), reference)  # one at a time
-    return around(value, left_out, least=0)
+    return frechets(itertools.chain([whole], rest), reference)  # one at a time
 
 
 def frechets(tables: Iterable[Moments], reference: Moments) -> list[float]:
@@ -73,7 +78,8 @@ def _root_trace(covariance: Tensor, factor: Tensor) -> Tensor:
     The eigenvalues of F'SF are their squares, at a third of the cost. Squaring drowns the smallest
     in rounding errors, so this way is taken only where those cannot matter.
     """
-    if factor.shape[0] == factor.shape[1]:
+    half = len(factor) // 2
+    if factor.shape[0] == factor.shape[1] and not factor[:half, half:].any():
         squares = torch.linalg.eigvalsh(_lower_of_product(covariance, factor), UPLO="L")
         noise = squares[-1] * torch.finfo(squares.dtype).eps * len(squares) ** 0.5
         roots = squares.clamp(min=noise).sqrt()

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffuse.seeds import generator
 
+BLOCKS = 20  # of a jackknife, where there are rows enough
 FEW = 5  # rows of a share: of fewer, a jackknife does not know how they scatter
 
 
@@ -38,26 +39,6 @@ class Seeds(NamedTuple):
     sd: float
     low: float
     high: float
-
-
-def jackknife(
-    statistic: Callable[[Tensor], float],  # of the numbers of the rows that are kept
-    n: int,
-    blocks: int = 20,
-    seed: int = 0,
-) -> Estimate:
-    """Delete-a-block jackknife with Student's t: Kuensch (1989); blocks are random.
-
-    It covers E[statistic at n] over other samples of this size. It holds everything else fixed: the
-    reference, the checkpoint, and what else `statistic` closes over.
-    """
-    parts = blocks_of(n, blocks, seed)
-    draws = []
-    for part in parts:
-        kept = torch.ones(n, dtype=torch.bool)
-        kept[part] = False
-        draws.append(statistic(kept.nonzero().squeeze(1)))
-    return around(statistic(torch.arange(n)), draws)
 
 
 def over_seeds(values: Sequence[float]) -> Seeds:
@@ -115,6 +96,11 @@ def of_share(value: float, draws: Sequence[float], n: int, together: int = 1) ->
         return found
     least = wilson(value, rows)
     return Estimate(value, min(found.low, least.low), max(found.high, least.high))
+
+
+def blocks_for(n: int) -> int:
+    """Into how many a jackknife divides n rows: of two at least."""
+    return min(BLOCKS, n // 2)
 
 
 def blocks_of(n: int, blocks: int, seed: int) -> tuple[Tensor, ...]:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from scipy.special import nctdtr, stdtrit
 
+from diffuse.metrics.intervals import BLOCKS
+
 
 class Spread(NamedTuple):
     """How far one run's FID scatters, as measured."""
@@ -24,12 +26,12 @@ class Need(NamedTuple):
     power: float  # how often the interval then excludes 0
 
 
-def power_of(delta: float, spread: Spread, n: int, seeds: int, blocks: int = 20) -> float:
+def power_of(delta: float, spread: Spread, n: int, seeds: int) -> float:
     """How often a 95% interval for a difference delta excludes 0, on the side where delta is.
 
     Student's t-test of two means of `seeds` values each; its power is a tail of the noncentral t
     distribution: Cohen (1988), Chapter 2. With several trainings the deviation is estimated from
-    them. With one, it is the jackknives' over `blocks` blocks, and the verdict is on these two
+    them. With one, it is the jackknives' over BLOCKS blocks, and the verdict is on these two
     checkpoints only: what trainings differ by is in neither interval.
     """
     if not delta > 0:  # NaN is not, either
@@ -38,25 +40,25 @@ def power_of(delta: float, spread: Spread, n: int, seeds: int, blocks: int = 20)
         raise ValueError(f"power needs n of at least 2 and a seed, got n={n} and seeds={seeds}")
     alone = spread._replace(seeds=0.0) if seeds == 1 else spread
     error = math.sqrt(2 * alone.variance(n) / seeds)
-    freedom = 2 * (blocks - 1) if seeds == 1 else 2 * (seeds - 1)
+    freedom = 2 * (BLOCKS - 1) if seeds == 1 else 2 * (seeds - 1)
     if error == 0:
         return 1.0
     # `compare` adds the jackknives' intervals up in quadrature
-    reach = float(stdtrit(blocks - 1 if seeds == 1 else freedom, 0.975))
+    reach = float(stdtrit(BLOCKS - 1 if seeds == 1 else freedom, 0.975))
     return 1 - float(nctdtr(freedom, min(delta / error, 30.0), reach))  # beyond 30 it is 1
 
 
-def resolved(spread: Spread, n: int, seeds: int, wanted: float = 0.8, blocks: int = 20) -> float:
+def resolved(spread: Spread, n: int, seeds: int, wanted: float = 0.8) -> float:
     """The smallest difference that n images and so many trainings resolve with this power."""
     _check(spread, wanted)
     low, high = 0.0, math.sqrt(spread.variance(n))
     if high == 0:
         return 0.0
-    while power_of(high, spread, n, seeds, blocks) < wanted:
+    while power_of(high, spread, n, seeds) < wanted:
         high *= 2
     for _ in range(50):
         middle = (low + high) / 2
-        enough = middle and power_of(middle, spread, n, seeds, blocks) >= wanted
+        enough = middle and power_of(middle, spread, n, seeds) >= wanted
         low, high = (low, middle) if enough else (middle, high)
     return high
 
@@ -67,7 +69,6 @@ def needed(
     wanted: float = 0.8,  # power
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5, 8, 10, 16),
     most: int = 1_000_000,  # images
-    blocks: int = 20,
 ) -> list[Need]:
     """The fewest images for each number of trainings, where there are enough; cheapest is the
     caller's to say. It is empty where the trainings alone scatter too much.
@@ -82,13 +83,13 @@ def needed(
         if number == 1 and spread.seeds > 0:
             continue
         low, high = 1, most
-        if power_of(delta, spread, high, number, blocks) < wanted:
+        if power_of(delta, spread, high, number) < wanted:
             continue
         while high - low > 1:
             middle = (low + high) // 2
-            enough = power_of(delta, spread, middle, number, blocks) >= wanted
+            enough = power_of(delta, spread, middle, number) >= wanted
             low, high = (low, middle) if enough else (middle, high)
-        needs.append(Need(high, number, power_of(delta, spread, high, number, blocks)))
+        needs.append(Need(high, number, power_of(delta, spread, high, number)))
     return needs
 
 

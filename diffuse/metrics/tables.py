@@ -59,6 +59,7 @@ class Moments:
 
 
 def as_table(features: Tensor) -> Tensor:
+    """Features [n d] as float64 on the CPU; ValueError if there are none or one is not finite."""
     if features.ndim != 2 or not len(features) or not features.shape[1]:
         raise ValueError(f"features must be a table [n d], got shape {[*features.shape]}")
     refuse_nonfinite(features, "features")
@@ -66,6 +67,7 @@ def as_table(features: Tensor) -> Tensor:
 
 
 def as_pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Both [n d] and [m d] as they are; ValueError if their numbers of features differ."""
     if a.shape[1] != b.shape[1]:
         widths = f"{a.shape[1]} and {b.shape[1]}"
         raise ValueError(f"both tables must come from one encoder, got {widths} features")
@@ -73,6 +75,7 @@ def as_pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def refuse_nonfinite(values: Tensor, what: str) -> None:
+    """ValueError that names the first value that is not finite, and where it is."""
     bad = ~values.isfinite()
     if bad.any():
         where = bad.nonzero()[0].tolist()

@@ -1,5 +1,5 @@
 """Numbers and images as files: PNG grids of images, figures as PNG and SVG, GIFs."""
 
-from diffuse.plots.images import EMPTY, animation, by_class, grid, picture, save
+from diffuse.plots.images import animation, by_class, grid, picture, save
 
-__all__ = ["EMPTY", "animation", "by_class", "grid", "picture", "save"]
+__all__ = ["animation", "by_class", "grid", "picture", "save"]

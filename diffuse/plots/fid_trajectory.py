@@ -1,10 +1,10 @@
 """FID after each step of a sampler: a figure and a table."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffuse.files import write_csv
 from diffuse.metrics import Estimate
 from diffuse.plots.figures import INK, WIDTH, drawing, files, look, whole_steps
 from diffuse.scoring.along import Point
@@ -69,10 +69,5 @@ def _short(number: float) -> str:
 
 def table(points: Sequence[Point], folder: Path) -> Path:
     """All points as CSV."""
-    path = folder / "fid_trajectory.csv"
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for p in points:
-            writer.writerow([p.step, p.sigma, p.calls, *p.denoised, *p.x])
-    return path
+    rows = [[p.step, p.sigma, p.calls, *p.denoised, *p.x] for p in points]
+    return write_csv(folder / "fid_trajectory.csv", [COLUMNS, *rows])

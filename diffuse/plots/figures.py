@@ -1,5 +1,6 @@
 """Figures in one style, each written as PNG and SVG: panels of curves, and sheets of images."""
 
+import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from diffuse.files import replace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,13 +74,11 @@ def drawing(path: Path, width: float, height: float, **options: Any) -> Iterator
         yield figure
         path.parent.mkdir(parents=True, exist_ok=True)
         for file in files(path):
-            temporary = file.with_name(f".{file.name}")
-            form = file.suffix[1:]
+            content, form = io.BytesIO(), file.suffix[1:]
             # without a date the same figure is the same file
-            figure.savefig(
-                temporary, format=form, metadata={"Date": None} if form == "svg" else None
-            )
-            temporary.replace(file)
+            metadata = {"Date": None} if form == "svg" else None
+            figure.savefig(content, format=form, metadata=metadata)
+            replace(file, content.getvalue())
 
 
 def files(path: Path) -> list[Path]:

@@ -1,6 +1,5 @@
 """A walk from noise to images, watched: what each step did, and pictures of it."""
 
-import csv
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,9 +11,11 @@ from torch import Tensor
 
 from diffuse.data import to_uint8
 from diffuse.denoiser import Denoiser
+from diffuse.files import write_csv
 from diffuse.plots.figures import INK, files, look, panels, sheet, whole_steps
 from diffuse.plots.images import animation, grid
 from diffuse.plots.states import scaled, short
+from diffuse.scoring.along import watched
 
 MOVING = 4  # images in an animation
 PIXELS = 256  # and about its width
@@ -41,11 +42,8 @@ class Trajectory:
 
     @property
     def shown(self) -> list[int]:
-        """The steps of the strip, evenly spaced; the first and the last are among them."""
-        if self.columns == 1 or self.steps == 1:
-            return [self.steps]
-        count = min(self.columns, self.steps)
-        return [1 + round(k * (self.steps - 1) / (count - 1)) for k in range(count)]
+        """The steps of the strip."""
+        return watched(self.steps, self.columns)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -142,10 +140,7 @@ def curves(trajectory: Trajectory, path: Path) -> list[Path]:
 
 def table(trajectory: Trajectory, folder: Path) -> Path:
     """The rows as CSV; what is not known is left empty."""
-    path = folder / "trajectory.csv"
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for row in trajectory.rows:
-            writer.writerow(["" if math.isnan(row[name]) else row[name] for name in COLUMNS])
-    return path
+    rows = [
+        ["" if math.isnan(row[name]) else row[name] for name in COLUMNS] for row in trajectory.rows
+    ]
+    return write_csv(folder / "trajectory.csv", [COLUMNS, *rows])

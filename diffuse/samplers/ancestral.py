@@ -78,5 +78,6 @@ def langevin(
 
 
 def check_eta(eta: float) -> None:
+    """ValueError unless eta is in [0, 1]."""
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be in [0, 1], got {eta}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffuse.encoders import Encoder, encode
-from diffuse.metrics import Estimate, Moments, fid_estimate
+from diffuse.metrics import Estimate, Moments, blocks_for, fid_estimate
 
 TOGETHER = 256  # images that the encoder sees at once, as in an evaluation
 
@@ -30,7 +30,9 @@ class Point:
 
 
 def watched(steps: int, most: int) -> list[int]:
-    """The steps that are measured, evenly spaced; the first and the last are among them."""
+    """So many steps, evenly spaced; the first and the last are among them, of one the last."""
+    if most == 1:
+        return [steps]
     if steps <= most:
         return list(range(1, steps + 1))
     return [1 + round(k * (steps - 1) / (most - 1)) for k in range(most)]
@@ -72,4 +74,4 @@ class Along:
         if self.pixels[step, kind]:
             self._encode(step, kind)
         table = torch.cat(self.features[step, kind])
-        return fid_estimate(table, reference, min(20, len(table) // 2))
+        return fid_estimate(table, reference, blocks_for(len(table)))

@@ -14,6 +14,7 @@ from diffuse.metrics import (
     agreement,
     authenticity,
     bias_curve,
+    blocks_for,
     closeness,
     enough,
     fid_by_class,
@@ -29,6 +30,7 @@ from diffuse.metrics import (
     pixel_statistics,
     sliced_wasserstein,
 )
+from diffuse.ranges import SCORED
 from diffuse.scoring.lookalikes import closest
 from diffuse.scoring.rows import Real, Rows, counts_of
 
@@ -169,7 +171,7 @@ WHY_NOT = {
     "same classes": "the encoder is no classifier of these classes",
     "of each class": "it takes at least 4 images of each class",
     "real of each class": "the reference has fewer than 2 images of a class",
-    "train": "there are no training images to look for copies in",
+    "train": "there are no training images, or one, to look for copies in",
     "two blocks": "it takes at least 4 training images and 4 of the reference",
 }
 
@@ -185,8 +187,7 @@ def impossible(
     counts = counts_of(labels)
     known = None if real.train is None else real.train.spec.classes
     of_real = counts_of(real.reference.labels if real.reference else None)
-    blocks = min(20, n // 2)
-    without_a_block = n - -(-n // blocks)
+    without_a_block = n - -(-n // blocks_for(n))
     there = {
         "reference": real.reference is not None,
         "neighbours": min(without_a_block, len(real.reference or ())) > settings.neighbours,
@@ -200,7 +201,7 @@ def impossible(
         "real of each class": known is not None
         and len(of_real) == len(known)
         and min(of_real.values(), default=0) >= 2,
-        "train": real.train is not None,
+        "train": len(real.train or ()) > 1,
         "two blocks": min(len(real.train or ()), len(real.reference or ())) >= 4,
     }
     missing = [need for need in GROUPS[group].needs if not there[need]]
@@ -220,7 +221,9 @@ def measured(group: str, draws: Sequence[Rows], real: Real, settings: Settings) 
 def _floor(group: str, drawn: Rows, real: Real, settings: Settings) -> Scores:
     """What as many real images score, where there are enough of them."""
     rows = GROUPS[group].floor(real, drawn)
-    if rows is None or impossible(group, len(rows), rows.labels, real, settings):
+    if rows is None or len(rows) < SCORED:
+        return {}
+    if impossible(group, len(rows), rows.labels, real, settings):
         return {}
     found = GROUPS[group].scores(rows, real, settings)
     also = ("classes", "counts")
@@ -285,9 +288,14 @@ def _mean(values: Sequence[Any]) -> Any:
 
 
 def curve(draws: Sequence[Rows], real: Real) -> list[list[float]]:
-    """FID at 256, 512, ... n of the rows: n, mean and deviation; of several draws their means."""
-    assert real.reference is not None
+    """FID at 256, 512, ... n of the rows: n, mean and deviation; of several draws their means.
+
+    None of 256 rows or fewer, nor of a reference that is not known row by row.
+    """
     n = len(draws[0])
-    sizes, reference = [2**k for k in range(8, 24) if 2**k < n] + [n], real.reference.features
+    sizes = [2**k for k in range(8, 24) if 2**k < n] + [n]
+    if real.reference is None or len(sizes) == 1:
+        return []
+    reference = real.reference.features
     curves = [bias_curve(rows.features, reference, sizes) for rows in draws]
     return _mean([[list(point) for point in one] for one in curves])

@@ -5,7 +5,6 @@ Every treatment is of one side only, as in a comparison with statistics that som
 
 import copy
 import io
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,16 +19,17 @@ from torch import Tensor
 from diffuse.data import unfit
 from diffuse.encoders import Encoder, encode, resizing
 from diffuse.errors import reason
-from diffuse.metrics import Estimate, Moments
-from diffuse.metrics.gaussian import frechets
-from diffuse.metrics.intervals import around, blocks_of
-from diffuse.scoring.rows import Judge
+from diffuse.metrics import Estimate, Moments, blocks_for
+from diffuse.metrics.gaussian import jackknifed
+from diffuse.metrics.intervals import around
+from diffuse.scoring.rows import Judge, shuffled
 from diffuse.seeds import generator
 
 Size = tuple[int, int]  # height, width
 Change = Callable[[Tensor], Tensor]  # of uint8 images [n c h w]
 
 UNTOUCHED = "untouched"
+EXAMPLES = 4  # images that are shown
 QUALITIES = (95, 75)  # of JPEG: few artefacts, and Pillow's default
 FILTERS = {  # of encoders
     "clean-fid's bicubic": resizing.bicubic,
@@ -90,12 +90,12 @@ def treatments(size: Size, encoder: Encoder, seed: int = 0) -> list[Treatment]:
     return found
 
 
-def effects(judge: Judge, n: int, seed: int = 0, examples: int = 4) -> Iterator[Effect]:
+def effects(judge: Judge, n: int, seed: int = 0) -> Iterator[Effect]:
     """The FID of n training images against the test split, with each treatment, one by one.
 
     They are the images of the floor of an evaluation, so the first FID is that floor.
     """
-    order = torch.randperm(len(judge.train), generator=generator("floor"))[:n]
+    order = shuffled(judge.train)[:n]
     images = unfit(judge.train.batch(order).cpu(), judge.train.spec)
     before: list[float] = []
     for treatment in treatments((images.shape[2], images.shape[3]), judge.encoder, seed):
@@ -106,7 +106,7 @@ def effects(judge: Judge, n: int, seed: int = 0, examples: int = 4) -> Iterator[
         change = (treated.short() - images).abs().double().mean().item()
         fid = around(values[0], values[1:], least=0)
         moved = around(differences[0], differences[1:])
-        yield Effect(treatment, fid, moved, change, treated[:examples])
+        yield Effect(treatment, fid, moved, change, treated[:EXAMPLES])
 
 
 def _fids(judge: Judge, treatment: Treatment, images: Tensor) -> list[float]:
@@ -116,10 +116,8 @@ def _fids(judge: Judge, treatment: Treatment, images: Tensor) -> list[float]:
         encoder = treatment.prepared(encoder)
     if treatment.both:
         reference = encode(encoder, unfit(judge.test.images.cpu(), judge.test.spec))
-    table = encode(encoder, images).double()
-    whole, blocks = Moments.of(table), blocks_of(len(table), min(20, len(table) // 2), 0)
-    rest = (whole - Moments.of(table[rows]) for rows in blocks)
-    return frechets(itertools.chain([whole], rest), Moments.of(reference))
+    table = encode(encoder, images)
+    return jackknifed(table, Moments.of(reference), blocks_for(len(table)))
 
 
 def _scaled(size: Size, factor: float) -> Size:

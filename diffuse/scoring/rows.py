@@ -1,5 +1,6 @@
 """What is scored and what is real, as an encoder sees them."""
 
+import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -9,8 +10,12 @@ from torch import Tensor
 from diffuse import features
 from diffuse.data import ImageSet, unfit
 from diffuse.encoders import Encoder, encode
-from diffuse.metrics import Moments, Neighbours, nearest
+from diffuse.errors import DataError
+from diffuse.metrics import Moments, Neighbours, blocks_for, nearest
+from diffuse.ranges import SCORED
 from diffuse.seeds import generator
+
+log = logging.getLogger("diffuse.scoring")
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +33,13 @@ class Rows:
     @property
     def blocks(self) -> int:
         """Into which a jackknife divides them."""
-        return min(20, len(self) // 2)
+        return blocks_for(len(self))
 
     def some(self, rows: Tensor) -> "Rows":
         """Those of these numbers."""
-        return Rows(*(None if t is None else t[rows] for t in vars(self).values()))  # pyright: ignore[reportArgumentType]
+        labels = None if self.labels is None else self.labels[rows]
+        probabilities = None if self.probabilities is None else self.probabilities[rows]
+        return Rows(self.images[rows], self.features[rows], labels, probabilities)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +51,12 @@ class Real:
     reference: Rows | None = None  # None where only its moments are known
     floor: Rows | None = None  # training images, as many as are scored
     train: ImageSet | None = None
+
+    def known_floor(self) -> Rows:
+        """The floor, for what means nothing without; DataError if there is none."""
+        if self.floor is None:
+            raise DataError(f"a floor takes {SCORED} training images, there are fewer")
+        return self.floor
 
     @cached_property
     def training(self) -> Tensor:
@@ -62,7 +75,7 @@ class Real:
         """Training images, as many of each class as there are in `rows`, or all there are."""
         if self.floor is None or self.train is None or rows.labels is None:
             return self.floor
-        order = _shuffled(self.train)
+        order = shuffled(self.train)
         labels = self.train.labels.cpu()[order]
         each = counts_of(rows.labels).items()
         chosen = torch.cat([(labels == c).nonzero().squeeze(1)[:count] for c, count in each])
@@ -86,8 +99,8 @@ class Judge:
     real images is kept in the cache: it is the same to the last bit, and there at once.
     """
 
-    def __init__(self, encoder: Encoder, test: ImageSet, train: ImageSet) -> None:
-        self.encoder, self.test, self.train = encoder, test, train
+    def __init__(self, encoder: Encoder, *, train: ImageSet, test: ImageSet) -> None:
+        self.encoder, self.train, self.test = encoder, train, test
         self.reference = features.of(encoder, test, torch.arange(len(test)), len(test))
 
     @cached_property
@@ -98,7 +111,7 @@ class Judge:
 
     def floor(self, n: int) -> Rows:
         """n real training images, or all if there are fewer."""
-        order = _shuffled(self.train)
+        order = shuffled(self.train)
         n = min(n, len(order))
         found = features.of(self.encoder, self.train, order, n)
         return _known(self.encoder, found, self.train, order[:n])
@@ -124,13 +137,17 @@ def real(judge: Judge, n: int, moments: Moments | None = None) -> Real:
 
     With `moments` of someone else these are the reference, and nothing else of it is known.
     """
-    floor = judge.floor(n)
+    floor: Rows | None = judge.floor(n)
+    if len(floor) < SCORED:
+        few = f"{judge.train.spec.name} has {len(floor)} training images, it takes {SCORED}"
+        log.warning("there is no floor: %s", few)
+        floor = None
     if moments is not None:
         return Real(moments, judge.encoder, None, floor, judge.train)
     return replace(judge.real, floor=floor)
 
 
-def _shuffled(train: ImageSet) -> Tensor:
+def shuffled(train: ImageSet) -> Tensor:
     """The numbers of the training images, in the order in which they come into a floor."""
     return torch.randperm(len(train), generator=generator("floor"))
 

@@ -27,7 +27,8 @@ from diffuse.conditions import key
 
 log = logging.getLogger(__name__)
 
-MOST_BYTES = 2 * 2**30  # of all plans but the one just drawn; what was longest of no use goes first
+# Of all plans together: what was longest of no use goes first; the one just drawn is never deleted.
+MOST_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from diffuse import cli
+from diffuse.errors import nearest
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -35,6 +36,8 @@ WRONG = {
     "train stps": "did you mean 'steps'?",
     "train betamax=0.01": "unknown key 'betamax'; did you mean 'schedule.betamax'?",
     "sample eta=1": "unknown key 'eta'; did you mean 'sampler.eta'?",
+    "sample resume=auto": "it goes with --multirun only; the same words go on with what is drawn",
+    "plot data resume=auto": "unknown key 'resume'; it goes with --multirun only",
     "train range=0,1": "or write a list: range=[0,1]",
     "train =3": "'=3' is not of the form key=value",
     "train n=[1": "cannot read 'n=[1'",
@@ -72,6 +75,15 @@ WRONG = {
     "train outputs=${nope}": "outputs: Interpolation key 'nope' not found",
     "completion fish": "completion: unknown shell 'fish'",
 }
+
+
+def test_of_many_choices_the_closest_are_named():
+    runs = [f"run{k}" for k in range(30)]
+    assert nearest("x", runs[:20]) == f"choices: {', '.join(sorted(runs[:20]))}"
+    said = nearest("run2", runs)
+    assert said.startswith("did you mean 'run2'? choices: run2, ")
+    assert said.endswith(" and 20 more")
+    assert said.count(",") == 9
 
 
 @pytest.mark.parametrize("line", WRONG)

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.core.config_store import ConfigStore
 
 from diffuse import cli, runs
-from diffuse.cli import complaints, sweep_jobs
+from diffuse.cli import complaints, sweep_jobs, sweeping
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -77,6 +78,25 @@ def test_a_job_that_its_launcher_takes_away_says_nothing(command):
     command.raises(SystemExit(-1))
     assert cli.main(["train", "-m", "seed=1,2", "name=mine"]) == -1
     assert not Path("outputs/train/mine/v001/0/job.json").exists()
+
+
+def test_jobs_in_other_processes_take_turns_over_the_gpus(command, monkeypatch):
+    real, gpus = sweep_jobs.SweepJob, 2
+    monkeypatch.setenv("TERM", "xterm")  # a job elsewhere changes it
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+
+    def devices(line):
+        command.calls.clear()
+        assert cli.main(line.split()) == 0
+        return [cfg.device for cfg, _ in command.calls]
+
+    assert devices("train -m seed=1,2") == ["auto", "auto"]  # one after the other, in here
+    monkeypatch.setattr(sweeping, "SweepJob", lambda *words: real(*words[:-1], pid=0))
+    assert devices("train -m seed=1,2,3") == ["cuda:0", "cuda:1", "cuda:0"]
+    assert devices("plot -m seed=1,2") == ["cuda:0", "cuda:1"]
+    assert devices("train -m seed=1,2 devices=2") == ["auto", "auto"]
+    gpus = 1
+    assert devices("train -m seed=1,2") == ["auto", "auto"]
 
 
 @pytest.fixture

@@ -106,6 +106,18 @@ def test_paths_keep_their_commas_brackets_and_spaces(verb, command):
     assert command.cfg.outputs == "out, [2]"
 
 
+def test_a_path_from_home_is_one_wherever_it_is_typed_and_a_text_stays(command, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    words = ["outputs=~/out", "dataset=folder", "dataset.root=~/my images", "hypothesis=~/x"]
+    assert cli.main(["train", *words, "resume=a/~/b"]) == 0
+    cfg = command.cfg
+    assert (cfg.outputs, cfg.dataset.root) == ("/home/me/out", "/home/me/my images")
+    assert (cfg.hypothesis, cfg.resume) == ("~/x", "a/~/b")
+    assert arguments.parse("sample", ["run='~/a'"]).overrides == ["run='~/a'"]  # quoted
+    swept = arguments.parse("sample", ["-m", "run=~/a,b,~/c"]).overrides
+    assert swept == ["run=/home/me/a,b,/home/me/c"]
+
+
 def test_a_name_of_digits_stays_text_and_null_stays_null(command):
     assert cli.main(["train", "name=007"]) == 0
     assert command.cfg.name == "007"

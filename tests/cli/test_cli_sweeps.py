@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from diffuse import cli
+from diffuse.commands import VERBS
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -94,3 +95,16 @@ def test_under_torchrun_a_sweep_is_refused(command, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert "not under torchrun" in command.error("train -m seed=1,2")
     assert command.left_behind() == []
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "train"])
+def test_under_torchrun_only_trainings_start(verb, command, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    message = command.error(verb)
+    assert message.startswith(f"torchrun starts trainings only; {verb} ")
+    assert ("devices=N" in message) == (verb in ("sample", "eval", "pareto"))
+    assert command.calls == []
+    assert cli.main(["train"]) == 0
+    monkeypatch.setenv("WORLD_SIZE", "1")  # what a scheduler may set for one process
+    assert cli.main([verb]) == 0

@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from diffuse import assembly, runs
 from diffuse.assembly import Trained
+from diffuse.commands import restoring
 from diffuse.config import Job
 
 
@@ -40,6 +40,5 @@ def overlaid(cfg: DictConfig, job: Job, group: str) -> dict[str, Mapping[str, An
 
 def restored(cfg: DictConfig) -> tuple[Trained, str]:
     """The run that `run=` names, and which weights of it."""
-    folder = runs.find(Path(cfg.outputs), cfg.run)
-    trained = assembly.restore(folder, cfg.checkpoint, cfg.weights, cfg)
-    return trained, f"{folder}, step {trained.state['step']:,}, {cfg.weights} weights"
+    trained = restoring.trained(cfg)
+    return trained, f"{trained.folder}, step {trained.state['step']:,}, {cfg.weights} weights"

@@ -3,15 +3,13 @@
 import logging
 import time
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 from torch import Tensor
 
 from diffuse import assembly, passport, ranges, scoring
 from diffuse.assembly import Trained
-from diffuse.commands import judging, sample
-from diffuse.commands.eval import passport_of
+from diffuse.commands import describing, judging, restoring
 from diffuse.commands.plotting import Picture, Said, restored
 from diffuse.commands.plotting.trajectory import check_steps
 from diffuse.config import Job
@@ -41,11 +39,12 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
         raise ConfigError(f"n must be at least {ranges.SCORED}, got {n}: a FID has an interval")
     trained, run = restored(cfg)
     device = trained.device
-    plan = sample.planned(cfg, trained, assembly.sampling_batch(None, device))
-    label = sample.class_number(cfg, trained)
+    plan = restoring.planned(cfg, trained, assembly.sampling_batch(None, device))
+    label = restoring.class_number(cfg, trained)
     chosen = judging.selected(cfg)
-    test, train = assembly.real_sets(trained.cfg.dataset)
-    real = scoring.real(assembly.judge(cfg, test, train), n)
+    train, test, moved = judging.sets_of(trained, {})
+    real = scoring.real(assembly.judge(cfg, train=train, test=test), n)
+    known = real.known_floor()
     steps = len(plan.sigmas) - 1
     about = f"{job.choices['sampler']}, {steps:,} steps, grid {job.choices['grid']}"
     rows = {
@@ -60,26 +59,27 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
         few = judging.few(n, real.encoder.dim)
         for line in few:
             log.warning("%s", line)
-        evaluated = DictConfig({"weights": cfg.weights, "n": n, "seeds": 1})
-        record = passport_of(evaluated, job, trained, plan, real.encoder)  # the code as it is now
+        record = describing.passport_of(  # the code as it is now
+            job, trained, plan, real.encoder, weights=cfg.weights, n=n, seeds=1
+        )
         along = Along(real.encoder, watched(steps, MOST))
         _walked(trained, plan, n, label, along)
         points = along.points(plan.sigmas.tolist(), real.moments)
-        assert real.floor is not None
-        floor = fid_estimate(real.floor.features, real.moments, real.floor.blocks)
+        calls = max(along.calls.values())
+        floor = fid_estimate(known.features, real.moments, known.blocks)
         title = (
             f"FID along the way, {trained.folder}, step {trained.state['step']:,}: {about}, n={n:,}"
         )
-        drawn = pictures.draw(points, floor.value, len(real.floor), title, folder)
-        facts = {"n": n, "warnings": chosen + few} | record | {
+        drawn = pictures.draw(points, floor.value, len(known), title, folder)
+        facts = {"n": n, "warnings": chosen + moved + few} | record | {
             "reference": passport.of_images(test, "test"),
             "real": passport.of_images(train, "train"),
-            "sampler": _sampler(cfg, job, plan, along) | sample.class_of(trained, label),
-            "floor": floor.record(), "floor_n": len(real.floor),
+            "sampler": describing.how(cfg, job, plan, calls, describing.class_of(trained, label)),
+            "floor": floor.record(), "floor_n": len(known),
             "points": [point.record() for point in points],
             "seconds": round(time.monotonic() - started, 1),
         }  # fmt: skip
-        return drawn, Said(_rows(points, floor, len(real.floor)), facts)
+        return drawn, Said(_rows(points, floor, len(known)), facts)
 
     return Picture("FID along the way", Said(rows), draw, trained)
 
@@ -104,16 +104,6 @@ def _walked(trained: Trained, plan: Plan, n: int, label: int | None, along: Alon
                 if meter.due():
                     meter.show(done)
             done += b
-
-
-def _sampler(cfg: DictConfig, job: Job, plan: Plan, along: Along) -> dict[str, Any]:
-    """How the images were drawn, named as in the record of an evaluation."""
-    return sample.chosen(cfg, job) | {
-        "grid": dict(cfg.grid), "steps": len(plan.sigmas) - 1, "nfe": max(along.calls.values()),
-        "start": plan.start, "clip": plan.clip, "batch": plan.batch,
-        "guidance": plan.guidance.record() if plan.guidance else None,
-        "noise_level": plan.level_of.record() if plan.level_of else None,
-    }  # fmt: skip
 
 
 def _rows(points: list[Point], floor: Estimate, floor_n: int) -> dict[str, str]:

@@ -22,7 +22,7 @@ def noise(cfg: DictConfig, job: Job) -> Picture:
     """A sheet of x and one of the objective's target, by t."""
     images = open_dataset(cfg.dataset, "train")
     pixels = (float(cfg.range[0]), float(cfg.range[1]))
-    assembly.measure(cfg, moments(images.images, pixels)[1])
+    assembly.fill_sigma_data(cfg, moments(images.images, pixels)[1])
     objective = config.build("objective", cfg.objective)
     schedule = config.build("schedule", cfg.schedule)
     t = torch.linspace(0, 1, cfg.columns, dtype=torch.float64)

@@ -24,13 +24,13 @@ IMAGES = 1024
 def preprocessing(cfg: DictConfig, job: Job) -> Picture:
     """Real images as they are, then resized, through JPEG, truncated, in half precision."""
     check_encoder(cfg.encoder)
-    test, train = assembly.real_sets(cfg.dataset)
+    train, test = assembly.real_sets(cfg.dataset)
     n = cfg.n or min(IMAGES, len(train))
     if n > len(train):
         raise ConfigError(f"n={n}, but {train.spec.name} train holds {len(train)} images")
     if n < ranges.SCORED:
         raise ConfigError(f"n must be at least {ranges.SCORED}, got {n}: a FID has an interval")
-    judge = assembly.judge(cfg, test, train)
+    judge = assembly.judge(cfg, train=train, test=test)
     spec = test.spec
     encoder, reason = judge.encoder, no_half(judge.encoder)
     left_out = {"bfloat16": f"{encoder.name} does not compute in it: {reason}"} if reason else {}

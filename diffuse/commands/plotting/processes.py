@@ -1,6 +1,5 @@
 """`diffuse plot schedule`, `noise_law`, `grid` and `embedding`: no data, no network."""
 
-import csv
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from diffuse import config
 from diffuse.commands.plotting import Picture, Said, overlaid
 from diffuse.config import Job
+from diffuse.files import write_csv
 from diffuse.plots import processes
 from diffuse.schedules import alpha_bar
 from diffuse.seeds import generator
@@ -85,12 +85,8 @@ def grid(cfg: DictConfig, job: Job) -> Picture:
 
     def draw(folder: Path) -> tuple[list[Path], Said]:
         files = processes.grids(levels, folder / "grid")
-        path = folder / "grid.csv"
-        with open(path, "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["step", *levels])
-            writer.writerows(zip(range(1, steps + 1), *said.facts["grids"].values(), strict=True))
-        return [*files, path], Said()
+        rows = zip(range(1, steps + 1), *said.facts["grids"].values(), strict=True)
+        return [*files, write_csv(folder / "grid.csv", [["step", *levels], *rows])], Said()
 
     return Picture(f"Grids of {steps} steps on {job.choices['schedule']}", said, draw)
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse.commands import cells, sample
+from diffuse.commands import cells, restoring
 from diffuse.commands.cells import Cell
 from diffuse.commands.plotting import Picture, Said, restored
 from diffuse.config import Job
@@ -22,7 +22,7 @@ def samplers(cfg: DictConfig, job: Job) -> Picture:
     """A row for each sampler, a column for each image: what is below another began as the same."""
     trained, run = restored(cfg)
     n, nfe = cfg.n or IMAGES, cfg.nfe or CALLS
-    label = sample.class_number(cfg, trained)
+    label = restoring.class_number(cfg, trained)
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     one = OmegaConf.create({**plain, "nfe": [nfe]})

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from diffuse import config, planning
-from diffuse.commands import sample
+from diffuse.commands import restoring
 from diffuse.commands.plotting import Picture, Said, restored
 from diffuse.config import Job
 from diffuse.console import Meter
@@ -23,8 +23,8 @@ def trajectory(cfg: DictConfig, job: Job) -> Picture:
     check_steps(cfg)
     trained, run = restored(cfg)
     n = cfg.n or IMAGES
-    plan = sample.planned(cfg, trained, n)
-    labels = classes(trained.spec, range(n), sample.class_number(cfg, trained))
+    plan = restoring.planned(cfg, trained, n)
+    labels = classes(trained.spec, range(n), restoring.class_number(cfg, trained))
     steps = len(plan.sigmas) - 1
     about = f"{job.choices['sampler']}, {steps:,} steps, grid {job.choices['grid']}"
     rows = {
@@ -50,7 +50,7 @@ def trajectory(cfg: DictConfig, job: Job) -> Picture:
 
 def check_steps(cfg: DictConfig) -> None:
     """Refuse a sampler, steps or a grid that do not go with walking step by step."""
-    if (cfg.sampler.get("meta") or {}).get("adaptive"):
+    if planning.meta(cfg).get("adaptive"):
         raise ConfigError(
             f"sampler: {cfg.sampler.name} takes other steps for every image, so they have no "
             "level in common; choose another one"

@@ -1,0 +1,67 @@
+"""`known=true`: an evaluation that there is, of the same weights, settings, data and code."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from diffuse import assembly, evaluations, hardware, passport, provenance, run_folders, runs
+from diffuse.assembly import Trained
+from diffuse.commands.describing import code, dtype
+from diffuse.data import ImageSet
+from diffuse.encoders import open_encoder
+from diffuse.errors import DataError
+from diffuse.sampling import Plan
+
+log = logging.getLogger(__name__)
+
+
+def find(
+    cfg: DictConfig, trained: Trained, plan: Plan, train: ImageSet, test: ImageSet
+) -> Path | None:
+    """The newest evaluation of these weights by these settings, data and code."""
+    ours = _settings(cfg)
+    data = train.sha256, test.sha256
+    encoder = open_encoder(cfg.encoder, trained.spec, cfg.outputs, data)
+    guidance = plan.guidance.record() if plan.guidance else None
+    same = {"reference": passport.of_images(test, "test")}
+    same |= {"real": passport.of_images(train, "train")}
+    same |= {"encoder": passport.of_encoder(encoder), "code": code(trained, plan, encoder)}
+    same |= {"dtype": dtype(trained), "device": hardware.describe(trained.device)}
+    seer = plan.level_of.sha256 if plan.level_of else None
+    for folder in reversed(run_folders.every(Path(cfg.outputs), "eval")):
+        facts = runs.read(folder)
+        if (
+            facts.get("status") == "done"
+            and facts.get("weights", {}).get("sha256") == trained.sha256
+            and (facts["sampler"].get("noise_level") or {}).get("sha256") == seer
+            and facts["sampler"].get("guidance") == guidance
+            and facts["versions"] == provenance.versions()
+            and (found := _whole(folder))
+            and _settings(found[0]) == ours
+            and {key: found[1].get(key) for key in same} == same
+        ):
+            return folder
+    return None
+
+
+def _whole(folder: Path) -> tuple[DictConfig, dict[str, Any]] | None:
+    """The config and the record of an evaluation; one that is damaged is measured again."""
+    try:
+        return assembly.config_of(folder), evaluations.read(folder)
+    except DataError as damage:
+        log.warning("%s", damage)
+        return None
+
+
+def _settings(cfg: DictConfig) -> dict[str, object]:
+    """What of a config can change a number."""
+    irrelevant = (
+        "run", "checkpoint", "noise_level",  # their sha256 are compared
+        "name", "hypothesis", "outputs", "tracker", "save", "known", "devices",
+        "dataset",  # where the same images are
+    )  # fmt: skip
+    plain = OmegaConf.to_container(cfg)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if key not in irrelevant}

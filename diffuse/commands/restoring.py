@@ -1,0 +1,76 @@
+"""From `run=` to a training run brought back to life, and how its images are drawn."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from diffuse import assembly, noise_level, planning, run_folders
+from diffuse.assembly import Trained
+from diffuse.commands import guiding
+from diffuse.errors import ConfigError, nearest
+from diffuse.sampling import Plan
+
+
+def restore(cfg: DictConfig) -> tuple[Trained, Plan]:
+    """The run that `run=` names and how its images are drawn."""
+    found = trained(cfg)
+    return found, planned(cfg, found, assembly.sampling_batch(cfg.batch, found.device))
+
+
+def trained(cfg: DictConfig) -> Trained:
+    """The run that `run=` names, with the weights of a checkpoint: run@500 is another way."""
+    ref, which = run_folders.parted(cfg.run) if cfg.run else (None, None)
+    if which is not None:
+        if cfg.checkpoint not in (None, which):
+            raise ConfigError(f"checkpoint={cfg.checkpoint}, but run={cfg.run}: say it once")
+        cfg.run, cfg.checkpoint = ref, which
+    folder = run_folders.find(Path(cfg.outputs), cfg.run)
+    return assembly.restore(folder, cfg.checkpoint, cfg.weights, cfg)
+
+
+def planned(cfg: DictConfig, trained: Trained, batch: int) -> Plan:
+    """How images are drawn from a run, with the network that sees levels where one is named."""
+    seer = _seer(Path(cfg.outputs), cfg.noise_level) if cfg.noise_level else None
+    device = trained.device
+    mean, std = trained.state["moments"]
+    guiding.complete(cfg, trained.cfg)
+    plan = planning.plan(
+        cfg, trained.schedule, trained.levels, trained.range, batch, (mean, std),
+        None if seer is None else noise_level.load(seer, device),
+        guiding.guidance(cfg, trained),
+    )  # fmt: skip
+    if plan.level_of is not None:
+        try:
+            plan.level_of.check(trained.spec, trained.range, plan.sigmas)
+        except ValueError as error:
+            raise ConfigError(f"noise_level: {error}") from error
+    return plan
+
+
+def class_number(cfg: DictConfig, trained: Trained) -> int | None:
+    """`label=` as a number: a class by name or number."""
+    if cfg.label is None:
+        return None
+    if not trained.conditional:
+        raise ConfigError(f"label={cfg.label}, but {trained.folder} does not know classes")
+    names = trained.spec.classes
+    if str(cfg.label) in names:
+        return names.index(str(cfg.label))
+    if str(cfg.label).isdigit() and int(cfg.label) < len(names):
+        return int(cfg.label)
+    raise ConfigError(f"label: no class {cfg.label!r}; {nearest(str(cfg.label), names)}")
+
+
+def _seer(outputs: Path, ref: str) -> Path:
+    """The run that `noise_level=` names: a path, name (its newest version) or name/v001."""
+    root = outputs / "noise_level"
+    for folder in (Path(ref), root / ref, run_folders.latest(outputs, "noise_level", ref)):
+        if folder is not None and (folder / "run.json").exists():
+            return folder
+    names = [str(folder.relative_to(root)) for folder in run_folders.every(outputs, "noise_level")]
+    if not names:
+        raise ConfigError(
+            f"noise_level: no run {ref!r}, there is none in {root}: train one with "
+            "diffuse noise_level"
+        )
+    raise ConfigError(f"noise_level: no run {ref!r} in {root}; {nearest(ref, names)}")

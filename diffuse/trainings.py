@@ -1,0 +1,98 @@
+"""Ways to train: what several trainings of each, which differ in their seed alone, say together."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diffuse.comparison import Difference
+from diffuse.metrics import quantile
+from diffuse.passport import Differing, shown
+
+# what may differ between two trainings of one config, and the draws from them
+APART = {f"weights.{name}" for name in ("run", "step", "sha256", "images_seen")}
+APART |= {f"sampler.guidance.weak.{name}" for name in ("step", "sha256")}  # of the same training
+APART |= {"seeds.seed"}
+BY_THE_CLOCK = 0.1  # of their steps: trainings of equal minutes are not of equal steps
+
+
+@dataclass(frozen=True)
+class Way:
+    """Trainings that differ in their seed alone, and images drawn from them alike."""
+
+    name: str  # what sets it apart from the others, e.g. "schedule=cosine"
+    records: tuple[int, ...]  # which of those that are compared
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """One number of a way, over its trainings."""
+
+    way: Way
+    mean: float
+    sd: float | None  # None of one training
+    difference: Difference | None  # of means, from the first way's; None of the first
+
+
+def ways(
+    changed: Mapping[str, Sequence[Any]],  # keys of the training configs that differ, by record
+    tried: Sequence[Differing],  # and fields of the records
+    steps: Sequence[int],  # of each one's weights
+) -> list[Way]:
+    """The records by the way they were trained and drawn; none if no way was trained twice.
+
+    Two records of one way have to be of two trainings, so of two seeds.
+    """
+    apart = {key: values for key, values in changed.items() if key != "seed"}
+    if near(apart.get("train.steps", [])):
+        apart.pop("train.steps", None)
+    apart |= {one.field: one.values for one in tried if one.field not in APART}
+    seeds = changed.get("seed", [None] * len(steps))
+    found: dict[tuple[str, ...], list[int]] = {}
+    for k in range(len(steps)):
+        found.setdefault(tuple(shown(values[k]) for values in apart.values()), []).append(k)
+    for members in found.values():
+        if len({seeds[k] for k in members}) < len(members) or not near([steps[k] for k in members]):
+            return []
+    if len(found) < 2 or len(found) == len(steps):
+        return []
+    return [Way(_name(apart, members[0]), tuple(members)) for members in found.values()]
+
+
+def near(steps: Sequence[int]) -> bool:
+    """Are these lengths of trainings that were given the same minutes?"""
+    return not steps or max(steps) - min(steps) <= BY_THE_CLOCK * max(steps)
+
+
+def _name(apart: Mapping[str, Sequence[Any]], k: int) -> str:
+    """Another function has other keys: its name says it."""
+    named = {key.removesuffix("name") for key in apart if key.endswith(".name")}
+    words = [
+        f"{key.removesuffix('.name')}={shown(values[k])}"
+        for key, values in apart.items()
+        if key.endswith(".name") or not key.startswith(tuple(named))
+    ]
+    return ", ".join(words)
+
+
+def pooled(ways: Sequence[Way], values: Sequence[float]) -> list[Pooled]:
+    """A number of each record, over the trainings of each way: Student's t (1908) of two means.
+
+    The deviation between trainings is one for all ways, estimated from all of them, so a way may
+    have a single training. Trainings that agree to the last bit prove nothing: no difference then.
+    """
+    tables = [[values[k] for k in way.records] for way in ways]
+    means = [statistics.fmean(table) for table in tables]
+    freedom = sum(map(len, tables)) - len(tables)
+    squares = sum((x - m) ** 2 for table, m in zip(tables, means, strict=True) for x in table)
+    found = []
+    for way, table, mean in zip(ways, tables, means, strict=True):
+        sd = statistics.stdev(table) if len(table) > 1 else None
+        apart = None
+        if way is not ways[0] and squares:
+            error = math.sqrt(squares / freedom * (1 / len(table) + 1 / len(tables[0])))
+            reach, value = quantile(freedom) * error, mean - means[0]
+            apart = Difference(value, value - reach, value + reach, paired=False)
+        found.append(Pooled(way, mean, sd, apart))
+    return found

@@ -1,0 +1,133 @@
+"""The data that a run is judged by: its own, wherever it is now; few images; a folder of others."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffuse.data import open_dataset
+
+LINE = "eval n=8 steps=2 device=cpu encoder=pixels kid_subsets=2 kid_subset_size=4"
+
+PARETO = "pareto device=cpu encoder=pixels n=8 samplers=[ddim] nfe=[2]"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Forty gray images of 8x8, and a run that has learnt from them."""
+    images = open_dataset({"name": "digits"}, "train").images[:40, 0].numpy()
+    for split, part in (("train", images[:30]), ("test", images[30:])):
+        (tmp_path / "photos" / split).mkdir(parents=True)
+        for k, image in enumerate(part):
+            Image.fromarray(image).save(tmp_path / f"photos/{split}/{k}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def learnt(photos, tiny, diffuse):
+    line = tiny.replace("dataset=digits dataset.subset=64", "dataset=folder dataset.root=photos")
+    words = "train.steps=1 train.sample_every=null model.conditional=false"
+    assert diffuse(f"train {line} {words}") == 0, diffuse.err
+
+
+def test_data_that_was_moved_is_said_where_it_is_and_has_to_be_the_same(learnt, photos, diffuse):
+    first = diffuse.json(LINE)
+    photos.rename(photos.with_name("moved"))
+    message = diffuse.error(LINE, 3)
+    assert message.startswith("if the data of outputs/train/tiny/v001 is elsewhere now: dataset=")
+    record = diffuse.json(f"{LINE} dataset=folder dataset.root=moved")
+    assert record["fid"] == first["fid"]
+    assert record["warnings"] == first["warnings"]
+    (photos.with_name("moved") / "test/0.png").unlink()
+    message = diffuse.error(f"{LINE} dataset=folder dataset.root=moved")
+    assert "dataset: outputs/train/tiny/v001 learnt from other images than" in message
+
+
+@pytest.mark.parametrize("line", [LINE, PARETO])
+def test_data_that_has_changed_since_is_a_warning_in_the_record(line, learnt, photos, diffuse):
+    nfe = "nfe=[2]" if line.startswith("pareto") else ""
+    assert not [
+        said for said in diffuse.json(f"{line} {nfe}")["warnings"] if "other images" in said
+    ]
+    (photos / "train/0.png").unlink()
+    [said] = [s for s in diffuse.json(f"{line} {nfe}")["warnings"] if "other images" in s]
+    assert said.startswith("outputs/train/tiny/v001 learnt from other images than")
+
+
+@pytest.mark.parametrize("fit", ["pad", "resize"])
+def test_data_is_the_same_whatever_size_the_network_saw(fit, diffuse):
+    assert diffuse.train(f"train.steps=1 train.sample_every=null dataset.fit={fit}") == 0
+    assert not [said for said in diffuse.json(LINE)["warnings"] if "other images" in said]
+
+
+def test_a_folder_is_a_reference_whatever_made_it(trained, photos, diffuse):
+    """Twice the same number: of the folder, and of the statistics of its features."""
+    record = diffuse.json(f"{LINE} reference=photos/test")
+    assert record["reference"]["n"] == 10
+    assert record["reference"]["path"] == "photos/test"
+    images = np.stack([np.asarray(Image.open(p)) for p in sorted((photos / "test").iterdir())])
+    features = images.reshape(10, 64).astype(np.float32) / 127.5 - 1
+    mu, sigma = features.mean(0, dtype=np.float64), np.cov(features.T.astype(np.float64))
+    np.savez("theirs.npz", mu=mu, sigma=sigma)
+    other = diffuse.json(f"{LINE} reference=theirs.npz")
+    assert record["fid"]["value"] == pytest.approx(other["fid"]["value"], rel=1e-6)
+    (photos / "one").mkdir()
+    shutil.copy(photos / "test/0.png", photos / "one")
+    assert "is 1 image, a reference takes 2" in diffuse.error(f"{LINE} reference=photos/one", 3)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_too_few_training_images_for_a_floor_cost_the_floor_alone(count, tiny, diffuse):
+    line = tiny.replace("dataset.subset=64", f"dataset.subset={count}")
+    assert diffuse(f"train {line} train.steps=1 train.sample_every=null") == 0, diffuse.err
+    record = diffuse.json(f"{LINE} metrics=all")
+    assert record["fid"]["value"] > 0
+    assert "floor" not in record["fid"]
+    assert f"there is no floor: digits has {count} training image" in diffuse.err
+    assert diffuse(LINE) == 0, diffuse.err
+    assert "a floor takes 4 training images" in diffuse.error(PARETO, 3)
+
+
+def test_a_test_split_of_one_image_is_refused_before_anything_is_drawn(photos, tiny, diffuse):
+    for path in list((photos / "test").iterdir())[1:]:
+        path.unlink()
+    line = tiny.replace("dataset=digits dataset.subset=64", "dataset=folder dataset.root=photos")
+    line = f"train {line} train.steps=1 train.sample_every=null model.conditional=false"
+    said = "its test split is 1 image, a FID takes 2 at least"
+    assert said in diffuse.error(f"{line} train.eval_every=1 train.eval_n=8", 3)
+    assert diffuse(line) == 0
+    assert said in diffuse.error(LINE, 3)
+    assert not list(photos.parent.glob("outputs/eval/*"))
+
+
+def test_a_damaged_evaluation_is_measured_again(trained, diffuse, tmp_path):
+    first, again = (diffuse.json(f"{LINE} known=true")["folder"] for _ in range(2))
+    assert first == again
+    for name in ("record.json", "config.yaml"):
+        path = tmp_path / diffuse.json(f"{LINE} known=true")["folder"] / name
+        path.write_text(path.read_text()[:20] + ": [")
+        assert diffuse.json(f"{LINE} known=true")["folder"] not in (str(path.parent), first)
+
+
+def test_a_checkpoint_can_be_named_with_its_run(trained, diffuse):
+    for ref in ("tiny@2", "outputs/train/tiny/v001/checkpoints/step_00000002"):
+        assert diffuse.json(f"{LINE} run={ref}")["weights"]["step"] == 2
+    assert "say it once" in diffuse.error(f"{LINE} run=tiny@2 checkpoint=4")
+
+
+def test_a_run_whose_run_json_is_damaged_is_evaluated_all_the_same(trained, diffuse):
+    (trained / "run.json").write_text("{")
+    record = json.loads(json.dumps(diffuse.json(f"{LINE} run=tiny")))
+    assert record["folder"] == "outputs/eval/tiny/v001"
+    assert record["weights"]["step"] == 4
+
+
+def test_what_the_run_itself_was_looked_at_with_is_said_if_it_is_another_sampler(diffuse):
+    assert diffuse.train("train.steps=1 train.sample_every=null sampler=heun") == 0
+    assert diffuse("sample n=4 steps=2 device=cpu") == 0
+    said = "drawn by ddim; the grids of that training were by heun"
+    assert said in diffuse.err
+    assert diffuse("sample n=4 steps=2 device=cpu sampler=ddim") == 0
+    assert said not in diffuse.err
