@@ -46,8 +46,8 @@ class Denoiser(nn.Module):
     def loss(self, x0: Tensor, sigma: Tensor, eps: Tensor, label: Tensor | None = None) -> Tensor:
         """mse(F, ((1 - c_skip) x0 - c_skip sigma eps) / c_out) of each image, weighted: [b]."""
         sigma = sigma.double()
-        c_skip, c_out, c_in = self.objective.coefficients(sigma)
-        signal, noise = (1 - c_skip) / c_out, -c_skip * sigma / c_out
+        _, c_out, c_in = self.objective.coefficients(sigma)
+        signal, noise = self.objective.target(sigma)
         factor = self.weighting(sigma, c_out)
         sigma, c_in, c_noise, signal, noise, factor = _beside(
             x0, sigma, c_in, sigma.log() / 4, signal, noise, factor

@@ -1,6 +1,8 @@
 """What a config means where a thing can be said in several ways: a length, averages, a name."""
 
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -9,6 +11,7 @@ from diffuse.errors import ConfigError
 
 LENGTHS = ("steps", "epochs", "images", "minutes")
 DEFAULT_MINUTES = 4.0
+OWN = ("folder", "parquet", "hub")  # data sets that may be any
 # the groups that a picture is about: none for those of a run, whose name they take
 ABOUT = {
     **dict.fromkeys(("data", "noise", "preprocessing"), ("dataset",)),
@@ -31,13 +34,21 @@ def decays(train: Mapping[str, Any] | DictConfig) -> list[float]:
     return [float(decay) for decay in (ema if isinstance(ema, Sequence) else [ema])]
 
 
+def called(cfg: DictConfig, group: str, choice: str) -> str:
+    """What a run calls a choice; data of one's own is called as its folder, file or id is."""
+    if group != "dataset" or choice not in OWN:
+        return choice
+    where = cfg.dataset.get("root") or cfg.dataset.get("id") or ""
+    return re.sub(r"[^\w.-]+", "-", Path(where).stem).strip("-.") or choice
+
+
 def run_name(cfg: DictConfig, choices: Mapping[str, str]) -> str | None:
     """`name=`, else the experiment's, else what the run is about; null if only its run can tell."""
     picture = cfg.get("what")
     groups = ("dataset", "schedule") if picture is None else ABOUT.get(picture)
     about = [str(picture)]
     if groups is not None:
-        about = [choices[group] for group in groups if choices.get(group)]
+        about = [called(cfg, group, choices[group]) for group in groups if choices.get(group)]
     name = cfg.name or choices.get("experiment") or "-".join(about) or None
     if name and not cfg.name:
         name = name.replace("/", "-")

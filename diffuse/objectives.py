@@ -20,6 +20,11 @@ class Objective:
     name: str
     coefficients: Callable[[Tensor], Coefficients]
 
+    def target(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """(signal, noise), each in the shape of sigma: F is asked for signal x0 + noise eps."""
+        c_skip, c_out, _ = self.coefficients(sigma)
+        return (1 - c_skip) / c_out, -c_skip * sigma / c_out
+
 
 def eps() -> Objective:
     """The noise: Ho et al. (2020), Eq. 14, "L_simple"."""

@@ -140,9 +140,15 @@ def fit(
 
 
 def _attempt(training: Training, gradient: Callable[..., Tensor], size: int) -> None:
-    """A gradient of parts of another size: no compiled code, which takes one size only."""
+    """A gradient of parts of another size: no compiled code, which takes one size only.
+
+    Beside it there is room for the optimizer's two moments, if they are not there yet.
+    """
+    weights = [] if training.optimizer.state else training.denoiser.parameters()
+    moments = [torch.empty_like(weight).fill_(0) for weight in weights for _ in range(2)]
     with compiling.eager(training.denoiser.net):
         gradient(size, shared=False)
+    del moments
 
 
 def _step_if(sound: Tensor, optimizer: torch.optim.Optimizer) -> None:

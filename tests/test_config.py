@@ -234,6 +234,22 @@ def test_a_run_is_named_by_the_user_the_experiment_or_what_it_is_about(name, cho
     assert meanings.run_name(OmegaConf.create({"name": name}), choices) == expected
 
 
+@pytest.mark.parametrize(
+    ("choice", "where", "expected"),
+    [
+        ("folder", {"root": "/data/my cats"}, "my-cats-cosine"),
+        ("parquet", {"root": "cats.parquet"}, "cats-cosine"),
+        ("hub", {"id": "ylecun/mnist", "root": None}, "mnist-cosine"),
+        ("folder", {"root": None}, "folder-cosine"),
+        ("folder", {"root": ".."}, "folder-cosine"),
+        ("fashion_mnist", {"root": "/data/cats"}, "fashion_mnist-cosine"),
+    ],
+)
+def test_a_run_on_data_of_ones_own_is_called_as_that_is(choice, where, expected):
+    cfg = OmegaConf.create({"name": None, "dataset": where})
+    assert meanings.run_name(cfg, {"dataset": choice, "schedule": "cosine"}) == expected
+
+
 @pytest.mark.parametrize("schema", schemas.SCHEMAS.values())
 def test_no_schema_holds_a_default_since_the_yaml_does(schema):
     assert all(entry.default == "???" for entry in dataclasses.fields(schema))

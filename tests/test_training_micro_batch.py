@@ -163,6 +163,23 @@ def test_without_memory_the_error_names_the_largest_part_that_was_seen_to_fit(
     assert next(fit(again, images, law, make_recipe(micro_batch=named), [1e-2])).loss.isfinite()
 
 
+def test_beside_what_is_tried_there_is_room_for_moments_that_are_not_there_yet(
+    make_training, images, law, make_recipe, monkeypatch
+):
+    reserved, real = [], torch.empty_like
+    monkeypatch.setattr(torch, "empty_like", lambda t: reserved.append(t) or real(t))
+    training, later = make_training(), make_training()
+    next(fit(later, images, law, make_recipe(), [1e-2]))
+    for one, most in ((training, 4), (later, 4)):
+        reserved.clear()
+        short(one, most, too_much)
+        with pytest.raises(OutOfMemory):
+            next(fit(one, images, law, make_recipe(), [1e-2]))
+        weights = sum(p.numel() for p in one.denoiser.parameters())
+        room_made = sum(t.numel() for t in reserved if t.is_floating_point())
+        assert room_made == (2 * weights if one is training else 0)
+
+
 def test_it_says_so_too_where_not_even_one_image_fits(make_training, images, law, make_recipe):
     training = make_training()
     short(training, 0, too_much)

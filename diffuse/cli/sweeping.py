@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import cli, config, launching, secrets, yamls
+from diffuse import cli, config, launching, meanings, secrets, yamls
 from diffuse.cli import composing, sweep_records
 from diffuse.cli.arguments import Arguments, quote
 from diffuse.cli.sweep_jobs import STOPPED, SweepJob, is_finished, outcome, printed
@@ -131,8 +131,9 @@ def _to_continue(
 
 def _name(verb: str, parsed: Arguments, cfg: DictConfig) -> str:
     """A name that only an experiment has is a single run's."""
-    dataset = cfg.hydra.runtime.choices.get("dataset") or verb
-    return cfg.name if parsed.value("name") else f"{dataset}-sweep".replace("/", "-")
+    dataset = cfg.hydra.runtime.choices.get("dataset")
+    about = meanings.called(cfg, "dataset", dataset) if dataset else verb
+    return cfg.name if parsed.value("name") else f"{about}-sweep".replace("/", "-")
 
 
 def _claim(verb: str, parsed: Arguments, cfg: DictConfig) -> Path:

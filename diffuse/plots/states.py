@@ -39,8 +39,7 @@ def noised(x0: Tensor, eps: Tensor, sigma: Tensor, objective: Objective) -> tupl
 
     The target is ((1 - c_skip) x0 - c_skip sigma eps) / c_out.
     """
-    c_skip, c_out, _ = objective.coefficients(sigma.double())
-    signal, noise = (1 - c_skip) / c_out, -c_skip * sigma / c_out
+    signal, noise = objective.target(sigma.double())
     x0, eps = x0[:, None], eps[:, None]
     over = lambda row: row.to(x0.dtype)[:, None, None, None]  # noqa: E731
     return x0 + over(sigma) * eps, over(signal) * x0 + over(noise) * eps
