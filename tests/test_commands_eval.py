@@ -110,7 +110,7 @@ BAD = {
     "seeds=0": "seeds must be at least 1",
     "seeds=2 seed=9223372036854775807": "seeds=2",
     "neighbours=0": "neighbours must be at least 1",
-    "dataset=digits": "dataset: goes with images=",
+    "dataset=digits": "dataset: outputs/train/tiny/v001 learnt from other images than digits",
     "label=3 metrics=[per_class]": "no per_class here",
 }
 
@@ -250,7 +250,7 @@ OUTSIDE = {
         "8x8 with 3 channels, digits of 8x8 with 1 channel; some have",
     ),
     "images=empty dataset=digits": (3, "holds no images"),
-    "images=cut dataset=digits": (3, "images: cut/"),
+    "images=cut dataset=digits": (3, "cut/0.png is truncated"),
     "images=theirs.npy dataset=digits encoder=fashion_mnist reference=theirs.npy": (3, "mu"),
 }
 

@@ -36,7 +36,8 @@ def test_data_that_was_moved_is_said_where_it_is_and_has_to_be_the_same(learnt, 
     first = diffuse.json(LINE)
     photos.rename(photos.with_name("moved"))
     message = diffuse.error(LINE, 3)
-    assert message.startswith("if the data of outputs/train/tiny/v001 is elsewhere now: dataset=")
+    assert "photos is missing" in message
+    assert message.endswith("dataset= says where the data of outputs/train/tiny/v001 is now")
     record = diffuse.json(f"{LINE} dataset=folder dataset.root=moved")
     assert record["fid"] == first["fid"]
     assert record["warnings"] == first["warnings"]

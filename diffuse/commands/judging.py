@@ -48,8 +48,8 @@ def sets_of(trained: Trained, moved: Mapping[str, Any]) -> tuple[ImageSet, Image
     try:
         train, test = assembly.real_sets(moved or trained.cfg.dataset)
     except DataError as error:
-        elsewhere = "" if moved else f"\nif the data of {trained.folder} is elsewhere now: dataset="
-        raise DataError(f"{error}{elsewhere}") from error
+        hint = "" if moved else f"; dataset= says where the data of {trained.folder} is now"
+        raise DataError(f"{error}{hint}") from error
     known = runs.facts_of(trained.folder).get("data", {})
     seen = [known.get(key) for key in ("sha256", "test_sha256")]
     there = [fingerprint(fitted(s.images, trained.spec.fit), s.labels) for s in (train, test)]
