@@ -164,7 +164,8 @@ def test_nothing_is_led_away_from_itself(guide, why, diffuse):
 @pytest.mark.parametrize(
     ("guide", "steps", "leads"),
     [("10%", 12_423, 1242), ("10%", 641, 200), ("10%", 300, 150), ("50%", 300, 150),
-     ("64", 641, 64), ("90%", 300, 270)],
+     ("64", 641, 64), ("90%", 300, 270), ("early", 15_798, 628), ("early", 2_130, 231),
+     ("early", 641, 200), ("early", 12, 6), ("early", 2, 1)],
 )  # fmt: skip
 def test_what_has_hardly_learnt_does_not_lead(guide, steps, leads):
     """A share means that many steps or more; a step means that step."""
@@ -173,9 +174,13 @@ def test_what_has_hardly_learnt_does_not_lead(guide, steps, leads):
 
 def test_the_checkpoint_that_is_to_lead_is_saved_and_kept(diffuse, tmp_path, monkeypatch):
     monkeypatch.setattr(guiding, "FIRST", 0)
-    line = "train.steps=10 train.save_every=4 train.keep=1 guidance=3 guide=30%"
-    assert diffuse.train(line) == 0, diffuse.err
-    assert checkpoints.steps(tmp_path / "outputs/train/tiny/v001/checkpoints") == [3, 10]
+    line = "train.steps=10 train.save_every=4 train.keep=1 guidance=3"
+    for version, (guide, step) in enumerate({"30%": 3, "early": 5}.items(), 1):
+        assert diffuse.train(f"{line} guide={guide}") == 0, diffuse.err
+        run = tmp_path / f"outputs/train/tiny/v00{version}"
+        assert checkpoints.steps(run / "checkpoints") == [step, 10]
+        facts = diffuse.json("sample n=4 steps=2 device=cpu")
+        assert facts["sampler"]["guidance"]["weak"]["step"] == step
 
 
 @pytest.mark.slow
