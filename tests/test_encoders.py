@@ -98,6 +98,16 @@ def test_a_net_that_takes_few_at_once_sees_few_whatever_it_is_given(shipped):
     assert torch.equal(features, encode(shipped, some_images(40), batch=16))
 
 
+def test_a_long_wait_says_how_far_it_is(shipped, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    encode(shipped, some_images(5), batch=2)
+    assert caplog.messages == []
+    monkeypatch.setattr("diffuse.encoders.encoder.PATIENCE", -1)
+    encode(shipped, some_images(5), batch=2)
+    said = [f"encoder {shipped.name}: {k} of 5 images" for k in (0, 2, 4)]
+    assert caplog.messages == said
+
+
 def test_the_callers_autocast_does_not_reach_an_encoder(shipped):
     with torch.autocast("cpu", torch.bfloat16):
         features = encode(shipped, some_images(4))

@@ -1,5 +1,6 @@
 """Evaluations side by side."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from diffuse.console import print_columns, print_json, print_table
 from diffuse.errors import ConfigError
 from diffuse.measures import measure
 from diffuse.trainings import Pooled
+
+MOST_ACROSS = 50  # characters of values side by side, of more than three
 
 
 def main(cfg: DictConfig, job: Job) -> int:
@@ -168,7 +171,13 @@ def _how(found: Comparison, over: bool) -> dict[str, str]:
 
 
 def _across(values: Sequence[Any]) -> str:
-    return " | ".join(passport.shown(value) for value in values)
+    """One beside the other; many alike are counted, and of many that differ the first are shown."""
+    runs = [(word, len([*alike])) for word, alike in itertools.groupby(map(passport.shown, values))]
+    words = [w for word, n in runs for w in ([f"{word} x {n}"] if n > 2 else [word] * n)]
+    shown = [k for k in range(1, len(words) + 1) if len(" | ".join(words[:k])) <= MOST_ACROSS]
+    if len(words) > 3 and len(shown) < len(words):
+        words = [*words[: max(1, len(shown) - 1)], f"... ({len(values)} in all)"]
+    return " | ".join(words)
 
 
 def _cells(line: Line, form: str) -> dict[str, str]:

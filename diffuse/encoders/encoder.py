@@ -1,6 +1,8 @@
 """What every encoder is: uint8 images in, float32 features out, and nothing left to the caller."""
 
 import itertools
+import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,9 @@ from torch import Tensor, nn
 from diffuse.classifier import centred
 from diffuse.encoders.resizing import Resize, antialiased
 from diffuse.errors import DataError
+
+log = logging.getLogger("diffuse.encoders")
+PATIENCE = 10.0  # seconds between two lines that say how far it is
 
 
 @dataclass(frozen=True)
@@ -116,8 +121,12 @@ def encode(encoder: Encoder, images: Tensor, batch: int = 256) -> Tensor:
     weights = itertools.chain(encoder.parameters(), encoder.buffers())
     device = next((tensor.device for tensor in weights), images.device)
     features, batch = [], min(batch, encoder.most)
+    said = time.monotonic()
     with _exact():
-        for some in images.split(batch):
+        for number, some in enumerate(images.split(batch)):
+            if time.monotonic() - said > PATIENCE:
+                log.info("encoder %s: %d of %d images", encoder.name, number * batch, len(images))
+                said = time.monotonic()
             full = F.pad(some, [0] * 7 + [batch - len(some)])
             features.append(encoder(full.to(device))[: len(some)].cpu())
     found = torch.cat(features)
