@@ -162,12 +162,16 @@ def _how(found: Comparison, over: bool) -> dict[str, str]:
     if found.unrecorded:
         rows["not recorded"] = f"{', '.join(found.unrecorded)} (in some of them)"
     if found.noted:
-        rows["also differ"] = ", ".join(m.field for m in found.noted)
+        rows["also differ"] = _some([m.field for m in found.noted], ", ")
     for reason in dict.fromkeys(found.left_out.values()):
         names = [measure(name).label for name, why in found.left_out.items() if why == reason]
-        more = f" and {len(names) - 3} more" if len(names) > 4 else ""
-        rows[reason] = "; ".join(names[:3] if more else names) + more
+        rows[reason] = _some(names, "; ")
     return rows
+
+
+def _some(names: Sequence[str], between: str) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 4 else ""
+    return between.join(names[:3] if more else names) + more
 
 
 def _across(values: Sequence[Any]) -> str:
