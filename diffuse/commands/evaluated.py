@@ -18,12 +18,11 @@ ASIDE = ("name", "hypothesis", "outputs", "tracker", "resume", "resume_allow", "
 
 def find(outputs: Path, ref: str, smoke: bool) -> list[Path]:
     """The evaluations that a word means: those of all jobs of a sweep, else one."""
-    for verb in ("eval", "train"):
-        folder = outputs / verb / ref
+    for folder in (Path(ref), *(outputs / verb / ref for verb in ("eval", "train"))):
         if folder.parent.parent == outputs:  # a name
             folder = next((v for v in run_folders.newest_first(folder) if v.is_dir()), folder)
         if len(jobs := run_folders.jobs(folder)) > 1:
-            return [_one(outputs, str(job.relative_to(outputs / verb)), smoke) for job in jobs]
+            return [_one(outputs, str(job), smoke) for job in jobs]
     return [_one(outputs, ref, smoke)]
 
 
