@@ -1,4 +1,4 @@
-"""`diffuse train` when a loss is not finite, jumps, or when there is no memory."""
+"""`diffuse train` when a loss is not finite, or when there is no memory."""
 
 import json
 import math
@@ -14,7 +14,6 @@ from diffuse import checkpoints, runs
 from diffuse import training as room
 from diffuse.commands import loop as command
 from diffuse.denoiser import Denoiser
-from diffuse.divergence import Losses
 from diffuse.errors import DivergedError, NoSpaceError
 from diffuse.training import batch_indices
 
@@ -221,69 +220,6 @@ def test_rollback_ends_too(steps, words, diffuse, run, poison):
     assert diffuse.err.splitlines()[-1].endswith(words)
     assert runs.read(run)["status"] == "diverged"
     assert (run / "diverged.json").exists()
-
-
-@pytest.fixture
-def jump(monkeypatch):
-    """Let the loss of step 25 be fifty times what it is."""
-    real = Denoiser.loss
-    calls = {"n": 0}
-
-    def loss(self, *batch):
-        calls["n"] += self.training
-        return real(self, *batch) * (50 if self.training and calls["n"] == 25 else 1)
-
-    monkeypatch.setattr(Denoiser, "loss", loss)
-    return calls
-
-
-LONG = "train.steps=30 train.sample_every=null train.save_every=10 train.log_every=7"
-
-
-def test_a_spike_is_one_line_and_one_row_and_changes_nothing(diffuse, run, jump, monkeypatch):
-    assert diffuse.train(LONG) == 0
-    assert diffuse.err.count("warning: step 25: the loss jumped to ") == 1
-    [row] = [row for row in rows(run) if "spike" in row]
-    assert (row["step"], row["spike_step"]) == (28, 25)
-    assert row["spike"] > 10 * row["spike_median"] > 0
-    jump["n"] = 0
-    monkeypatch.setattr(Losses, "TIMES", math.inf)
-    assert diffuse.train(LONG) == 0
-    blind, seen = left(run.with_name("v002")), left(run)
-    for file in ("model", "ema", "optimizer"):
-        assert blind[f"{file}.safetensors"] == seen[f"{file}.safetensors"]
-    assert not [row for row in rows(run.with_name("v002")) if "spike" in row]
-
-
-class Killed(BaseException):
-    pass
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("step", [24, 26, 29])
-@pytest.mark.parametrize("kill", [False, True])
-def test_a_spike_is_in_the_same_rows_if_the_training_was_stopped_around_it(
-    step, kill, diffuse, run, jump, monkeypatch
-):
-    line = f"{LONG} train.save_every=13"  # a kill costs the steps since 13 or 26
-    assert diffuse.train(line) == 0
-    assert sum("spike" in row for row in rows(run)) == 1
-    real, jump["n"] = command.fit, 0
-
-    def fit(*args):
-        for each in real(*args):
-            if each.number == step and kill:
-                jump["n"] = (step - 1) // 13 * 13  # the step of the last checkpoint
-                raise Killed
-            if each.number == step:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield each
-
-    with monkeypatch.context() as patch:
-        patch.setattr(command, "fit", fit)
-        assert diffuse.train(line) == (1 if kill else 143)
-    assert diffuse.train(f"{line} resume=must") == 0
-    assert left(run.with_name("v002")) == left(run)
 
 
 @pytest.mark.slow

@@ -94,8 +94,9 @@ def test_a_sweep_is_compared_as_a_whole(tiny, diffuse, tmp_path):
     assert other["mean"] == pytest.approx(sum(r["fid"]["value"] for r in records) / 3)
     assert [r["weights"]["run"] for r in records] == [f"outputs/train/{job}" for job in jobs[3:]]
     for ref in ("tiny", "outputs/train/tiny/v001", str(tmp_path / "outputs/eval/eval-sweep/v001")):
-        assert diffuse.json(f"compare {ref}")["measures"]["fid"][1]["value"] == (
-            found["measures"]["fid"][1]["value"]
+        assert (
+            diffuse.json(f"compare {ref}")["measures"]["fid"][1]["value"]
+            == (found["measures"]["fid"][1]["value"])
         )
     assert diffuse("compare tiny/v001") == 0
     assert "FID, over trainings" in diffuse.out

@@ -1,16 +1,12 @@
 """The measures, in groups that are computed together; which there are and what each needs."""
 
-import math
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from diffuse.measures import measure
 from diffuse.metrics import (
-    Seeds,
     agreement,
     authenticity,
     bias_curve,
@@ -25,12 +21,12 @@ from diffuse.metrics import (
     kid,
     kid_interval,
     nearest,
-    over_seeds,
     overlap,
     pixel_statistics,
     sliced_wasserstein,
 )
 from diffuse.ranges import SCORED
+from diffuse.scoring.joining import joined, mean
 from diffuse.scoring.lookalikes import closest
 from diffuse.scoring.rows import Real, Rows, counts_of
 
@@ -214,7 +210,7 @@ def measured(group: str, draws: Sequence[Rows], real: Real, settings: Settings) 
     each = [about.scores(rows, real, settings) for rows in draws]
     floor = _floor(group, draws[0], real, settings)
     return {
-        name: _joined(name, [one[name] for one in each]) | floor.get(name, {}) for name in each[0]
+        name: joined(name, [one[name] for one in each]) | floor.get(name, {}) for name in each[0]
     }
 
 
@@ -234,59 +230,6 @@ def _floor(group: str, drawn: Rows, real: Real, settings: Settings) -> Scores:
     }
 
 
-def _joined(name: str, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Several seeds' numbers as one: their mean, Student's interval over seeds, and each of them.
-
-    Seeds that agree to the last bit, as shares of few images do, are no proof of certainty: then
-    the widest of their own intervals stays.
-    """
-    if len(scores) == 1:
-        return dict(scores[0])
-    found = over_seeds([score["value"] for score in scores])
-    about, parts = measure(name), _parts(scores)
-    ends = _with_what_is_fixed(found, parts)
-    if found.sd == 0:
-        lows, highs = zip(*(score["ci95"] for score in scores), strict=True)
-        ends = [min(lows), max(highs)]
-    return parts | {
-        "value": found.mean,
-        "ci95": [max(about.least, ends[0]), min(about.most, ends[1])],
-        "per_seed": [score["value"] for score in scores],
-        "per_seed_ci95": [score["ci95"] for score in scores],
-    }
-
-
-def _with_what_is_fixed(found: Seeds, parts: Mapping[str, Any]) -> list[float]:
-    """An interval over seeds, and what no seed changes: real images, a fit that is no line."""
-    reach = math.hypot(found.high - found.mean, parts.get("real_reach", 0.0))
-    bent = parts.get("parabola", found.mean) - found.mean
-    return [found.mean - reach + min(0.0, bent), found.mean + reach + max(0.0, bent)]
-
-
-def _parts(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What else numbers say of themselves: means as well. Images have none; they say whose."""
-    parts = {key: [score[key] for score in scores] for key in scores[0]}
-    found: dict[str, Any] = {}
-    for key, values in parts.items():
-        if key == "classes":
-            each = zip(*values, strict=True)
-            found[key] = [_joined("per_class", of_a_class) for of_a_class in each]
-        elif key == "closest":
-            found |= {key: values[0], "closest_of": "the first seed"}
-        else:
-            found[key] = _mean(values)
-    return found
-
-
-def _mean(values: Sequence[Any]) -> Any:
-    """Of numbers or tables of numbers; what is the same in all stays as it is."""
-    if all(value == values[0] for value in values):
-        return values[0]
-    if isinstance(values[0], list):
-        return [_mean(row) for row in zip(*values, strict=True)]
-    return statistics.fmean(values)
-
-
 def curve(draws: Sequence[Rows], real: Real) -> list[list[float]]:
     """FID at 256, 512, ... n of the rows: n, mean and deviation; of several draws their means.
 
@@ -298,4 +241,4 @@ def curve(draws: Sequence[Rows], real: Real) -> list[list[float]]:
         return []
     reference = real.reference.features
     curves = [bias_curve(rows.features, reference, sizes) for rows in draws]
-    return _mean([[list(point) for point in one] for one in curves])
+    return mean([[list(point) for point in one] for one in curves])
