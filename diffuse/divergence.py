@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from diffuse.errors import DivergedError
 from diffuse.training_state import Step
 
-IN_A_ROW = 10  # steps that `skip` leaves out before it gives up
+IN_A_ROW = 10  # `skip` gives up at so many steps in a row that are not finite
 ROLLBACKS = 3  # times that `rollback` begins again
 
 

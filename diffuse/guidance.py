@@ -35,7 +35,7 @@ class Guidance:
         return self.low <= 0 and self.high == math.inf
 
     def applies(self, sigma: Tensor) -> Tensor:
-        """At which levels [b] or [] does it lead?"""
+        """At which levels [b] or [] does it act?"""
         return (self.low <= sigma) & (sigma <= self.high)
 
     def record(self) -> dict[str, Any]:
@@ -44,7 +44,7 @@ class Guidance:
         weak = {"weights": self.weights, "step": self.step, "sha256": self.sha256}
         return {"weight": self.weight, "levels": [self.low, high], "weak": weak}
 
-    def lead(self, strong: Denoise, weak: Denoise) -> Denoise:
+    def combined(self, strong: Denoise, weak: Denoise) -> Denoise:
         """Both estimates [b c h w] combined; the weak one is asked for only where it counts."""
 
         def estimate(x: Tensor, sigma: Tensor) -> Tensor:

@@ -91,12 +91,12 @@ class Journal:
         multiple: int | None,  # and those whose step is a multiple of this
         about: dict[str, Any],  # what `sample` and `eval` need besides the weights
         seen: Seen,
-        leader: int | None = None,  # a step whose checkpoint stays, too
+        weak_step: int | None = None,  # a step whose checkpoint stays, too
         back_to: int | None = None,  # rollbacks go to a multiple of this
     ) -> None:
         self.run, self.tracker, self.training = run, tracker, training
         self.batch, self.keep, self.multiple = batch, keep, multiple
-        self.about, self.seen, self.leader, self.back_to = about, seen, leader, back_to
+        self.about, self.seen, self.weak_step, self.back_to = about, seen, weak_step, back_to
         self.best: dict[str, Any] | None = run.facts.get("best")
         self.saved = training.step
         self.background = Background(threaded(seen.device))
@@ -181,7 +181,7 @@ class Journal:
                 files = {name: copied(tensors) for name, tensors in files.items()}
             # this one by name: a damaged one that training has not passed again looks newer
             spared = [self.saved, *([self.best["step"]] if self.best else [])]
-            spared += [self.leader] if self.leader else []
+            spared += [self.weak_step] if self.weak_step else []
             # the peak depends on the machine: a row of it would differ from one run to the next
             memory = hardware.peak_memory(self.seen.device)
             facts = {"step": self.saved, "images_seen": state["images_seen"], "memory": memory}

@@ -55,7 +55,7 @@ def _needed(cfg: DictConfig) -> tuple[str, ...]:
             f"sampler: {name} takes the levels from a run of `diffuse noise_level`: name it by "
             "noise_level=, in diffuse sample and diffuse eval"
         )
-    if needs and led(cfg) and not guidance(cfg).everywhere:
+    if needs and is_guided(cfg) and not guidance(cfg).everywhere:
         raise ConfigError(f"guidance_levels: {name} gives each image a level of its own")
     if needs and cfg.reuse.name != "none":
         raise ConfigError(f"reuse: {name} gives each image a level of its own; use reuse=none")
@@ -63,8 +63,8 @@ def _needed(cfg: DictConfig) -> tuple[str, ...]:
 
 
 def check_steps(cfg: DictConfig) -> None:
-    """What can be wrong with `steps=` and `nfe=` before it is known what the run is led by."""
-    known = guidance(cfg) if led(cfg) else None
+    """What can be wrong with `steps=` and `nfe=` before it is known how the run is guided."""
+    known = guidance(cfg) if is_guided(cfg) else None
     chosen_steps(cfg, sampler(cfg), None, known, is_known=cfg.guidance is not None)
 
 
@@ -137,7 +137,7 @@ def _steps_of(nfe: int, name: str, calls: Callable[[int], int]) -> int:
     return high
 
 
-def led(cfg: DictConfig) -> bool:
+def is_guided(cfg: DictConfig) -> bool:
     """Is there guidance? `guidance=1` is none."""
     return cfg.guidance is not None and cfg.guidance != 1
 
@@ -201,7 +201,7 @@ def plan(
 
 
 def _calls(kept: list[bool], asked: list[Tensor], guidance: Guidance | None) -> int:
-    """Of the network: two where guidance leads."""
+    """Of the network: two where guidance acts."""
     made = [sigma for sigma, is_made in zip(asked, kept, strict=True) if is_made]
     if guidance is None:
         return len(made)

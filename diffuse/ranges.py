@@ -106,9 +106,9 @@ def _check_keys(cfg: DictConfig) -> None:
 def check_each_once(key: str, values: Sequence[Any]) -> None:
     """What a table has a row or column for."""
     if not values:
-        raise ConfigError(f"{key} needs one at least")
+        raise ConfigError(f"{key} needs at least one value")
     if twice := [one for k, one in enumerate(values) if one in values[:k]]:
-        raise ConfigError(f"{key}: {twice[0]} stands there twice")
+        raise ConfigError(f"{key}: {twice[0]} is listed twice")
 
 
 def check_range(pair: Sequence[float]) -> None:
@@ -126,7 +126,7 @@ def check_ema(ema: Any) -> None:
     if not decays or not all(type(d) in (int, float) and 0 <= d < 1 for d in decays):
         raise ConfigError(f"train.ema must be in [0, 1), or a list of such numbers, got {ema}")
     if len(set(decays)) < len(decays):
-        raise ConfigError(f"train.ema: a number stands there twice: {ema}")
+        raise ConfigError(f"train.ema: a decay is listed twice: {ema}")
 
 
 def check_shares(batch: int, processes: int) -> None:
@@ -174,7 +174,7 @@ def check_clip(clip: str) -> None:
 
 
 def check_guidance(weight: float) -> None:
-    """0 is the weak network alone, 1 no guidance; below 0 would lead away from the strong one."""
+    """0 is the weak network alone, 1 no guidance; below 0 would guide away from the strong one."""
     if not 0 <= weight < math.inf:
         raise ConfigError(f"guidance must be at least 0, got {weight:g}; 1 is none")
 

@@ -136,7 +136,7 @@ def walk(
     label, guidance = labels.to(device), plan.guidance
     network = counted(lambda x, sigma: denoiser(x, sigma, label))
     weak = counted(_weak(denoiser, guidance, label)) if guidance else None
-    estimate = guidance.lead(network, weak) if guidance and weak else network
+    estimate = guidance.combined(network, weak) if guidance and weak else network
     estimate = reused(estimate, iter(plan.made)) if plan.made else estimate
     watch = Watch(plan.sigmas)
     x = first_state(plan, noise()).to(device)

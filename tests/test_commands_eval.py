@@ -104,7 +104,7 @@ def test_the_range_of_the_pixels_is_the_checkpoints_and_nobody_elses(tiny, diffu
 
 BAD = {
     "metrics=fidd": "metrics: unknown choice 'fidd'; did you mean 'fid'?",
-    "metrics=[]": "metrics needs one at least",
+    "metrics=[]": "metrics needs at least one value",
     "metrics=[agreement]": "no agreement here: the encoder is no classifier",
     "metrics=[fid,infinity]": "no infinity here: it takes at least 1000 images",
     "seeds=0": "seeds must be at least 1",

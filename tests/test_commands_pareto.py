@@ -178,12 +178,12 @@ def test_a_sampler_of_ones_own_takes_part(trained, diffuse, tmp_path):
 
 ERRORS = {
     "samplers=[heunn]": "samplers: unknown choice 'heunn'; did you mean 'heun'?",
-    "samplers=[ddim,ddim]": "samplers: ddim stands there twice",
-    "samplers=[]": "samplers needs one at least",
+    "samplers=[ddim,ddim]": "samplers: ddim is listed twice",
+    "samplers=[]": "samplers needs at least one value",
     "samplers=ddim,heun": "write a list: samplers=[ddim,heun]",
-    "nfe=[5,5]": "nfe: 5 stands there twice",
+    "nfe=[5,5]": "nfe: 5 is listed twice",
     "nfe=5": "nfe cannot be 5, it is a list: write nfe=[5]",
-    "nfe=[]": "nfe needs one at least",
+    "nfe=[]": "nfe needs at least one value",
     "nfe=[0,5]": "nfe must be at least 1, got 0",
     "n=3": "n must be at least 4, got 3",
     "sampler=ddim": "unknown group 'sampler'",

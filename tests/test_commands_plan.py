@@ -170,13 +170,13 @@ def test_the_checkpoint_that_leads_is_another_one_in_each_training(evaluated, di
     path = evaluated / "eval/tiny/v001/record.json"
     made = json.loads(path.read_text())
 
-    def led(**weak):
+    def guided(**weak):
         guidance = {"weight": 2.0, "levels": [0.0, None], "weak": {"weights": "10%"} | weak}
         return {"sampler": made["sampler"] | {"guidance": guidance}}
 
-    path.write_text(json.dumps(made | led(step=1, sha256="a")))
-    sibling(evaluated, 2, 1.0, 7, **led(step=2, sha256="b"))
-    sibling(evaluated, 3, 2.0, 8, **led(step=1, sha256="c", weights="raw"))
+    path.write_text(json.dumps(made | guided(step=1, sha256="a")))
+    sibling(evaluated, 2, 1.0, 7, **guided(step=2, sha256="b"))
+    sibling(evaluated, 3, 2.0, 8, **guided(step=1, sha256="c", weights="raw"))
     found = diffuse.json("plan run=tiny/v001")["measured"]
     assert found["trainings"] == [made["fid"]["value"], 1.0]
 

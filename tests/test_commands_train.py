@@ -79,8 +79,8 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(tiny, diffuse, tmp_
     plan = diffuse.json(f"train {tiny} train.steps=120 dry_run=true")
     assert f"{plan['parameters']:,} parameters" in plan["plan"]["model"]
     assert plan["config"]["train"]["steps"] == 120
-    led = diffuse.json(f"train {tiny} train.steps=1 dry_run=true guidance=2 range=[0,1]")["plan"]
-    assert (led["guidance"], led["range"]) == ("2, away from labels", "[0, 1]")
+    guided = diffuse.json(f"train {tiny} train.steps=1 dry_run=true guidance=2 range=[0,1]")["plan"]
+    assert (guided["guidance"], guided["range"]) == ("2, away from labels", "[0, 1]")
     assert not list(tmp_path.iterdir())
 
 

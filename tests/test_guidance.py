@@ -1,4 +1,4 @@
-"""Guidance leads away from a weaker estimate: by so much, and only where it is told to."""
+"""Guidance moves away from a weaker estimate: by so much, and only where it is told to."""
 
 import json
 import math
@@ -20,13 +20,13 @@ def test_weight_one_is_the_strong_estimate_and_zero_the_weak_one():
     x, sigma = torch.linspace(-2, 2, 12).double().view(3, 1, 2, 2), torch.tensor(2.0).double()
     strong, weak = (lambda x, s: 3 * x), (lambda x, s: x - 1)
     for weight, expected in ((1.0, 3 * x), (0.0, x - 1), (2.5, x - 1 + 2.5 * (2 * x + 1))):
-        assert Guidance(weight).lead(strong, weak)(x, sigma).allclose(expected)
+        assert Guidance(weight).combined(strong, weak)(x, sigma).allclose(expected)
 
 
 def test_it_leads_only_at_its_levels_image_by_image():
     x, sigma = torch.ones(4, 1, 1, 1), torch.tensor([0.1, 1.0, 5.0, 6.0]).double()
-    led = Guidance(3.0, 1.0, 5.0).lead(lambda x, s: 2 * x, lambda x, s: x)(x, sigma)
-    assert led.flatten().tolist() == [2, 4, 4, 2]
+    guided = Guidance(3.0, 1.0, 5.0).combined(lambda x, s: 2 * x, lambda x, s: x)(x, sigma)
+    assert guided.flatten().tolist() == [2, 4, 4, 2]
 
 
 def test_the_weak_network_is_not_asked_where_it_does_not_count():
@@ -34,7 +34,7 @@ def test_the_weak_network_is_not_asked_where_it_does_not_count():
         raise AssertionError
 
     x, sigma = torch.ones(2, 1, 1, 1), torch.tensor(7.0).double()
-    assert torch.equal(Guidance(3.0, 1.0, 5.0).lead(lambda x, s: x, weak)(x, sigma), x)
+    assert torch.equal(Guidance(3.0, 1.0, 5.0).combined(lambda x, s: x, weak)(x, sigma), x)
 
 
 @pytest.mark.parametrize("weight", [1.5, 3.0])
@@ -50,10 +50,10 @@ def test_gaussians_led_away_from_a_wider_one_end_where_the_ode_says(weight):
 
     x = torch.linspace(-30, 30, 7).double()[:, None, None, None]
     sigmas = torch.cat([torch.logspace(1, -3, 4000).double(), torch.zeros(1).double()])
-    lead = Guidance(weight).lead(of(1.0), of(4.0))
-    *_, (led, _) = ddim(lead, x, sigmas, lambda: x, eta=0.0, noise=1.0)
+    combined = Guidance(weight).combined(of(1.0), of(4.0))
+    *_, (guided, _) = ddim(combined, x, sigmas, lambda: x, eta=0.0, noise=1.0)
     expected = scale(1.0) ** weight * scale(4.0) ** (1 - weight)
-    assert (led[0] / x[0]).item() == pytest.approx(expected, rel=2e-3)
+    assert (guided[0] / x[0]).item() == pytest.approx(expected, rel=2e-3)
 
 
 @pytest.fixture
@@ -80,15 +80,17 @@ def test_calls_are_known_before_they_are_made(denoiser, images, make_plan):
     expected = _calls([True] * 4, levels, guidance)
     assert expected == 6
     labels = torch.tensor([0, 1, 2, 0])
-    led = make_plan(guidance=guidance, calls=expected)
-    assert draw(denoiser, images.spec, led, range(4), labels).calls == 6
+    guided = make_plan(guidance=guidance, calls=expected)
+    assert draw(denoiser, images.spec, guided, range(4), labels).calls == 6
 
 
 def test_autoguidance_of_a_network_by_itself_changes_nothing(denoiser, images, make_plan):
     labels = torch.tensor([0, 1, 2, 0])
-    led = make_plan(guidance=Guidance(5.0, weak=denoiser), sampler=partial(ddim, eta=0.0, noise=1))
+    guided = make_plan(
+        guidance=Guidance(5.0, weak=denoiser), sampler=partial(ddim, eta=0.0, noise=1)
+    )
     plain = make_plan(sampler=partial(ddim, eta=0.0, noise=1))
-    states = [[*walk(denoiser, images.spec, p, range(4), labels)][-1][0] for p in (led, plain)]
+    states = [[*walk(denoiser, images.spec, p, range(4), labels)][-1][0] for p in (guided, plain)]
     assert states[0].allclose(states[1], atol=1e-4)
 
 
@@ -116,7 +118,7 @@ def test_a_run_is_sampled_with_the_guidance_it_was_trained_with_unless_told_othe
     ("line", "error"),
     [
         ("guidance=-1", "guidance must be at least 0, got -1; 1 is none"),
-        ("guidance=2 model.conditional=false", "knows no classes to lead by; use guidance=1, or"),
+        ("guidance=2 model.conditional=false", "knows no classes to guide by; use guidance=1, or"),
         ("guidance=2 train.label_dropout=0", "was never without a label (train.label_dropout=0)"),
         ("guidance=2 guide=lables", "guide: unknown choice 'lables'; did you mean 'labels'?"),
         ("guidance=2 guide=ema_0.7", "this training has no average ema_0.7; choices: labels, ema"),
@@ -162,14 +164,14 @@ def test_nothing_is_led_away_from_itself(guide, why, diffuse):
 
 
 @pytest.mark.parametrize(
-    ("guide", "steps", "leads"),
+    ("guide", "steps", "weak"),
     [("10%", 12_423, 1242), ("10%", 641, 200), ("10%", 300, 150), ("50%", 300, 150),
      ("64", 641, 64), ("90%", 300, 270), ("early", 15_798, 628), ("early", 2_130, 231),
      ("early", 641, 200), ("early", 12, 6), ("early", 2, 1)],
 )  # fmt: skip
-def test_what_has_hardly_learnt_does_not_lead(guide, steps, leads):
+def test_nothing_is_guided_away_from_what_has_hardly_learnt(guide, steps, weak):
     """A share means that many steps or more; a step means that step."""
-    assert guiding.leader(OmegaConf.create({"guidance": 2, "guide": guide}), steps) == leads
+    assert guiding.weak_step(OmegaConf.create({"guidance": 2, "guide": guide}), steps) == weak
 
 
 def test_the_checkpoint_that_is_to_lead_is_saved_and_kept(diffuse, tmp_path, monkeypatch):

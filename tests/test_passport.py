@@ -254,8 +254,8 @@ def test_without_an_average_there_is_no_half_life():
 
 
 def test_what_only_one_has_is_listed_although_it_is_a_table():
-    led = {"weight": 2.0, "weak": {"weights": "10%", "step": 64}}
-    pair = [{"sampler": {"name": "ddim", "guidance": guidance}} for guidance in (led, None)]
+    guided = {"weight": 2.0, "weak": {"weights": "10%", "step": 64}}
+    pair = [{"sampler": {"name": "ddim", "guidance": guidance}} for guidance in (guided, None)]
     found = {one.field: one.values for one in passport.differing(pair, passport.TRIED)}
     assert found == {
         "sampler.guidance.weight": (2.0, None),

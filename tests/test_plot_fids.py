@@ -123,7 +123,7 @@ BAD = {
     "sampler=rk45": "takes other steps for every image",
     "n=3": "n must be at least 4",
     "encoder.size=0 encoder=pixels": "size must be at least 1",
-    "columns=3": "does not read it",
+    "columns=3": "does not use it",
     "label=99": "no class 99",
 }
 
@@ -169,10 +169,10 @@ def test_a_row_is_what_the_sampler_draws_alone(trained, shown, diffuse):
 SAMPLERS_BAD = {
     "samplers=[ddim,heum]": "did you mean 'heun'?",
     "samplers=[ddim,rk45]": "rk45",
-    "samplers=[ddim,ddim]": "stands there twice",
-    "samplers=[]": "samplers needs one at least",
-    "sampler=ddim": "does not read it",
-    "steps=3": "does not read it",
+    "samplers=[ddim,ddim]": "is listed twice",
+    "samplers=[]": "samplers needs at least one value",
+    "sampler=ddim": "does not use it",
+    "steps=3": "does not use it",
 }
 
 

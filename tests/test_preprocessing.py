@@ -137,7 +137,7 @@ def test_bad_words_are_exit_2(diffuse):
     assert "n=5000, but digits train holds" in diffuse.error(
         "plot preprocessing dataset=digits n=5000"
     )
-    assert "does not read it" in diffuse.error("plot preprocessing run=tiny")
+    assert "does not use it" in diffuse.error("plot preprocessing run=tiny")
     assert "size must be at least 1" in diffuse.error(
         "plot preprocessing dataset=digits encoder=pixels encoder.size=0"
     )

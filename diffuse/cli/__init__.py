@@ -62,7 +62,8 @@ def _dispatch(words: list[str]) -> int:
         kind = "flag" if verb.startswith("-") else "command"
         raise ConfigError(f"unknown {kind} {verb!r}; {nearest(verb, [*VERBS, 'completion'])}")
     elif {"--help", "-h"} & set(rest):
-        print(usage.page(verb))
+        group = next((word for word in rest if not word.startswith("-")), None)
+        print(usage.group_page(verb, group) if group else usage.page(verb))
     else:
         with Interrupts(at_once=True):  # from here on: imports and data take a while
             return _hydra_verb(verb, rest)

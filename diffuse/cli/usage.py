@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from diffuse.commands import VERBS
+from diffuse.errors import ConfigError, nearest
 
 WIDTH = 80
 PACKAGE = Path(__file__).parent.parent
@@ -16,9 +17,10 @@ ENTRY = re.compile(
     r"(?P<indent> *)(?P<key>[\w.]+):(?: +(?P<value>[^#]*?))?(?: +# *(?P<comment>.*))?"
 )
 DEFAULT = re.compile(r"  - (?P<group>[\w/]+): *(?P<choice>[\w/]+)")
+OVERRIDE = re.compile(r"  - override /(?P<group>\w+)\S*: *(?P<choice>\w+)")
 SWEEPING = (
     ("--multirun, -m", "run every combination of a=1,2 b=x,y, a folder for each"),
-    ("... resume=auto", "do only what is missing of the sweep that had these jobs"),
+    ("... resume=auto", "with --multirun: run only the unfinished jobs of that sweep"),
 )
 FLAGS = (
     ("--cfg job", "print the config, with the keys of every choice, and stop"),
@@ -57,6 +59,15 @@ class Root:
         return [key.name for _, keys in self.sections for key in keys]
 
 
+@dataclass
+class Choice:
+    """conf/<group>/<choice>.yaml as a reader sees it."""
+
+    about: list[str] = field(default_factory=list)  # paragraphs
+    called: str = ""  # the function that it calls
+    keys: list[Key] = field(default_factory=list)
+
+
 def conf_folder() -> Path:
     """The yamls: inside the package if it was installed from a wheel, else in the repository."""
     inside = PACKAGE / "conf"
@@ -85,8 +96,7 @@ def root(verb: str) -> Root:
                 parent = entry["key"] + "."
                 continue
             parent = parent if entry["indent"] else ""
-            name = parent + entry["key"]
-            page.sections[-1][1].append(Key(name, entry["value"] or "", entry["comment"] or ""))
+            page.sections[-1][1].append(_key(parent, entry))
     return page
 
 
@@ -120,7 +130,10 @@ def page(verb: str) -> str:
     lines += textwrap.wrap(about.about, WIDTH)
     lines += ["", _bold("Examples"), *(f"  {example}" for example in about.examples)]
     if about.groups:
-        lines += ["", _bold("Groups") + "  ([default]; a choice has keys: group.key=value)"]
+        lines += [
+            "",
+            _bold("Groups") + f"  ([default]; keys of a choice: diffuse {verb} --help <group>)",
+        ]
         width = max(map(len, about.groups)) + 2
         for group, default in about.groups.items():
             names = [f"[{default}]" if name == default else name for name in choices(group)]
@@ -136,6 +149,68 @@ def page(verb: str) -> str:
     for flag, meaning in flags(verb):
         lines += _row(f"{flag:18}", meaning)
     return "\n".join(lines)
+
+
+def group_page(verb: str, word: str) -> str:
+    """`diffuse <verb> --help <group>` or `<group>=<choice>`: what there is, with its keys."""
+    group, _, chosen = word.partition("=")
+    groups = root(verb).groups
+    if group not in groups:
+        raise ConfigError(f"--help: no group {group!r} here; {nearest(group, list(groups))}")
+    options = choices(group)
+    if chosen and chosen not in options:
+        raise ConfigError(f"{group}: unknown choice {chosen!r}; {nearest(chosen, options)}")
+    pages = {name: _choice(group, name) for name in options}
+    said = {(page.called, key.name): key.comment for page in pages.values() for key in page.keys
+            if key.comment}  # fmt: skip
+    lines = [f"{_bold('usage:')} diffuse {verb} {group}=<choice> [key=value ...]"]
+    for name in [chosen] if chosen else options:
+        page = pages[name]
+        default = "  (default)" if name == groups[group] else ""
+        lines += ["", _bold(f"{group}={name}") + default]
+        for paragraph in page.about:
+            lines += textwrap.wrap(paragraph, WIDTH, initial_indent="  ", subsequent_indent="  ")
+        values = [v if len(v) <= 32 else f"{v[:8]}..." for v in (k.default for k in page.keys)]
+        left = max((len(key.name) for key in page.keys), default=0) + 2
+        middle = max(map(len, values), default=0) + 2
+        for key, value in zip(page.keys, values, strict=True):
+            comment = key.comment or said.get((page.called, key.name), "")
+            lines += _row(f"{key.name:{left}}{value:{middle}}", comment)
+    return "\n".join(lines)
+
+
+def _choice(group: str, name: str) -> Choice:
+    """The comment above a choice's yaml, and its keys by the names they are set by."""
+    text = (conf_folder() / group / f"{name}.yaml").read_text(encoding="utf-8")
+    everywhere = "@package _global_" in text  # an experiment: its keys are those of the verb
+    choice, parent = Choice(), "" if everywhere else f"{group}."
+    for line in text.splitlines():
+        entry = ENTRY.fullmatch(line)
+        if line.startswith("# ") and "@package" not in line and not choice.keys:
+            if line.startswith("#   ") or not choice.about:
+                choice.about.append(line[2:])
+            else:
+                choice.about[-1] += " " + line[2:]
+        elif other := OVERRIDE.fullmatch(line):
+            choice.keys.append(Key(other["group"], other["choice"], ""))
+        elif entry and not entry["indent"]:
+            parent = "" if everywhere else f"{group}."
+            if entry["key"] == "name" and not everywhere:
+                choice.called = entry["value"]
+            elif everywhere and (entry["value"] or "").startswith("{"):  # key: {a: 1, b: 2}
+                inner = [pair.split(": ") for pair in entry["value"].strip("{}").split(", ")]
+                choice.keys += [Key(f"{entry['key']}.{key}", value, "") for key, value in inner]
+            elif entry["value"] and entry["key"] != "meta":
+                choice.keys.append(_key(parent, entry))
+            else:
+                parent += entry["key"] + "."
+        elif entry and entry["value"]:
+            choice.keys.append(_key(parent, entry))
+    return choice
+
+
+def _key(parent: str, entry: re.Match[str]) -> Key:
+    return Key(parent + entry["key"], entry["value"] or "", entry["comment"] or "")
 
 
 def flags(verb: str) -> list[tuple[str, str]]:

@@ -43,8 +43,8 @@ def main(cfg: DictConfig, job: Job) -> int:
 def _refusal(found: Comparison) -> str:
     fields = "; ".join(map(str, found.mismatches))
     return (
-        f"compare: these numbers are not of the same thing: {fields}; evaluate them alike, or add "
-        "force=true to print them with that beside them"
+        f"compare: these evaluations are not comparable: {fields}; evaluate them alike, or "
+        "add force=true to print them with that beside them"
     )
 
 

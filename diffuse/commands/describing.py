@@ -18,13 +18,13 @@ def facts(cfg: DictConfig, job: Job, trained: Trained, plan: Plan) -> dict[str, 
     """Rows of the tables that a dry run and a finished one print: what is drawn, and how."""
     steps = f"{len(plan.sigmas) - 1} steps, grid {cfg.grid.name}" if plan.calls else "its own steps"
     seen = f", seen by {plan.level_of.folder}" if plan.level_of else ""
-    led = {"guidance": guiding.said(plan.guidance.record())} if plan.guidance else {}
+    guided = {"guidance": guiding.said(plan.guidance.record())} if plan.guidance else {}
     return {
         "run": f"{trained.folder}, step {trained.state['step']:,}, {cfg.weights} weights",
         "images": f"{cfg.n}, seed {plan.seed}" + (f", class {cfg.label}" * (cfg.label is not None)),
         "sampler": f"{named(chosen(cfg, job))}, {steps}, start {plan.start}",
         "levels": f"sigma from {plan.sigmas[0]:.3g} to {plan.sigmas[-2]:.3g}, then 0{seen}",
-        **led,
+        **guided,
     }
 
 

@@ -1,4 +1,4 @@
-"""`guidance=`: what a run's images are led away from."""
+"""`guidance=`: what the images of a run are guided away from."""
 
 import copy
 import logging
@@ -18,7 +18,7 @@ from diffuse.guidance import LABELS, Guidance
 log = logging.getLogger(__name__)
 
 EARLY = 5.0  # times the root of all steps
-FIRST = 200  # steps that a network learns before it can lead, or half of a shorter training
+FIRST = 200  # steps before which no network is guided away from (half of a shorter training)
 FAR = 0.05  # of the training, from a share to the checkpoint that stands for it
 KEYS = ("guidance", "guide", "guidance_levels")
 
@@ -32,7 +32,7 @@ def complete(cfg: DictConfig, saved: DictConfig) -> None:
 
 def check(cfg: DictConfig, trained: DictConfig, where: str) -> None:
     """Can there be such guidance, by a run of this config?"""
-    if not planning.led(cfg) or is_checkpoint(cfg.guide):
+    if not planning.is_guided(cfg) or is_checkpoint(cfg.guide):
         return
     decays = meanings.decays(trained.train)
     if cfg.guide not in (LABELS, "raw") and averages.find(cfg.guide, decays) is None:
@@ -44,14 +44,14 @@ def check(cfg: DictConfig, trained: DictConfig, where: str) -> None:
         never = "was never without a label (train.label_dropout=0)"
         why = never if conditional else "knows no classes"
         raise ConfigError(
-            f"guidance={cfg.guidance:g}: {where} {why} to lead by; use guidance=1, or guide=early, "
-            "an earlier checkpoint"
+            f"guidance={cfg.guidance:g}: {where} {why} to guide by; use guidance=1, or "
+            "guide=early, an earlier checkpoint"
         )
 
 
 def of_looks(cfg: DictConfig, denoiser: Denoiser | None = None) -> Guidance | None:
     """Of the images that a training looks at: a checkup gives the weak network its weights."""
-    if not planning.led(cfg) or is_checkpoint(cfg.guide):  # which is not there yet
+    if not planning.is_guided(cfg) or is_checkpoint(cfg.guide):  # which is not there yet
         return None
     weak = None if cfg.guide == LABELS else copy.deepcopy(denoiser)
     return planning.guidance(cfg, weak.eval() if weak else None)
@@ -72,9 +72,9 @@ def said(record: Mapping[str, Any]) -> str:
     return f"{record['weight']:g}, away from {away}{some}"
 
 
-def leader(cfg: DictConfig, steps: int) -> int | None:
-    """The step of the checkpoint that will lead, which a training of so many steps has to keep."""
-    if not planning.led(cfg) or not is_checkpoint(cfg.guide):
+def weak_step(cfg: DictConfig, steps: int) -> int | None:
+    """The step of the weak checkpoint, which a training of so many steps has to keep."""
+    if not planning.is_guided(cfg) or not is_checkpoint(cfg.guide):
         return None
     return max(1, round(_wanted(cfg.guide, steps)))
 
@@ -83,9 +83,9 @@ def _wanted(guide: str, last: int) -> float:
     """A step as it is, or the share of all steps, but no network that has hardly learnt yet.
 
     `early` is a smaller share the longer a training is: of 12,423 and of 15,798 steps the network
-    after 600 leads better than those after 300 or 1,200, of 2,130 the one after 213. Led away from
-    what it was after 64 of 641 steps, images of Fashion-MNIST were worse than without guidance, FID
-    13.5 for 11.0; away from step 200 they were better, 5.3.
+    after 600 is a better one than those after 300 or 1,200, of 2,130 the one after 213. Guided away
+    from what it was after 64 of 641 steps, images of Fashion-MNIST were worse than without
+    guidance, FID 13.5 for 11.0; away from step 200 they were better, 5.3.
     """
     if guide.isdigit():
         return int(guide)
@@ -97,7 +97,7 @@ def _wanted(guide: str, last: int) -> float:
 def guidance(cfg: DictConfig, trained: Trained) -> Guidance | None:
     """That of a config which `complete` has seen, with the weak network; None if there is none."""
     check(cfg, trained.cfg, str(trained.folder))
-    if not planning.led(cfg):
+    if not planning.is_guided(cfg):
         return None
     if cfg.guide == LABELS:
         return planning.guidance(cfg)
@@ -116,7 +116,7 @@ def _step(guide: str, last: int, folder: Path) -> int:
     if guide.isdigit():
         if int(guide) >= last:
             raise ConfigError(
-                f"guide={guide}: what leads is an earlier checkpoint than step {last}"
+                f"guide={guide}: the weak network is an earlier checkpoint than step {last}"
             )
         return int(guide)
     before = [step for step in checkpoints.steps(folder / "checkpoints") if step < last]

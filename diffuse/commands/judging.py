@@ -36,7 +36,7 @@ def check(cfg: DictConfig) -> None:
         if word not in (*GROUPS, ALL):
             raise ConfigError(f"metrics: unknown choice {word!r}; {nearest(word, [*GROUPS, ALL])}")
     if not words:
-        raise ConfigError(f"metrics needs one at least, or all: {', '.join(GROUPS)}")
+        raise ConfigError(f"metrics needs at least one value, or all: {', '.join(GROUPS)}")
 
 
 def sets_of(trained: Trained, moved: Mapping[str, Any]) -> tuple[ImageSet, ImageSet, list[str]]:

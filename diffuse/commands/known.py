@@ -29,13 +29,13 @@ def find(
     same |= {"real": passport.of_images(train, "train")}
     same |= {"encoder": passport.of_encoder(encoder), "code": code(trained, plan, encoder)}
     same |= {"dtype": dtype(trained), "device": hardware.describe(trained.device)}
-    seer = plan.level_of.sha256 if plan.level_of else None
+    predictor = plan.level_of.sha256 if plan.level_of else None
     for folder in reversed(run_folders.every(Path(cfg.outputs), "eval")):
         facts = runs.read(folder)
         if (
             facts.get("status") == "done"
             and facts.get("weights", {}).get("sha256") == trained.sha256
-            and (facts["sampler"].get("noise_level") or {}).get("sha256") == seer
+            and (facts["sampler"].get("noise_level") or {}).get("sha256") == predictor
             and facts["sampler"].get("guidance") == guidance
             and facts["versions"] == provenance.versions()
             and (found := _whole(folder))

@@ -52,7 +52,7 @@ def loop(
             journal.steps(step)
         look(work.looks())
         stop = ranks.any(interrupts.caught is not None)
-        if step.every(every.save_every) or step.number == work.leader or stop or step.last:
+        if step.every(every.save_every) or step.number == work.weak_step or stop or step.last:
             journal.save(wait=stop or step.last)
         if stop:
             return False

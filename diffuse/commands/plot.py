@@ -83,7 +83,7 @@ def _refuse_idle_keys(what: str, reads: list[str], job: Job) -> None:
     common = {entry.name for entry in fields(schemas.Common)}
     idle = {entry.name for entry in fields(schemas.Plot)} - common - {"what", *reads}
     if word := job.typed(*idle):
-        raise ConfigError(f"{word}: plot {what} does not read it, but {', '.join(reads)}")
+        raise ConfigError(f"{word}: `plot {what}` does not use it; it uses {', '.join(reads)}")
 
 
 def _show(job: Job, title: str, rows: dict[str, str], facts: dict[str, Any]) -> None:

@@ -48,7 +48,7 @@ class Work:
     seen: Seen  # the losses since the last line of the log, and those before
     initial: Beginning | None  # the run whose weights it began with
     ranks: Ranks
-    leader: int | None  # the step whose checkpoint is to lead others' images
+    weak_step: int | None  # whose checkpoint images are to be guided away from
 
     def seconds(self) -> float:
         """Of a step, by doing some."""
@@ -166,7 +166,7 @@ def _built(found: Found, data: ImageSet, test: ImageSet, ranks: Ranks) -> Work:
     )
     return Work(
         cfg, data, test, law, plan, schedule.range, training, recipe, peaks, device, seen, initial,
-        ranks, guiding.leader(cfg, recipe.steps),
+        ranks, guiding.weak_step(cfg, recipe.steps),
     )  # fmt: skip
 
 

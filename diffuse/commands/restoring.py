@@ -30,13 +30,13 @@ def trained(cfg: DictConfig) -> Trained:
 
 def planned(cfg: DictConfig, trained: Trained, batch: int) -> Plan:
     """How images are drawn from a run, with the network that sees levels where one is named."""
-    seer = _seer(Path(cfg.outputs), cfg.noise_level) if cfg.noise_level else None
+    predictor = _predictor(Path(cfg.outputs), cfg.noise_level) if cfg.noise_level else None
     device = trained.device
     mean, std = trained.state["moments"]
     guiding.complete(cfg, trained.cfg)
     plan = planning.plan(
         cfg, trained.schedule, trained.levels, trained.range, batch, (mean, std),
-        None if seer is None else noise_level.load(seer, device),
+        None if predictor is None else noise_level.load(predictor, device),
         guiding.guidance(cfg, trained),
     )  # fmt: skip
     if plan.level_of is not None:
@@ -61,7 +61,7 @@ def class_number(cfg: DictConfig, trained: Trained) -> int | None:
     raise ConfigError(f"label: no class {cfg.label!r}; {nearest(str(cfg.label), names)}")
 
 
-def _seer(outputs: Path, ref: str) -> Path:
+def _predictor(outputs: Path, ref: str) -> Path:
     """The run that `noise_level=` names: a path, name (its newest version) or name/v001."""
     root = outputs / "noise_level"
     for folder in (Path(ref), root / ref, run_folders.latest(outputs, "noise_level", ref)):

@@ -92,7 +92,7 @@ def _others(record: Mapping[str, Any]) -> dict[str, str]:
         rows |= {
             "weights": f"step {weights['step']:,}, {'ema' if weights['ema'] else 'raw'}",
             "sampler": f"{describing.named(drawn)}, {levels}, start {drawn['start']}",
-            **({"guidance": guiding.said(led)} if (led := drawn.get("guidance")) else {}),
+            **({"guidance": guiding.said(guidance)} if (guidance := drawn.get("guidance")) else {}),
             "NFE": f"{drawn['nfe']:g}",
             "speed": f"{record['images_per_second']:.1f} images/s",
             "run": weights["run"],

@@ -127,7 +127,11 @@ def _print_plan(work: Work, job: Job) -> None:
         "range": "[{:g}, {:g}]".format(*cfg.range),
         "steps": f"{work.recipe.steps:,} of {images}, {left:,} to do",
         "grids": f"{cfg.n} images, {len(work.plan.sigmas) - 1} steps of {cfg.sampler.name}",
-        **({"guidance": f"{cfg.guidance:g}, away from {cfg.guide}"} if planning.led(cfg) else {}),
+        **(
+            {"guidance": f"{cfg.guidance:g}, away from {cfg.guide}"}
+            if planning.is_guided(cfg)
+            else {}
+        ),
         **({"begins with": f"{begun['run']}, step {begun['step']:,}"} if begun else {}),
         "device": facts["device"],
         "memory": f"about {hardware.peak_memory(work.device) / 2**20:,.0f} MiB",
@@ -174,8 +178,8 @@ def _train(work: Work, run: runs.Run, job: Job, interrupts: Interrupts) -> int:
     }
     multiple = every.keep_every and every.save_every and every.keep_every * every.save_every
     journal = Journal(
-        run, tracker, training, recipe.batch, every.keep, multiple, about, work.seen, work.leader,
-        every.save_every if recipe.on_nan == "rollback" else None,
+        run, tracker, training, recipe.batch, every.keep, multiple, about,
+        work.seen, work.weak_step, every.save_every if recipe.on_nan == "rollback" else None,
     )  # fmt: skip
     with work.ranks.as_one():
         judge = _judge(work) if every.eval_every else None

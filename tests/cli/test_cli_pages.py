@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from diffuse import cli, schemas
 from diffuse.cli import completion, usage
@@ -43,6 +44,42 @@ def test_a_page_of_help_fits_a_terminal_and_names_every_key_group_and_choice(ver
         assert set(row.replace("[", "").replace("]", "").split()) >= set(usage.choices(group))
     assert "Examples" in page
     assert "\033" not in page
+
+
+GROUPS = [(verb, group) for verb in VERBS for group in usage.root(verb).groups]
+
+
+@pytest.mark.parametrize(("verb", "group"), GROUPS)
+def test_the_page_of_a_group_names_the_keys_that_each_choice_has(verb, group, capsys):
+    assert cli.main([verb, "--help", group]) == 0
+    page = capsys.readouterr().out
+    assert max(map(len, page.splitlines())) <= 80
+    for choice in usage.choices(group):
+        part = page.split(f"\n{group}={choice}")[1].split(f"\n{group}=")[0]
+        node = yaml.safe_load((usage.conf_folder() / group / f"{choice}.yaml").read_text())
+        named = {line.split()[0] for line in part.splitlines() if line.startswith("  ")}
+        whole = group in ("experiment", "debug")  # of the root's keys
+        own = {*node} - ({"defaults"} if whole else {"defaults", "name", "meta"})
+        inner = {f"{key}.{k}" for key in own if isinstance(node[key], dict) for k in node[key]} | {
+            key for key in own if not isinstance(node[key], dict)
+        }
+        assert named >= {key if whole else f"{group}.{key}" for key in inner}
+
+
+def test_the_page_of_one_choice_explains_what_another_of_the_same_function_says(capsys):
+    assert cli.main(["train", "model=course", "--help"]) == 0
+    page = capsys.readouterr().out
+    assert "model=quick" not in page
+    assert re.search(r"model.width +32 +channels of the first level\n", page)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [("--help modle", "did you mean 'model'"), ("--help schedule=cosin", "did you mean 'cosine'")],
+)
+def test_help_for_what_there_is_not_is_an_error(words, said, capsys):
+    assert cli.main(["train", *words.split()]) == 2
+    assert said in capsys.readouterr().err
 
 
 def field_names(schema, prefix=""):
