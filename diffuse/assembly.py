@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,17 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from diffuse import averages, checkpoints, compiling, config, hardware, meanings, runs, schemas
+from diffuse import (
+    averages,
+    checkpoints,
+    compiling,
+    config,
+    hardware,
+    meanings,
+    runs,
+    schemas,
+    trackers,
+)
 from diffuse.data import ImageSet, ImageSpec, open_splits
 from diffuse.denoiser import Denoiser
 from diffuse.encoders import open_encoder
@@ -19,6 +30,7 @@ from diffuse.noise_laws import Law
 from diffuse.objectives import Objective
 from diffuse.schedules import Schedule
 from diffuse.scoring import Judge
+from diffuse.trackers import Quiet
 from diffuse.weightings import Weighting
 
 
@@ -119,6 +131,11 @@ def judge(cfg: DictConfig, *, train: ImageSet, test: ImageSet) -> Judge:
     data = train.sha256, test.sha256
     encoder = open_encoder(cfg.encoder, test.spec, cfg.outputs, data)
     return Judge(encoder.to(hardware.device(cfg.device)), train=train, test=test)
+
+
+def tracker(cfg: DictConfig) -> Quiet:
+    """The tracker, which is code of others: so in a job only, not when its sweep is checked."""
+    return trackers.made(cfg.tracker.name, partial(config.build, "tracker", cfg.tracker))
 
 
 def sampling_batch(wanted: int | None, device: torch.device) -> int:

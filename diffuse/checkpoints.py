@@ -76,7 +76,15 @@ def _point_to(final: Path) -> None:
 
 
 def _contiguous(tensors: dict[str, "Tensor"]) -> dict[str, "Tensor"]:
-    return {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
+    """On the CPU, each with memory of its own: tied weights are written twice."""
+    found: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        place = own.untyped_storage().data_ptr()
+        found[name] = own.clone() if place in taken else own
+        taken.add(place)
+    return found
 
 
 def verify(path: Path) -> None:
@@ -169,10 +177,20 @@ def purge(
     """
     spared = {*steps(folder)[-keep:], *protect}
     spared |= {step for step in steps(folder) if multiple and step % multiple == 0}
-    for step in steps(folder):
-        if step not in spared:  # renamed first: a kill leaves no half of one under its name
-            os.rename(at(folder, step), gone := folder / f".tmp-old-{step}-{os.getpid()}")
-            shutil.rmtree(gone, ignore_errors=True)
+    _delete(folder, [step for step in steps(folder) if step not in spared])
+
+
+def forget(folder: Path, after: int) -> None:
+    """Delete the checkpoints after a step that training goes back to: it will not pass them."""
+    if at(folder, after).exists():
+        _point_to(at(folder, after))
+    _delete(folder, [step for step in steps(folder) if step > after])
+
+
+def _delete(folder: Path, gone: Iterable[int]) -> None:
+    for step in gone:  # renamed first: a kill leaves no half of one under its name
+        os.rename(at(folder, step), old := folder / f".tmp-old-{step}-{os.getpid()}")
+        shutil.rmtree(old, ignore_errors=True)
     tidy(folder)
 
 
@@ -182,8 +200,8 @@ def tidy(folder: Path) -> None:
     In a container it had our number.
     """
     for temporary in folder.glob(".tmp-*"):
-        pid = int(temporary.name.rsplit("-", 1)[1])
-        if pid == os.getpid() or not alive(pid):
+        pid = temporary.name.rsplit("-", 1)[1]
+        if pid.isdigit() and (int(pid) == os.getpid() or not alive(int(pid))):
             shutil.rmtree(temporary, ignore_errors=True)
 
 

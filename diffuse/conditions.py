@@ -95,8 +95,10 @@ def code(sources: Sequence[str], package: Path = PACKAGE) -> str:
 def source(thing: Any) -> str | None:
     """sha256 of the file that a class or function comes from; None for ours, torch's and builtins.
 
-    Where there is no file it is a repr: of the code of a function, else of the thing itself.
+    A decorated function comes from where it is written. Where there is no file it is a repr: of the
+    code of a function, else of the thing itself.
     """
+    thing = inspect.unwrap(thing)
     if (thing.__module__ or "").partition(".")[0] in ("diffuse", "torch", "builtins"):
         return None
     try:
@@ -123,6 +125,7 @@ def sources(thing: Any) -> dict[str, str]:
     Empty for ours and torch's own. What an installed package changes is not seen. Where there is
     no file it is what `source` says, under an empty name.
     """
+    thing = inspect.unwrap(thing)
     if (found_in := source(thing)) is None:
         return {}
     try:

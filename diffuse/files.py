@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from diffuse import owners
 from diffuse.errors import NoSpaceError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, one's share of it, the largest file
@@ -91,6 +92,14 @@ def point(link: Path, target: str) -> None:
     temporary.unlink(missing_ok=True)  # of a killed process with our number
     temporary.symlink_to(target)
     os.replace(temporary, link)
+
+
+def tidy(folder: Path) -> None:
+    """Delete what `replace` and `point` of dead processes of this machine have left in a folder."""
+    for left in folder.glob(f".*-{platform.node()}-*"):
+        pid = left.name.rpartition("-")[2]
+        if pid.isdigit() and not owners.alive(int(pid)):
+            left.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

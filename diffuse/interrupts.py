@@ -5,11 +5,12 @@ import signal
 import threading
 import time
 from types import FrameType
-from typing import Self
+from typing import ClassVar, Self
 
 from diffuse.errors import INTERRUPTED, TERMINATED
 
 BURST = 0.05  # seconds in which several signals are one: a shell and a scheduler may both send it
+RELAYED = 5.0  # the same under torchrun, which is told, too, and then tells us again
 
 
 class Interrupts:
@@ -20,6 +21,7 @@ class Interrupts:
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    asked: ClassVar[threading.Event] = threading.Event()  # has any signal been caught so far?
 
     def __init__(self, at_once: bool = False) -> None:
         self.at_once = at_once
@@ -42,6 +44,7 @@ class Interrupts:
         if self.caught is not None:
             return
         self.caught = number
+        self.asked.set()
         if self.at_once:
             raise SystemExit(self.exit_code)
 
@@ -59,10 +62,10 @@ def exit_code(number: int) -> int:
 
 def _leave_at_the_second(read_end: int) -> None:
     """Python runs no handler while a long computation lasts, so a thread counts signals."""
-    first = None
+    first, burst = None, RELAYED if "TORCHELASTIC_RUN_ID" in os.environ else BURST
     while number := os.read(read_end, 1):
         if number[0] in Interrupts.SIGNALS:
             first = first or time.monotonic()
-            if time.monotonic() - first > BURST:
+            if time.monotonic() - first > burst:
                 os._exit(exit_code(number[0]))
     os.close(read_end)

@@ -96,7 +96,8 @@ class Journal:
     ) -> None:
         self.run, self.tracker, self.training = run, tracker, training
         self.batch, self.keep, self.multiple = batch, keep, multiple
-        self.about, self.seen, self.weak_step, self.back_to = about, seen, weak_step, back_to
+        self.about, self.seen, self.back_to = about, seen, back_to
+        self.weak = _weak(run.folder / "checkpoints", weak_step, training.step)
         self.best: dict[str, Any] | None = run.facts.get("best")
         self.saved = training.step
         self.background = Background(threaded(seen.device))
@@ -180,8 +181,7 @@ class Journal:
             if self.background.pool:
                 files = {name: copied(tensors) for name, tensors in files.items()}
             # this one by name: a damaged one that training has not passed again looks newer
-            spared = [self.saved, *([self.best["step"]] if self.best else [])]
-            spared += [self.weak_step] if self.weak_step else []
+            spared = [self.saved, *self.weak, *([self.best["step"]] if self.best else [])]
             # the peak depends on the machine: a row of it would differ from one run to the next
             memory = hardware.peak_memory(self.seen.device)
             facts = {"step": self.saved, "images_seen": state["images_seen"], "memory": memory}
@@ -222,11 +222,26 @@ class Journal:
         checkpoint = _rolled_back(self.training, lost, newest)
         self.saved, count = self.training.step, self.training.rollbacks
         self.seen = Seen.of(checkpoint, self.seen.device)
+        checkpoints.forget(self.run.folder / "checkpoints", self.saved)
+        if self.best and self.best["step"] > self.saved:
+            self.best = None
+            self.run.facts.pop("best")
         self.run.truncate_log(self.saved)
         self.run.update(rollbacks=count)
         log.warning(
             "%s; back to step %d, rollback %d of %d", said(lost.step), self.saved, count, ROLLBACKS
         )
+
+
+def _weak(folder: Path, wanted: int | None, now: int) -> list[int]:
+    """Steps whose checkpoint stays, to be guided away from: the wanted one.
+
+    A training that is extended may have passed it: then the nearest that there is stays, too.
+    """
+    if wanted is None:
+        return []
+    there = [step for step in checkpoints.steps(folder) if wanted <= now and step <= now]
+    return [wanted, *sorted(there, key=lambda step: abs(step - wanted))[:1]]
 
 
 class Silent:

@@ -14,6 +14,7 @@ from functools import partial
 import torch.distributed as dist
 
 from diffuse.errors import ConfigError, DiffuseError, first_line
+from diffuse.interrupts import Interrupts
 from diffuse.ranks import ALONE, Ranks
 
 GRACE = 15.0  # seconds that the others have to end by themselves when one is gone
@@ -57,7 +58,8 @@ def _end_with(parent: int) -> None:
     """torchrun gives us a session of our own, and so nobody else tells us that it is gone."""
     while os.getppid() == parent:
         time.sleep(1)
-    os.kill(os.getpid(), signal.SIGTERM)
+    if not Interrupts.asked.is_set():  # a second signal would end what the first one has begun
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _torchrun() -> Ranks:

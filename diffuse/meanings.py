@@ -46,6 +46,8 @@ def run_name(cfg: DictConfig, choices: Mapping[str, str]) -> str | None:
     """`name=`, else the experiment's, else what the run is about; null if only its run can tell."""
     picture = cfg.get("what")
     groups = ("dataset", "schedule") if picture is None else ABOUT.get(picture)
+    if "images" in cfg and cfg.images is None:  # an evaluation of a run: where its data is now
+        groups = ()
     about = [str(picture)]
     if groups is not None:
         about = [called(cfg, group, choices[group]) for group in groups if choices.get(group)]

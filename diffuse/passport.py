@@ -36,6 +36,7 @@ ROLES = {
     "weights": TRIED,
     "source": TRIED,
     "range": TRIED,
+    "size": SAME,  # of the images: others are resized for the encoder
     "sampler": TRIED,
     "sampler.label": SAME,  # one class beside all of them
     "sampler.label_name": NOTED,

@@ -87,6 +87,14 @@ class Ranks:
         dist.all_reduce(flag, dist.ReduceOp.MAX)
         return bool(flag)
 
+    def all(self, value: Tensor) -> Tensor:
+        """Is it so for each of them? A bool [] that stays on its device."""
+        if self.world == 1:
+            return value
+        flag = value.to(torch.uint8)
+        dist.all_reduce(flag, dist.ReduceOp.MIN)
+        return flag.bool()
+
     def mean(self, value: Tensor) -> Tensor:
         """The mean over all, of a number that stays on its device."""
         if self.world > 1:

@@ -3,6 +3,7 @@
 import logging
 
 import torch
+from torch import nn
 
 from diffuse import conditions
 from diffuse.denoiser import Denoiser
@@ -10,11 +11,23 @@ from diffuse.denoiser import Denoiser
 log = logging.getLogger(__name__)
 
 
+class Buffers:
+    """The buffers of a network as they are now, e.g. running means."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.kept = [(buffer, buffer.clone()) for buffer in net.buffers()]
+
+    def restore(self) -> None:
+        """They are again as they were."""
+        for buffer, before in self.kept:
+            buffer.copy_(before)
+
+
 def step(denoiser: Denoiser, shape: tuple[int, int, int, int], device: torch.device) -> None:
     """No weight, count, gradient or random number is another after it."""
     x0, label = torch.zeros(shape, device=device), torch.zeros(shape[0], dtype=torch.long)
     was_training, cuda = denoiser.training, [device] if device.type == "cuda" else []
-    buffers = [(buffer, buffer.clone()) for buffer in denoiser.buffers()]
+    buffers = Buffers(denoiser)
     try:
         with torch.random.fork_rng(cuda):
             denoiser.train()
@@ -24,8 +37,7 @@ def step(denoiser: Denoiser, shape: tuple[int, int, int, int], device: torch.dev
         denoiser.train(was_training)
         for weight in denoiser.parameters():
             weight.grad = None
-        for buffer, before in buffers:
-            buffer.copy_(before)
+        buffers.restore()
 
 
 def repeats(denoiser: Denoiser, image: tuple[int, int, int], device: torch.device) -> bool:

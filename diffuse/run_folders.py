@@ -30,43 +30,49 @@ def parted(ref: str) -> tuple[str, int | str | None]:
     return inside[1], int(inside[2]) if inside[2].isdigit() else inside[2]
 
 
-def find(outputs: Path, ref: str | None) -> Path:
+def find(outputs: Path, ref: str | None, or_else: str = "") -> Path:
     """The training run that `run=` names: a path, name, name/v003, name/v003/0; null = newest.
 
     "The newest" has a valid checkpoint and is no smoke run, unless nothing else exists. Of a sweep
-    one job has to be named.
+    one job has to be named, `or_else` what is said before that can be done with all of them.
     """
-    known = every(outputs, "train")
     if ref is None:
-        known.reverse()
-        known.sort(
-            key=lambda r: bool(runs.read(r).get("smoke"))
-        )  # stable: newest first within each
-        for run in known:
-            if checkpoints.newest(run / "checkpoints"):
-                return run
-        raise ConfigError(
-            f"no training run with a checkpoint in {outputs}: start with diffuse train"
-        )
+        return _newest(outputs)
+    found = meant(outputs, ref)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        one = f"name one: run={typed(outputs, found[0])}"
+        raise ConfigError(f"run: {ref} is a sweep of {len(found)} jobs: {or_else}{one}")
     root = outputs / "train"
-    for candidate in map(_pinned, (Path(ref), root / ref)):
-        if _is_run(candidate):
-            return candidate
-        if candidate == root or not candidate.is_relative_to(root):
-            continue
-        if candidate.parent == root:  # a name: its newest version, damaged or not
-            candidate = next((v for v in newest_first(candidate) if _is_run(v) or jobs(v)), root)
-        if _is_run(candidate):
-            return candidate
-        if many := jobs(candidate):
-            if len(many) == 1:
-                return many[0]
-            raise ConfigError(
-                f"run: {ref} is a sweep of {len(many)}: name one, or with --multirun several: "
-                f"run={_listed(many)}"
-            )
-    names = [str(r.relative_to(root)) for r in known]
+    names = [str(r.relative_to(root)) for r in every(outputs, "train")]
     raise ConfigError(f"run: no run {ref!r} in {root}; {nearest(ref, names)}")
+
+
+def _newest(outputs: Path) -> Path:
+    known = every(outputs, "train")[::-1]
+    known.sort(key=lambda r: bool(runs.read(r).get("smoke")))  # stable: newest first within each
+    for run in known:
+        if checkpoints.newest(run / "checkpoints"):
+            return run
+    raise ConfigError(f"no training run with a checkpoint in {outputs}: start with diffuse train")
+
+
+def meant(outputs: Path, ref: str) -> list[Path]:
+    """The training runs that a word means: of a sweep every job; none if there is no such run."""
+    root = outputs / "train"
+    for folder in map(_pinned, (Path(ref), root / ref)):
+        if folder.parent == root and not _is_run(folder):  # a name: its newest version, damaged too
+            folder = next((v for v in newest_first(folder) if _is_run(v) or jobs(v)), folder)
+        if found := [folder] if _is_run(folder) else jobs(folder):
+            return found
+    return []
+
+
+def typed(outputs: Path, run: Path) -> str:
+    """A training run as `run=` takes it, e.g. "name/v003/0"."""
+    root = outputs / "train"
+    return str(run.relative_to(root) if run.is_relative_to(root) else run)
 
 
 def _is_run(folder: Path) -> bool:
@@ -86,16 +92,11 @@ def newest_first(name: Path) -> list[Path]:
 
 
 def _pinned(path: Path) -> Path:
-    """Not by way of `latest`, which may lead elsewhere any moment."""
-    if path.is_symlink():
-        return path.parent / os.readlink(path)
-    return _pinned(path.parent) / path.name if path.parent.is_symlink() else path
-
-
-def _listed(jobs: list[Path], most: int = 20) -> str:
-    """E.g. "abl/v001/0,abl/v001/1", as `run=` of a sweep takes them."""
-    more = f",... ({len(jobs) - most} more)" if len(jobs) > most else ""
-    return ",".join("/".join(job.parts[-3:]) for job in jobs[:most]) + more
+    """Not by way of a `latest`, which may lead elsewhere any moment; other links are left alone."""
+    if path == path.parent:
+        return path
+    path = _pinned(path.parent) / path.name
+    return path.parent / os.readlink(path) if path.name == "latest" and path.is_symlink() else path
 
 
 def of_record(outputs: Path, weights: Mapping[str, Any] | None) -> Path | None:

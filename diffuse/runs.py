@@ -92,8 +92,26 @@ class Run:
             log.warning("%s is damaged or gone: it begins anew", folder / "run.json")
             run.facts = _beginning(folder, command, facts)
         run.started -= run.facts.get("seconds", 0.0)
+        run.facts.pop("reason", None)  # of its last end
         run.update(status="running", **owners.facts())
         return run
+
+    def goes_on(self, step: int, device: str) -> None:
+        """Write down where the run goes on, if that is not where it was: last bits may differ."""
+        here = {"device": device, "versions": provenance.versions()}
+        before = (self.facts.get("resumed") or [self.facts])[-1]
+        changed = [
+            f"{name} {there} there, {now} here"
+            for name, there, now in (
+                ("device", before.get("device"), device),
+                ("torch", before.get("versions", {}).get("torch"), here["versions"]["torch"]),
+            )
+            if there not in (None, now)
+        ]
+        if changed:
+            log.warning("%s: what is trained now may differ in last bits", "; ".join(changed))
+            known = self.facts.get("resumed", [])
+            self.update(resumed=[*known, {"step": step, **here, "git": provenance.git_revision()}])
 
     def hold(self) -> None:
         """Keep all others out: of many that continue a run at once, one does."""

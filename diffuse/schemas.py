@@ -7,6 +7,7 @@ function they are for; ranges by `ranges`.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -227,7 +228,8 @@ SCHEMAS = {
 }  # fmt: skip
 
 
+@cache
 def register() -> None:
-    """Make `- schema/<verb>` available to the defaults lists of conf/."""
+    """Make `- schema/<verb>` available to the defaults lists of conf/, once in a process."""
     for verb, schema in SCHEMAS.items():
         ConfigStore.instance().store(verb, schema, group="schema", package="_global_")

@@ -7,15 +7,25 @@ import re
 from diffuse.errors import ConfigError
 
 # anywhere in a name; and as a part of one on its own, as in OPENAI_KEY, but not in keep or patch
-STEMS = r"api[_-]?key|token|secret|passw(?:or)?d|passphrase|credential|private"
-PARTS = r"(?<![a-z0-9])(?:key|pat|auth|pass|pwd)(?![a-z0-9])"
+STEMS = (
+    r"(?:api|access)[_-]?key|token|secret|passw(?:or)?d|passphrase|passcode|credential|private"
+    r"|authorization|bearer"
+)
+PARTS = r"(?<![a-z0-9])(?:key|pat|auth|pass|pwd|pw)(?![a-z0-9])"
 WORDS = re.compile(f"{STEMS}|{PARTS}", re.IGNORECASE)
 CARRIERS = re.compile(
-    rf"(?:{STEMS})[\w-]*=\S"  # in a text: secret=..., OPENAI_KEY=...
-    r"|[_-](?:key|pat|auth|pass|pwd)=\S"
-    r"|[?&](?:[\w.-]*[_.-])?(?:key|pat|auth|pass|pwd|sig|signature)=\S"  # in an address: ?sig=...
-    r"|://[^/\s@]+@",  # user:password@host
+    rf"(?:{STEMS})[\w-]*(?:=\S|:\s*(?=\S*\d)\S{{6}})"  # secret=..., OPENAI_KEY=..., password: a1...
+    r"|authorization:\s*\S|bearer\s+[\w.~+/-]{8}"
+    rf"|--(?:{STEMS})\s+\S"
+    r"|[_-](?:key|pat|auth|pass|pwd|pw)=\S"
+    r"|[?&](?:[\w.-]*[_.-])?(?:key|pat|auth|pass|pwd|pw|sig|signature)=\S"  # in an address: ?sig=
+    r"|://[^/\s@]+@|://[^\s:@/]*:[^\s@]+@",  # user:password@host
     re.IGNORECASE,
+)
+ISSUED = re.compile(  # how the services that people train with begin their keys
+    r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{8}|gh[pousr]_[A-Za-z0-9]{8}|github_pat_\w{8}|glpat-[\w-]{8}"
+    r"|sk-[\w-]{8}|wandb_v1_\w{8}|AKIA[0-9A-Z]{12}|xox[abprs]-[\w-]{8})"
+    r"|hooks\.slack\.com/services/\w"
 )
 SHORTEST = 8  # characters of a secret: TOKENIZERS_PARALLELISM=false is none
 
@@ -42,7 +52,7 @@ def found(text: str) -> str:
     for name, value in in_environment().items():
         if value in text:
             return f"the value of ${name}"
-    return "a key, token or password" if CARRIERS.search(text) else ""
+    return "a key, token or password" if CARRIERS.search(text) or ISSUED.search(text) else ""
 
 
 def refuse(config: str) -> None:

@@ -8,11 +8,11 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from queue import Full, Queue
+from queue import Empty, Full, Queue
 from typing import Any, Protocol
 
 from diffuse import runs
-from diffuse.errors import reason
+from diffuse.errors import ConfigError, reason
 
 log = logging.getLogger(__name__)
 
@@ -50,21 +50,22 @@ class wandb:
         import wandb as client
 
         mode = os.environ.get("WANDB_MODE") or self.mode
-        auto = mode == "auto"
-        if auto:
-            mode = "online" if client.api.api_key else "offline"
         begin = partial(self._begin, client, folder, name, config)
-        try:
+        if mode != "auto":
             self.run = begin(mode)
-        except Exception as error:
-            if not auto or mode == "offline":
-                raise
-            with contextlib.suppress(Exception, SystemExit):
-                client.teardown()  # its own process still waits for an answer to this run
-            self.run = begin("offline")
-            kept = Path(self.run.dir).parent
-            said = "tracker wandb: %s; going on offline, `wandb sync %s` sends it later"
-            log.warning(said, reason(error), kept)
+            return
+        why = "no key" if not client.api.api_key else None
+        if why is None:
+            try:
+                self.run = begin("online")
+                return
+            except Exception as error:
+                why = reason(error)
+                with contextlib.suppress(Exception, SystemExit):
+                    client.teardown()  # its own process still waits for an answer to this run
+        self.run = begin("offline")
+        kept = Path(self.run.dir).parent
+        log.warning("tracker wandb: %s; offline, `wandb sync %s` sends it later", why, kept)
 
     def _begin(
         self, client: Any, folder: Path, name: str, config: dict[str, Any], mode: str
@@ -101,6 +102,32 @@ def _run_id(folder: Path) -> str:
     """The name of a run folder at W&B: of a training that goes on it is the same one."""
     started = runs.facts_of(folder).get("started", "")
     return hashlib.sha256(f"{folder.resolve()} {started}".encode()).hexdigest()[:16]
+
+
+def made(name: str, make: Callable[[], Tracker], seconds: float = PATIENCE) -> "Quiet":
+    """What `make` makes, or nobody, with a warning, if it raises or does not return in time.
+
+    ConfigError goes through: an option that is wrong is for the user to mend.
+    """
+    box: Queue[Tracker | BaseException] = Queue()
+
+    def work() -> None:
+        try:
+            box.put(make())
+        except BaseException as error:
+            box.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        found = box.get(timeout=seconds)
+    except Empty:
+        found = TimeoutError(f"no answer in {seconds:g} s")
+    if isinstance(found, ConfigError):
+        raise found
+    if isinstance(found, BaseException):
+        log.warning("tracker %s cannot be made (%s); going on without it", name, reason(found))
+        return Quiet(none())
+    return Quiet(found)
 
 
 class Quiet:

@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor, nn
 
-from diffuse import compiling, conditions, memory
+from diffuse import compiling, conditions, memory, rehearsal
 from diffuse.data import ImageSet, to_range
 from diffuse.divergence import IN_A_ROW, Diverged
 from diffuse.hardware import sent
@@ -107,13 +107,15 @@ def fit(
         gradient = partial(_gradient, training, recipe, number, batch, losses, ranks.rank)
         told = can_be_told and bool(optimizer.state)  # the first step makes moments of what it sees
         with memory.watched(len(batch[0]), size, partial(_attempt, training, gradient)):
+            buffers = rehearsal.Buffers(denoiser)  # what a network counts as it goes
             if not settled:  # after its first one DDP settles in which order it adds up gradients,
                 gradient(size)  # so a resumed training needs one before it goes on, too
+                buffers.restore()
                 settled = True
             loss = ranks.mean(gradient(size))
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(weights, recipe.clip_grad or math.inf)
-            sound = loss.isfinite() & norm.isfinite()
+            sound = ranks.all(loss.isfinite() & norm.isfinite())
             if told:
                 _step_if(sound, optimizer)
             # while a GPU still computes the gradient
@@ -127,6 +129,8 @@ def fit(
         # fp16 overflows now and then: the scale is halved, until it cannot be its fault
         overflow = not finite and scaler.is_enabled() and loss.isfinite() and scaler.get_scale() > 1
         left_out = not finite and not overflow
+        if not finite:
+            buffers.restore()
         step = Step(number, loss, peaks[0] * factor, norm, number == recipe.steps, left_out)
         training.in_a_row = training.in_a_row + 1 if left_out else 0
         if left_out and (recipe.on_nan != "skip" or training.in_a_row >= IN_A_ROW):

@@ -14,6 +14,7 @@ from diffuse.passport import Differing, shown
 APART = {f"weights.{name}" for name in ("run", "step", "sha256", "images_seen")}
 APART |= {f"sampler.guidance.weak.{name}" for name in ("step", "sha256")}  # of the same training
 APART |= {"seeds.seed"}
+LENGTH = "train.steps"
 BY_THE_CLOCK = 0.1  # of their steps: trainings of equal minutes are not of equal steps
 
 
@@ -42,22 +43,41 @@ def ways(
 ) -> list[Way]:
     """The records by the way they were trained and drawn; none if no way was trained twice.
 
-    Two records of one way have to be of two trainings, so of two seeds.
+    Two records of one way have to be of two trainings, so of two seeds. Equal minutes are about as
+    many steps within a way, and may be any other number in another way, which is faster or slower.
     """
-    apart = {key: values for key, values in changed.items() if key != "seed"}
-    if near(apart.get("train.steps", [])):
-        apart.pop("train.steps", None)
+    apart = {key: values for key, values in changed.items() if key not in ("seed", LENGTH)}
     apart |= {one.field: one.values for one in tried if one.field not in APART}
     seeds = changed.get("seed", [None] * len(steps))
-    found: dict[tuple[str, ...], list[int]] = {}
-    for k in range(len(steps)):
-        found.setdefault(tuple(shown(values[k]) for values in apart.values()), []).append(k)
-    for members in found.values():
-        if len({seeds[k] for k in members}) < len(members) or not near([steps[k] for k in members]):
-            return []
+    lengths = changed.get(LENGTH, [None] * len(steps))
+    for more in ({}, {LENGTH: _about(lengths)}, {LENGTH: lengths}):
+        found = _grouped(apart | more, len(steps))
+        if all(_is_way(members, seeds, lengths, steps) for members in found):
+            apart |= more
+            break
+    else:
+        return []
     if len(found) < 2 or len(found) == len(steps):
         return []
-    return [Way(_name(apart, members[0]), tuple(members)) for members in found.values()]
+    firsts = [members[0] for members in found]
+    return [Way(_name(apart, members[0], firsts), tuple(members)) for members in found]
+
+
+def _grouped(apart: Mapping[str, Sequence[Any]], number: int) -> list[list[int]]:
+    """The records 0, 1, ... in which all of these are the same."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    for k in range(number):
+        found.setdefault(tuple(shown(values[k]) for values in apart.values()), []).append(k)
+    return list(found.values())
+
+
+def _is_way(
+    members: Sequence[int], seeds: Sequence[Any], lengths: Sequence[Any], steps: Sequence[int]
+) -> bool:
+    """Is each of another seed, and are all about as long?"""
+    alone = len({seeds[k] for k in members}) == len(members)
+    known = [lengths[k] for k in members if lengths[k] is not None]
+    return alone and near([steps[k] for k in members]) and near(known)
 
 
 def near(steps: Sequence[int]) -> bool:
@@ -65,14 +85,30 @@ def near(steps: Sequence[int]) -> bool:
     return not steps or max(steps) - min(steps) <= BY_THE_CLOCK * max(steps)
 
 
-def _name(apart: Mapping[str, Sequence[Any]], k: int) -> str:
-    """Another function has other keys: its name says it."""
-    named = {key.removesuffix("name") for key in apart if key.endswith(".name")}
-    words = [
-        f"{key.removesuffix('.name')}={shown(values[k])}"
-        for key, values in apart.items()
-        if key.endswith(".name") or not key.startswith(tuple(named))
-    ]
+def _about(lengths: Sequence[Any]) -> list[str]:
+    """Each length by those that are near to it, e.g. "1990 to 2010"."""
+    groups: list[list[int]] = []
+    for length in sorted({one for one in lengths if one is not None}):
+        if groups and near([groups[-1][0], length]):
+            groups[-1].append(length)
+        else:
+            groups.append([length])
+    ends = {one: dict.fromkeys((group[0], group[-1])) for group in groups for one in group}
+    return [" to ".join(map(str, ends.get(one, [shown(one)]))) for one in lengths]
+
+
+def _name(apart: Mapping[str, Sequence[Any]], k: int, firsts: Sequence[int]) -> str:
+    """What sets record k apart from the first ones of all ways.
+
+    Another function has other keys: its name says it, and its keys where two ways share it.
+    """
+    functions = [key for key in apart if key.endswith(".name")]
+    words = []
+    for key, values in apart.items():
+        around = [f for f in functions if f != key and key.startswith(f.removesuffix("name"))]
+        alike = [j for j in firsts if all(apart[f][j] == apart[f][k] for f in around)]
+        if not around or any(values[j] != values[k] for j in alike):
+            words.append(f"{key.removesuffix('.name')}={shown(values[k])}")
     return ", ".join(words)
 
 

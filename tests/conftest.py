@@ -2,13 +2,14 @@
 
 import contextlib
 import json
+import math
 import shutil
 from functools import partial
 
 import pytest
 import torch
 
-from diffuse import cli
+from diffuse import cli, training
 from diffuse.data import ImageSet, ImageSpec
 from diffuse.denoiser import Denoiser
 from diffuse.grids import uniform as grid
@@ -164,6 +165,22 @@ def trained(_trained, diffuse, tmp_path):
     """Its folder, copied to where `diffuse` runs."""
     shutil.copytree(_trained, tmp_path / "outputs", symlinks=True)
     return tmp_path / "outputs/train/tiny/v001"
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """Let the levels of some steps be no numbers; poison(steps, times) spoils rollbacks, too."""
+    real = training.draw
+
+    def poison(steps, times=1):
+        def draw(images, law, recipe, number, rollbacks=0, *ranks):
+            x0, label, sigma, eps = real(images, law, recipe, number, rollbacks, *ranks)
+            bad = number in steps and rollbacks < times
+            return x0, label, sigma * (math.nan if bad else 1), eps
+
+        monkeypatch.setattr(training, "draw", draw)
+
+    return poison
 
 
 @pytest.fixture

@@ -277,3 +277,11 @@ def test_what_is_packed_is_unpacked():
     assert back["param_groups"] == [{**state["param_groups"][0], "betas": [0.9, 0.99]}]
     assert back["flag"] is True
     assert len(tensors) == 3
+
+
+def test_tied_weights_are_written_twice_and_read_back(tmp_path):
+    weight = torch.arange(6.0).reshape(2, 3)
+    tied = {"first": weight, "second": weight, "row": weight[1]}
+    path = checkpoints.save(tmp_path, 1, {"model": tied}, {"step": 1})
+    loaded = checkpoints.load_tensors(path, "model")
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in tied.items())

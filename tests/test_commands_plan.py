@@ -166,6 +166,15 @@ def test_trainings_of_equal_minutes_are_siblings_and_others_harm_nobody(evaluate
     assert "v004" in diffuse.err
 
 
+def test_a_sibling_may_have_been_trained_on_another_gpu(evaluated, diffuse):
+    """Jobs of a sweep that run at once take turns over them."""
+    sibling(evaluated, 2, 1.0, 7)
+    path = evaluated / "train/tiny/v002/config.yaml"
+    path.write_text(path.read_text().replace("device: cpu\n", "device: cuda:1\n"))
+    assert "device: cuda:1" in path.read_text()
+    assert len(diffuse.json("plan run=tiny/v001")["measured"]["trainings"]) == 2
+
+
 def test_the_checkpoint_that_leads_is_another_one_in_each_training(evaluated, diffuse):
     path = evaluated / "eval/tiny/v001/record.json"
     made = json.loads(path.read_text())

@@ -122,6 +122,13 @@ def test_a_sweep_over_schedules_is_a_picture_each(diffuse):
     assert len(list(Path("outputs/plot").glob("*/v001/[01]/grid.svg"))) == 2
 
 
+def test_a_sweep_over_calls_is_a_picture_each(trained, diffuse):
+    assert diffuse("plot samplers --multirun nfe=2,3 samplers=[ddim] n=2 device=cpu") == 0
+    saved = sorted(Path("outputs/plot").glob("*/v001/[01]/overrides.yaml"))
+    assert ["nfe=2" in path.read_text() for path in saved] == [True, False]
+    assert ["steps" in path.read_text() for path in saved] == [False, False]
+
+
 def test_the_values_of_a_grid_are_written_down(diffuse):
     facts = diffuse.json("plot grid grid=karras,uniform schedule=ve steps=4")
     with open(Path(facts["folder"], "grid.csv"), newline="") as file:

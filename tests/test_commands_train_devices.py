@@ -29,12 +29,11 @@ def weights(run):
     return checkpoints.load_tensors(checkpoints.newest(run / "checkpoints"), "ema")
 
 
-def started(tiny, line, folder, command=DDP, threads=1):
+def started(tiny, line, folder, command=DDP):
     """A training in a process group of its own."""
     return subprocess.Popen(
         [*command, *tiny.split(), *line.split()], cwd=folder, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
     )  # fmt: skip
 
 
@@ -68,7 +67,8 @@ def test_two_processes_have_the_losses_and_weights_of_one(diffuse, tmp_path):
 @pytest.mark.slow
 def test_processes_that_share_a_grid_draw_the_images_of_one(diffuse, tmp_path):
     """The weights stay as they are, so that nothing but the sharing differs: four batches."""
-    line = "train.steps=1 optimizer.lr=0 optimizer.weight_decay=0 n=200 sampler=ddpm"
+    still = "train.steps=1 optimizer.lr=0 optimizer.weight_decay=0"
+    line = f"{still} model.init=torch n=200 sampler=ddpm"
     assert diffuse.train(line) == 0
     assert diffuse.train(f"{line} devices=2") == 0, diffuse.err
     one, two = (tmp_path / f"outputs/train/tiny/v00{k}/samples/latest.png" for k in (1, 2))
@@ -76,28 +76,17 @@ def test_processes_that_share_a_grid_draw_the_images_of_one(diffuse, tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_draw_with_the_threads_of_one(tiny, tmp_path):
-    """Another number of threads changes last bits, so each draws with all of them."""
-    line, grids = "train.steps=1 optimizer.lr=0 optimizer.weight_decay=0 n=200 sampler=ddpm", []
-    for words in ("devices=1", "devices=2"):
-        (folder := tmp_path / words).mkdir()
-        process = started(tiny, f"{line} {words} model.width=64", folder, threads=4)
-        assert process.wait(120) == 0, process.stderr.read()
-        grids.append((folder / RUN / "samples/latest.png").read_bytes())
-    assert grids[0] == grids[1]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("count", "how"), [(2, signal.SIGKILL), (4, signal.SIGTERM)])
-def test_processes_that_were_stopped_go_on_to_the_same_bytes(count, how, tiny, diffuse, tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_processes_that_were_stopped_go_on_to_the_same_bytes(how, tiny, diffuse, tmp_path):
     """They are told to take a million steps, so that they cannot be done before they are stopped;
     a constant learning rate does not depend on how many there are."""
-    line = f"{FULL} train.lr_schedule=constant devices={count}"
+    line = f"{FULL} train.lr_schedule=constant devices=2"
     other = tmp_path / "other"
     other.mkdir()
     process = started(tiny, f"{line} train.steps=1000000", other)
     until(lambda: (other / RUN / "checkpoints/step_00000005").exists())
-    os.killpg(process.pid, how)
+    for pid in (*children(process.pid), process.pid):
+        os.kill(pid, how)
     process.wait(30)
     assert process.returncode == (-9 if how is signal.SIGKILL else 143)
     last = int(checkpoints.newest(other / RUN / "checkpoints").name[5:])
@@ -175,15 +164,11 @@ def test_what_the_first_process_refuses_ends_the_others_at_once(diffuse):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("on_nan", "fact"), [("skip", {"skipped": 9}), ("rollback", {"rollbacks": 3})]
-)
-def test_a_step_that_is_not_finite_is_one_for_both(on_nan, fact, diffuse, tmp_path):
-    line = f"{FULL} devices=2 optimizer.lr=1e30 train.clip_grad=null train.on_nan={on_nan}"
+def test_a_step_that_is_not_finite_is_one_for_both(diffuse, tmp_path):
+    line = f"{FULL} devices=2 optimizer.lr=1e30 train.clip_grad=null train.on_nan=rollback"
     assert diffuse.train(f"{line} train.save_every=1 train.steps=30 train.sample_every=null") == 4
     facts = runs.read(tmp_path / RUN)
-    assert facts["status"] == "diverged"
-    assert fact.items() <= facts.items()
+    assert (facts["status"], facts["rollbacks"]) == ("diverged", 3)
     assert (tmp_path / RUN / "diverged.json").exists()
 
 

@@ -1,7 +1,6 @@
 """`diffuse train` when a loss is not finite, or when there is no memory."""
 
 import json
-import math
 import os
 import signal
 
@@ -23,22 +22,6 @@ LINE = "train.steps=8 train.save_every=2 train.sample_every=4 model.dropout=0.1"
 @pytest.fixture
 def run(tmp_path):
     return tmp_path / "outputs/train/tiny/v001"
-
-
-@pytest.fixture
-def poison(monkeypatch):
-    """Let the levels of some steps be no numbers; poison(steps, times) spoils rollbacks, too."""
-    real = room.draw
-
-    def poison(steps, times=1):
-        def draw(images, law, recipe, number, rollbacks=0, *ranks):
-            x0, label, sigma, eps = real(images, law, recipe, number, rollbacks, *ranks)
-            bad = number in steps and rollbacks < times
-            return x0, label, sigma * (math.nan if bad else 1), eps
-
-        monkeypatch.setattr(room, "draw", draw)
-
-    return poison
 
 
 def test_stop_is_exit_4_with_a_diagnosis_and_the_last_good_checkpoint(diffuse, run, poison):

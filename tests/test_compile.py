@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from leftovers import rows
 from omegaconf import OmegaConf
 
 from diffuse import assembly, checkpoints, compiling
@@ -187,18 +188,24 @@ def test_a_machine_without_a_compiler_trains_to_the_same_bytes(tiny, tmp_path, d
 def test_a_compiled_training_is_the_same_within_rounding_and_is_sampled_from(
     tiny, tmp_path, diffuse
 ):
-    answer = start(f"{tiny} train.steps=4 compile=true", tmp_path)
+    line = "train.steps=6 train.sample_every=null model.mults=[1] model.conditional=false"
+    answer = start(f"{tiny} {line} compile=true", tmp_path)
     assert answer.returncode == 0, answer.stderr
     assert "compiled in" in answer.stderr
-    assert diffuse.train("train.steps=4 compile=false") == 0
+    assert diffuse.train(f"{line} compile=false") == 0
     runs = [tmp_path / f"outputs/train/tiny/v00{k}" for k in (1, 2)]
     assert [OmegaConf.load(run / "config.yaml").compile for run in runs] == [True, False]
+    one, two = ([r["loss"] for r in rows(run) if "loss" in r] for run in runs)
+    assert len(one) == 6
+    assert one == pytest.approx(two, rel=1e-4)
     folders = [checkpoints.newest(run / "checkpoints") for run in runs]
+    early = checkpoints.at(folders[0].parent, 2)
     for name in ("model", "ema"):
-        one, two = (checkpoints.load_tensors(folder, name) for folder in folders)
+        before, one, two = (checkpoints.load_tensors(f, name) for f in (early, *folders))
         assert one.keys() == two.keys()
         for key in one:
-            torch.testing.assert_close(one[key], two[key], rtol=1e-3, atol=1e-3)
+            assert (one[key] - before[key]).abs().max() > 5e-5, key  # what would be noticed
+            torch.testing.assert_close(one[key], two[key], rtol=0, atol=1e-5)
     assert diffuse("sample run=tiny/v001 n=4 steps=2") == 0
 
 

@@ -16,7 +16,7 @@ from diffuse.seeds import generator
 FASHION = {"name": "fashion_mnist", "root": None, "fit": "none"}
 POOL, KNOWN, REFERENCE = 15_000, 5_000, 2_000  # images to split, "trained on", compared with
 SIZES = {"infinity": 1000}  # of a split, where it is not 500
-SPLITS = {"per_class": 20}  # where not all: it takes seconds for each
+SPLITS = {"per_class": 10}  # where not all: it takes seconds for each
 OVER_MORE = ("gap", "closer")  # intervals over samples of the real images, too
 SETTINGS = Settings(kid_subsets=20, kid_subset_size=250)
 
@@ -62,8 +62,11 @@ def test_of_images_that_are_not_like_the_reference_they_hold_it_and_are_no_wider
     reference = real.reference.features
     line = torch.exp(-(torch.arange(-2.0, 3.0) ** 2) / (2 * 0.7**2))
     kernel = line.outer(line)[None, None] / line.sum() ** 2
-    blurred = torch.nn.functional.conv2d(rows.images.float(), kernel, padding=2)
+    images = rows.images[: POOL // 2].float()
+    blurred = torch.nn.functional.conv2d(images, kernel, padding=2)
     tables = rows_of(real.encoder, blurred.round().to(torch.uint8)).features.split(500)
     intervals = [fid_interval(table, reference) for table in tables]
-    mean = fmean(fid(table, reference) for table in tables)
-    assert 0.9 <= fmean(i.low <= mean <= i.high for i in intervals) < 1
+    values = [fid(table, reference) for table in tables]
+    assert fmean(i.low <= fmean(values) <= i.high for i in intervals) >= 0.9
+    reach = fmean(i.high - i.low for i in intervals) / 2
+    assert reach <= 1.8 * 1.96 * stdev(values)

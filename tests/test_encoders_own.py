@@ -71,16 +71,16 @@ CODE = """
     SECRET = 1.0  # changed by a test: no argument, no code
 
     def whole(spec, gain=1.0):
-        net = Gain(gain) if gain > 1 else nn.Flatten()
-        return Encoder(net, "mine", "0" * 64, (spec.channels, 2, 2), 4 * spec.channels)
+        return Encoder(Gain(gain), "mine", "0" * 64, (spec.channels, 8, 8), 6)
 
     ONE = Encoder(nn.Flatten(), "one", "0" * 64, (1, 2, 2), 4)
 
     def always():
         return ONE
 
-    def flat():
-        return nn.Identity()
+    class flat(Net):
+        def forward(self, x):
+            return x
 
     def number():
         return 7
@@ -147,13 +147,6 @@ def test_a_module_gets_the_range_it_asks_for(package):
     torch.testing.assert_close(encode(encoder, images), to_range(images, (0, 1)).flatten(1))
     assert (encoder.name, encoder.dim) == ("my_encoders:Net", 64)
     assert torch.equal(encode(opened("Levels"), images), images.float().flatten(1))
-
-
-def test_a_module_that_names_no_range_gets_ours_with_a_warning(package, caplog):
-    images = some_images()
-    encoder = opened("Silent")
-    torch.testing.assert_close(encode(encoder, images), to_range(images, (-1, 1)).flatten(1))
-    assert "my_encoders:Silent names no range: it gets images in [-1, 1]" in caplog.text
 
 
 def test_gray_is_repeated_and_resized_for_a_module_that_asks(package):
@@ -227,10 +220,11 @@ def test_a_name_alone_is_enough_over_the_default_choice(package):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("flat", r"flat must map images \[b c h w\] to \[b d\]: \[2, 1, 8, 8\] gave \[2, 1, 8, 8"),
+        ("flat", r"flat must map images \[b c h w\] to \[b d\]: \[4, 1, 8, 8\] gave \[4, 1, 8, 8"),
         ("number", "number must be or return a torch.nn.Module, got int"),
-        ("Fails", r"Fails failed on images \[2, 1, 8, 8\] torch.float32: of its own"),
+        ("Fails", r"Fails failed on images \[4, 1, 8, 8\] torch.float32: of its own"),
         ("Integers", "must return a float tensor of features, got torch.int64"),
+        ("Silent", r"Silent does not say .* give the module an attribute range = \(-1, 1\)"),
         ("Nan", "features that are not finite"),
         ("BadRange", r"range must be \(low, high\) or 'uint8', got \(1, 0\)"),
         ("BadSize", r"size must be a side or \(height, width\), got \(0, 3\)"),

@@ -1,15 +1,20 @@
 """SIGKILL, for real, at every call that a save or a start makes to the system."""
 
+import json
 import os
 import shutil
 import signal
 
 import pytest
 import torch
+import yaml
+from hydra.core.hydra_config import HydraConfig
 from injected import every_kill, killed_at
 from leftovers import undisturbed, what_is_left
+from PIL import Image
 
 from diffuse import checkpoints, cli, files, run_folders
+from diffuse.cli import arguments, composing
 from diffuse.errors import DataError
 
 
@@ -130,36 +135,51 @@ def whole(tiny, tmp_path_factory):
     return undisturbed(f"{tiny} {LINE}", tmp_path_factory.mktemp("whole"))
 
 
-def kill_and_resume(call, tiny, diffuse, tmp_path, line=LINE):
+def kill_and_resume(call, train, folder):
     """Kill a training at a call that names its run folder, then let `resume=auto` finish it."""
-    words = f"train {tiny} {line} resume=auto".split()
-    code = killed_at(call, lambda: cli.main(words), "outputs")
+    code = killed_at(call, train, "outputs")
     assert code in (0, -signal.SIGKILL)
-    assert diffuse(" ".join(words)) == 0, diffuse.err
-    run = run_folders.latest(tmp_path / "outputs", "train", "tiny")
+    every_file_is_whole(folder / "outputs")
+    assert train() == 0
+    run = run_folders.latest(folder / "outputs", "train", "tiny")
     assert not list(run.rglob(".tmp-*"))
     return code
+
+
+def every_file_is_whole(folder):
+    for path in folder.rglob("config.yaml"):
+        assert yaml.load(path.read_text(), yaml.CSafeLoader)["name"] == "tiny"
+    for path in folder.rglob("run.json"):
+        assert json.loads(path.read_text())["name"] == "tiny"
+    for path in folder.rglob("*.png"):
+        Image.open(path).load()
 
 
 @pytest.mark.parametrize("call", [6, 25, 41, 60])
 def test_a_training_killed_anywhere_is_finished_to_the_same_bytes(
     call, tiny, whole, diffuse, tmp_path
 ):
-    assert kill_and_resume(call, tiny, diffuse, tmp_path) == -signal.SIGKILL
+    words = f"train {tiny} {LINE} resume=auto".split()
+    assert kill_and_resume(call, lambda: cli.main(words), tmp_path) == -signal.SIGKILL
     assert newest(tmp_path) == whole
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [1, 2])
 def test_a_training_killed_at_every_call_is_finished_to_the_same_bytes(
-    first, tiny, diffuse, tmp_path
+    first, tiny, diffuse, tmp_path, monkeypatch
 ):
-    """The odd ones and the even ones."""
+    """The odd ones and the even ones; what is typed is read once for all of them."""
     (tmp_path / "whole").mkdir()
     whole = undisturbed(f"{tiny} {SHORT}", tmp_path / "whole")
+    parsed = arguments.parse("train", f"{tiny} {SHORT} resume=auto".split())
+    cfg = composing.compose("train", parsed)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", cfg)
     for call in range(first, 400, 2):
         shutil.rmtree(tmp_path / "outputs", ignore_errors=True)
-        code = kill_and_resume(call, tiny, diffuse, tmp_path, SHORT)
+        code = kill_and_resume(
+            call, lambda: cli.run_command("train", parsed, cfg, parsed.typed), tmp_path
+        )
         assert newest(tmp_path) == whole, call
         if code == 0:
             break

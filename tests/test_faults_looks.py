@@ -1,4 +1,4 @@
-"""Killed while a training is looked at, or at its very end: the next start does what is left."""
+"""Stopped or killed in a look at a training, or at its very end: the next start does the rest."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ from injected import forked
 from leftovers import undisturbed, what_is_left
 
 from diffuse import checkpoints, checkups, cli, runs
+from diffuse.errors import TERMINATED
 
 FULL = (
     "train.steps=6 train.save_every=4 train.sample_every=3 train.log_every=2 train.eval_every=3 "
@@ -52,16 +53,17 @@ def has_best(run, **facts):
     return "best" in facts
 
 
-MOMENTS = {  # what ends it, and the step whose checkpoint is there
-    "in a grid, when told to stop": (killed_when(checkups, "draw", 1, first=told), 3),
-    "in a quick FID, when told to stop": (killed_when(checkups, "draw", 2, first=told), 3),
-    "in the last grid": (killed_when(checkups, "draw", 3, first=told), 6),
-    "in the last quick FID": (killed_when(checkups, "draw", 4, first=told), 6),
-    "when the best checkpoint has no name": (killed_when(checkpoints, "purge", 1), 3),
-    "when it has one": (killed_when(runs.Run, "update", 1, has_best), 3),
-    "at the end": (killed_when(checkpoints, "purge", 3), 6),
+MOMENTS = {  # what ends it, the step whose checkpoint is there, and the exit code
+    "told to stop in a grid": (killed_when(checkups, "draw", 1, first=told), 3, TERMINATED),
+    "told to stop in a quick FID": (killed_when(checkups, "draw", 2, first=told), 3, TERMINATED),
+    "told to stop in the last grid": (killed_when(checkups, "draw", 3, first=told), 6, TERMINATED),
+    "told in the last quick FID": (killed_when(checkups, "draw", 4, first=told), 6, TERMINATED),
+    "killed in a grid": (killed_when(checkups, "draw", 1), None, KILLED),
+    "when the best checkpoint has no name": (killed_when(checkpoints, "purge", 1), 3, KILLED),
+    "when it has one": (killed_when(runs.Run, "update", 1, has_best), 3, KILLED),
+    "at the end": (killed_when(checkpoints, "purge", 3), 6, KILLED),
 }
-FAST = ("in the last grid", "when the best checkpoint has no name")
+FAST = ("told to stop in the last grid", "when the best checkpoint has no name")
 
 
 @pytest.mark.parametrize(
@@ -70,12 +72,14 @@ FAST = ("in the last grid", "when the best checkpoint has no name")
 def test_a_look_that_was_not_done_is_done_and_the_run_is_whole(
     moment, whole, tiny, diffuse, tmp_path, monkeypatch
 ):
-    act, step = MOMENTS[moment]
+    act, step, code = MOMENTS[moment]
     monkeypatch.chdir(tmp_path)
-    assert forked(lambda: act(f"{tiny} {FULL}"), tmp_path / "said.txt") == KILLED
+    assert forked(lambda: act(f"{tiny} {FULL}"), tmp_path / "said.txt") == code
     run = tmp_path / "outputs/train/tiny/v001"
-    assert checkpoints.newest(run / "checkpoints").name == f"step_{step:08d}"
+    newest = checkpoints.newest(run / "checkpoints")
+    assert newest == (None if step is None else checkpoints.at(run / "checkpoints", step))
     assert diffuse.train(f"{FULL} resume=auto") == 0
+    run = run if newest else run.parent / "v002"
     assert (what_is_left(run), runs.read(run)["best"]) == whole
     assert runs.read(run)["status"] == "done"
     assert diffuse.train(f"{FULL} resume=auto") == 0

@@ -8,10 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+from injected import forked
 from leftovers import rows, undisturbed, what_is_left
 
-from diffuse import checkpoints, checkups, runs, training
+from diffuse import checkpoints, checkups, cli, runs, training
 from diffuse.commands import drawing, preparing
+from diffuse.interrupts import Interrupts
 
 ROOT = Path(__file__).parents[1]
 FULL = (
@@ -88,20 +90,36 @@ def test_a_signal_before_the_first_step_leaves_nothing_and_says_so(
     assert not (tmp_path / "outputs/train").exists()
 
 
-def test_a_signal_in_a_grid_saves_before_the_grid_is_done(diffuse, tmp_path, monkeypatch):
-    """A kill may follow before a long look has ended."""
+def test_a_signal_in_a_look_saves_and_leaves_it_at_once(diffuse, tmp_path, monkeypatch):
+    """A kill may follow before a long look would have ended."""
     folder, seen, real = tmp_path / "outputs/train/tiny/v001/checkpoints", [], checkups.draw
 
     def told(*args):
         os.kill(os.getpid(), signal.SIGTERM)
-        drawn = real(*args)
-        seen.append(checkpoints.newest(folder))
-        return drawn
+        try:
+            return real(*args)
+        finally:
+            seen.append(checkpoints.newest(folder))
 
     with monkeypatch.context() as patch:
         patch.setattr(checkups, "draw", told)
         assert diffuse.train(f"{FULL} train.eval_every=null") == 143
     assert [path.name for path in seen] == ["step_00000003"]
+    assert not (folder.parent / "samples/step_00000003.png").exists()
+
+
+def test_a_signal_that_nobody_notes_would_leave_no_checkpoint(tiny, tmp_path, monkeypatch):
+    """Control: without `Interrupts` the training is gone where it was."""
+
+    def act():
+        for name, do in (("__enter__", lambda self: self), ("__exit__", lambda *_: None)):
+            setattr(Interrupts, name, do)
+        training.draw = told_during(training.draw, signal.SIGTERM, call=4)
+        return cli.main(["train", *tiny.split(), "train.steps=6"])
+
+    monkeypatch.chdir(tmp_path)
+    assert forked(act) == -signal.SIGTERM
+    assert checkpoints.steps(tmp_path / "outputs/train/tiny/v001/checkpoints") == [2]
 
 
 @pytest.mark.parametrize("line", ["sample n=8", "eval n=16 encoder=pixels"])

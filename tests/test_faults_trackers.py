@@ -5,14 +5,16 @@ import time
 import pytest
 from leftovers import what_is_left
 
-from diffuse import trackers
+from diffuse import assembly, config, runs, trackers
 
 HANGING = """
 import random, time
 import numpy as np
 
 class fine:
-    def __init__(self, verb="", seconds=0.0): self.verb, self.seconds = verb, seconds
+    def __init__(self, verb="", seconds=0.0):
+        self.verb, self.seconds = verb, seconds
+        self._do("made")
     def _do(self, verb):
         random.seed(0)
         np.random.seed(0)
@@ -25,6 +27,9 @@ class fine:
 class dying(fine):
     def _do(self, verb):
         if verb == self.verb: raise SystemExit(1)
+
+class broken(fine):
+    def __init__(self): raise RuntimeError("no key")
 """
 
 
@@ -33,6 +38,8 @@ KINDS = {
     "hangs in the middle": "fine +tracker.verb=log +tracker.seconds=30",
     "hangs at the end": "fine +tracker.verb=finish +tracker.seconds=30",
     "dies": "dying +tracker.verb=log",
+    "cannot be made": "broken",
+    "hangs when it is made": "fine +tracker.verb=made +tracker.seconds=30",
 }
 
 
@@ -43,12 +50,25 @@ def test_a_tracker_that_breaks_changes_no_byte_and_costs_one_warning_and_a_bound
     (tmp_path / "breaking_trackers.py").write_text(HANGING)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(trackers.Quiet.__init__, "__defaults__", (0.5, 10_000))
+    monkeypatch.setattr(trackers.made, "__defaults__", (0.5,))
     line = "train.steps=4 train.eval_every=2 train.eval_n=16 trust=breaking_trackers"
     started = time.monotonic()
     assert diffuse.train(f"{line} tracker.name=breaking_trackers:{KINDS[kind]}") == 0
     assert time.monotonic() - started < 10
     assert diffuse.err.count("going on without it") == 1
     assert what_is_left(trained) == what_is_left(trained.parent / "v002")
+
+
+def test_a_tracker_that_is_listened_to_would_end_the_training(
+    trained, diffuse, tmp_path, monkeypatch
+):
+    """Control: without `Quiet` between the two."""
+    (tmp_path / "breaking_trackers.py").write_text(HANGING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(assembly, "tracker", lambda cfg: config.build("tracker", cfg.tracker))
+    line = f"trust=breaking_trackers tracker.name=breaking_trackers:{KINDS['dies']}"
+    assert diffuse.train(f"train.steps=4 {line}") == 1
+    assert runs.read(trained.parent / "v002")["status"] != "done"
 
 
 class Slow:

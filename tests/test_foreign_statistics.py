@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from diffuse.errors import DataError
 from diffuse.foreign import read_statistics
@@ -42,6 +43,41 @@ def test_float32_statistics_and_other_entries_are_welcome(tmp_path):
     assert read_statistics(tmp_path / "a.npz").moments.mean.dtype == torch.float64
 
 
+@pytest.mark.parametrize("n", [np.array([300]), 300.0, np.array([[300.0]]), np.uint16(300)])
+def test_a_whole_number_of_any_kind_is_a_number_of_images(tmp_path, n):
+    np.savez(tmp_path / "a.npz", **statistics(features()), n=n)
+    assert read_statistics(tmp_path / "a.npz").n == 300
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_tensors_of_these_names_are_read_as_arrays_are(tmp_path, suffix):
+    found = {key: torch.from_numpy(value) for key, value in statistics(features()).items()}
+    (torch.save if suffix == ".pt" else save_file)(found, tmp_path / f"a{suffix}")
+    np.savez(tmp_path / "a.npz", **statistics(features()))
+    one, other = (read_statistics(tmp_path / f"a{kind}").moments for kind in (suffix, ".npz"))
+    assert torch.equal(one.mean, other.mean)
+    assert frechet(one, other) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a.npy", np.save),
+        ("a.npz", np.savez),
+        ("a.pt", lambda path, array: torch.save(torch.from_numpy(array), path)),
+    ],
+)
+def test_images_are_no_statistics(tmp_path, name, write):
+    write(tmp_path / name, np.zeros((2, 8, 8, 3), np.uint8))
+    with pytest.raises(
+        DataError, match=rf"{name} is an array of images \(uint8 \[2, 8, 8, 3\]\), not statistics"
+    ):
+        read_statistics(tmp_path / name)
+    write(tmp_path / name, np.zeros(6))
+    with pytest.raises(DataError, match=r"has no 'mu': it holds .*; give a folder of images, or"):
+        read_statistics(tmp_path / name)
+
+
 def skewed(sigma):
     sigma = sigma.copy()
     sigma[0, 1] += 0.1
@@ -60,6 +96,10 @@ def skewed(sigma):
         (lambda s: s.update(sigma=s["sigma"] + 1j), "sigma must be floats, got complex128"),
         (lambda s: s.update(mu=s["mu"].astype(object)), "needs code to be run"),
         (lambda s: s.update(n=np.array([3, 4])), "n must be a number of images"),
+        (lambda s: s.update(n=300.5), "n must be a number of images"),
+        (lambda s: s.update(n=np.inf), "n must be a number of images"),
+        (lambda s: s.update(n=1.0), "n must be a number of images"),
+        (lambda s: s.update(n=np.array("300")), "n must be a number of images"),
     ],
 )
 def test_statistics_that_cannot_be_are_refused(tmp_path, change, message):

@@ -37,7 +37,8 @@ def is_a_walk_down(sigmas, steps, schedule):
 @every_grid
 @pytest.mark.parametrize("schedule", [LINEAR, COSINE], ids=["linear", "cosine"])
 def test_every_number_of_steps_gives_as_many_distinct_levels_and_then_zero(path, schedule):
-    for steps in range(1, 1001):
+    some = [*range(1, 40), *range(40, 1000, 37), 999, 1000]
+    for steps in some if path.stem in ("karras", "logsnr") else range(1, 1001):
         assert is_a_walk_down(levels(path, steps, schedule), steps, schedule), steps
 
 

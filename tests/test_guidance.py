@@ -185,6 +185,21 @@ def test_the_checkpoint_that_is_to_lead_is_saved_and_kept(diffuse, tmp_path, mon
         assert facts["sampler"]["guidance"]["weak"]["step"] == step
 
 
+def test_a_training_that_is_extended_keeps_what_is_nearest_to_the_step_it_has_passed(
+    diffuse, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(guiding, "FIRST", 0)
+    line = "train.keep=1 guidance=3 guide=30% train.sample_every=null"
+    assert diffuse.train(f"{line} train.steps=10 train.save_every=null") == 0, diffuse.err
+    folder = tmp_path / "outputs/train/tiny/v001/checkpoints"
+    assert checkpoints.steps(folder) == [3, 10]
+    more = f"{line} train.save_every=4 resume=auto"
+    assert diffuse.train(f"{more} train.steps=20") == 0, diffuse.err  # wants step 6
+    assert checkpoints.steps(folder) == [3, 20]
+    assert diffuse.train(f"{more} train.steps=80") == 0, diffuse.err  # step 24 is to come
+    assert checkpoints.steps(folder) == [24, 80]
+
+
 @pytest.mark.slow
 def test_an_earlier_checkpoint_leads_a_model_without_classes(diffuse, monkeypatch):
     """Its grids while training are drawn without: the checkpoint is not there yet."""

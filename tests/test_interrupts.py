@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from diffuse import launching
 from diffuse.interrupts import Interrupts
 
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -133,3 +134,40 @@ def test_nothing_of_a_signal_is_left_behind_when_it_is_over():
         time.sleep(0.1)
     assert after[0] <= before[0]
     assert after[1] <= before[1]
+
+
+RELAYED = """
+import os, signal, threading, time
+from diffuse.interrupts import Interrupts
+with Interrupts() as interrupts:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.5)
+    print(interrupts.caught, flush=True)
+"""
+
+
+@pytest.mark.parametrize("torchrun", [True, False])
+def test_what_torchrun_passes_on_is_the_signal_that_was_there_before(torchrun):
+    """Without it, half a second later is a second signal."""
+    told = {"TORCHELASTIC_RUN_ID": "none"} if torchrun else {}
+    answer = subprocess.run(
+        [sys.executable, "-c", RELAYED], env={**os.environ, **told}, capture_output=True, text=True
+    )
+    expected = (0, f"{int(signal.SIGTERM)}\n") if torchrun else (143, "")
+    assert (answer.returncode, answer.stdout) == expected
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_process_whose_torchrun_is_gone_is_told_once(before, monkeypatch):
+    """Torchrun ends at a SIGUSR1 that its processes have caught: another signal ends their save."""
+    sent = []
+    monkeypatch.setattr(launching.os, "getppid", lambda: 1)
+    monkeypatch.setattr(launching.os, "kill", lambda *words: sent.append(words))
+    asked = threading.Event()
+    monkeypatch.setattr(Interrupts, "asked", asked)
+    if before:
+        asked.set()
+    launching._end_with(2)
+    assert sent == ([] if before else [(os.getpid(), signal.SIGTERM)])

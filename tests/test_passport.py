@@ -38,6 +38,7 @@ RECORD = {
         "label_name": None, "reuse": {"name": "none"}, "noise_level": None,
     },
     "range": [-1.0, 1.0],
+    "size": [28, 28],
     "seeds": {"seed": 0, "count": 1, "first": 0, "last": 2047},
     "settings": {"kid": {"subsets": 50, "size": 500}, "prdc": {"k": 5}},
     "dtype": "float32",
@@ -70,7 +71,7 @@ def of_role(wanted):
 MUST = {
     "n", "encoder.sha256", "encoder.layer", "encoder.features", "encoder.size", "encoder.channels",
     "encoder.filter", "encoder.range", "encoder.rounding", "reference.split", "reference.n",
-    "reference.sha256", "reference.range", "seeds.count", "sampler.label",
+    "reference.sha256", "reference.range", "seeds.count", "sampler.label", "size",
 }  # fmt: skip
 
 
@@ -149,7 +150,7 @@ def of_schema_1():
     for key in ("metrics", "real", "settings", "threads", "command"):
         del old[key]
     del old["seeds"]["count"], old["weights"]["decay"], old["weights"]["half_life"]
-    del old["reference"]["range"]
+    del old["reference"]["range"], old["size"]
     for key in ("layer", "features", "channels", "range", "rounding"):
         del old["encoder"][key]
     return old
@@ -164,7 +165,7 @@ def test_a_record_of_the_first_schema_can_still_be_compared(tmp_path):
     assert differing([old, planted("n")], SAME)
     assert differing([old, planted("encoder.range")], SAME)
     assert set(passport.unrecorded([old, RECORD])) == {
-        "encoder.layer", "encoder.features", "encoder.channels"
+        "encoder.layer", "encoder.features", "encoder.channels", "size"
     }  # fmt: skip
 
 

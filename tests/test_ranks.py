@@ -1,5 +1,7 @@
 """What each process does is a part of what one would do alone."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -76,3 +78,14 @@ def test_what_one_process_raises_all_raise(monkeypatch):
         Ranks(0, 2).dealt([lambda: fails("in this one"), lambda: 2])
     with pytest.raises(ZeroDivisionError):  # a bug: nobody waits to hear of it
         Ranks(0, 2).dealt([lambda: 1 // 0, lambda: 2])
+
+
+def test_a_step_is_sound_for_all_or_for_none(monkeypatch):
+    def reduce(theirs, flag, how):
+        assert how == ranks.dist.ReduceOp.MIN
+        flag.fill_(min(int(flag), theirs))
+
+    for theirs, mine, expected in ((1, True, True), (0, True, False), (1, False, False)):
+        monkeypatch.setattr(ranks.dist, "all_reduce", partial(reduce, theirs))
+        assert bool(Ranks(0, 2).all(torch.tensor(mine))) is expected
+    assert bool(ALONE.all(torch.tensor(True)))

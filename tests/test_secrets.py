@@ -46,6 +46,9 @@ WITH_ONE = [
     "export OPENAI_KEY=abc",
     "my-auth=abc",
     "DB_PASSPHRASE=abc",
+    *("hf_abcdEFGH1234", "sk-proj-abcdefgh", "ghp_abcdefgh12", "wandb_v1_abcdefgh"),
+    *("AKIAABCDEFGHIJKLMNOP", "https://hooks.slack.com/services/T0/B0", "https://me:a/b@host/x"),
+    *("my password: hunter22", "call it --token abc", "{Authorization: abc}", "Bearer abcdefgh.ij"),
 ]
 
 
@@ -64,6 +67,8 @@ def test_a_key_of_such_a_name_is_refused(word):
 
 ORDINARY = [
     *("train.keep=5", "train.keep_every=2", "model.attention=[1]", "model.patch=2", "model=quick"),
+    *("hypothesis=tokens: are they longer", "hypothesis=ask-something-long", "name=risk-averse"),
+    *("encoder.name=my_secret:Net", "dataset.root=/data/half_hf_x", "hypothesis=the pass: second"),
     *("name=keyframes", "hypothesis=the key: attention = all, a patch is a token", "seed=1,2"),
     *("hypothesis=monkey=1, passes=3", "dataset.root=https://example.org/x?keyword=b&page=2"),
     *("dataset.root=data/private/key.zip", "hydra.job.env_copy=[OPENAI_KEY]", "hydra.verbose=true"),

@@ -4,12 +4,14 @@ import logging
 import sys
 import threading
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 from injected import forked
 
 from diffuse import runs, trackers
+from diffuse.errors import ConfigError
 from diffuse.trackers import Quiet, none, wandb
 
 
@@ -82,14 +84,20 @@ def test_nobody_hears_nothing(tmp_path, caplog):
     assert not caplog.records
 
 
+def test_offline_that_was_asked_for_is_no_warning(client, tmp_path, caplog):
+    asked = client().asked
+    tell(Quiet(wandb("diffuse", None, "offline")), tmp_path)
+    assert [words["mode"] for words in asked] == ["offline"]
+    assert not caplog.records
+
+
 def test_an_unknown_mode_is_refused():
     with pytest.raises(ValueError, match="mode must be one of auto, online, offline, got 'off'"):
         wandb("diffuse", None, "off")
 
 
-@pytest.mark.parametrize("mode", ["auto", pytest.param("offline", marks=pytest.mark.slow)])
 def test_wandb_without_an_account_keeps_config_losses_and_grids_in_the_run_folder(
-    mode, tmp_path, monkeypatch, caplog
+    tmp_path, monkeypatch, caplog
 ):
     from PIL import Image
 
@@ -101,8 +109,9 @@ def test_wandb_without_an_account_keeps_config_losses_and_grids_in_the_run_folde
     folder = tmp_path / "a/v001"
     folder.mkdir(parents=True)
     Image.new("L", (4, 4)).save(folder / "x.png")
-    tell(Quiet(wandb("diffuse", None, mode)), folder)
-    assert not [r for r in caplog.records if r.name.startswith("diffuse")]
+    tell(Quiet(wandb("diffuse", None, "auto")), folder)
+    [warning] = [r.getMessage() for r in caplog.records if r.name.startswith("diffuse")]
+    assert warning.startswith(f"tracker wandb: no key; offline, `wandb sync {folder}/wandb/")
 
     [stored] = (folder / "wandb").glob("offline-run-*")
     assert list(stored.glob("files/media/images/samples_2_*.png"))
@@ -152,7 +161,7 @@ def test_with_a_key_but_no_network_it_begins_again_offline_and_says_how_to_sync(
     assert [words["mode"] for words in asked] == ["online", "teardown", "offline"]
     assert {**asked[0], "mode": "offline"} == asked[2]
     [record] = caplog.records
-    assert "no network; going on offline" in record.getMessage()
+    assert "no network; offline, " in record.getMessage()
     assert f"`wandb sync {tmp_path}/wandb/offline-run-1`" in record.getMessage()
 
 
@@ -207,6 +216,28 @@ def test_the_real_wandb_begins_again_offline_where_nobody_answers(tmp_path, monk
 
     said = tmp_path / "said"
     assert forked(act, said) == 0, said.read_text()  # wandb remembers a key as long as it lives
-    assert "going on offline" in said.read_text()
+    assert "; offline, `wandb sync " in said.read_text()
     [stored] = (tmp_path / "a/wandb").glob("offline-run-*")
     assert f"wandb sync {stored}" in said.read_text()
+
+
+def test_one_that_cannot_be_made_or_hangs_is_nobody_with_a_warning(caplog):
+    def broken():
+        raise RuntimeError("no\nkey")
+
+    for make, why in ((broken, "no key"), (partial(time.sleep, 30), "no answer in 0.1 s")):
+        caplog.clear()
+        started = time.monotonic()
+        quiet = trackers.made("mine", make, seconds=0.1 if make is not broken else 5.0)
+        assert time.monotonic() - started < 5
+        assert isinstance(quiet.tracker, trackers.none)
+        [record] = caplog.records
+        assert record.getMessage() == (f"tracker mine cannot be made ({why}); going on without it")
+
+
+def test_an_option_that_is_wrong_is_not_gone_on_without():
+    def wrong():
+        raise ConfigError("mode must be one of")
+
+    with pytest.raises(ConfigError, match="mode must be one of"):
+        trackers.made("mine", wrong)

@@ -7,10 +7,11 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 from diffuse import training as room
 from diffuse.divergence import IN_A_ROW, Diverged, Losses, Spike
-from diffuse.training import batch_indices, fit, learning_rate
+from diffuse.training import Training, batch_indices, fit, learning_rate
 
 
 def everything(training):
@@ -226,3 +227,44 @@ def test_neither_the_first_losses_nor_a_loss_of_zero_are_a_spike():
     assert not found([1.0] * 19 + [100.0], {20})
     assert found([1.0] * 20 + [100.0], {21}) == [Spike(21, 100.0, 1.0)]
     assert not found([0.0] * 30 + [1.0], {31})
+
+
+def test_a_step_that_is_left_out_leaves_no_trace_in_what_a_network_counts(
+    make_training, images, law, make_recipe, monkeypatch
+):
+    def counted(steps):
+        training = make_training(init="torch")
+        training.denoiser.net.stem = nn.Sequential(
+            training.denoiser.net.stem, nn.BatchNorm2d(training.denoiser.net.width)
+        )
+        recipe, losses = make_recipe(steps=3, on_nan="skip"), []
+        fresh = Training.new(
+            training.denoiser, torch.optim.SGD(training.denoiser.parameters(), lr=0.0), [0.5]
+        )
+        with monkeypatch.context() as patch:
+            nan_in_the_loss(fresh, patch, steps)
+            losses += [step.loss.item() for step in fit(fresh, images, law, recipe, [0.0])]
+        return fresh.denoiser.net.stem[1], losses
+
+    spoilt, losses = counted({1, 2, 3})
+    assert all(map(math.isnan, losses))
+    assert spoilt.num_batches_tracked == 0
+    assert torch.equal(spoilt.running_mean, torch.zeros_like(spoilt.running_mean))
+    whole, _ = counted(set())
+    assert whole.num_batches_tracked == 3
+    partly, _ = counted({2})
+    assert partly.num_batches_tracked == 2
+    assert partly.running_var.isfinite().all()
+
+
+def test_without_the_check_one_such_step_spoils_all_weights(
+    make_training, images, law, make_recipe, monkeypatch
+):
+    """Control."""
+    training = make_training()
+    nan_in_one_image(training, monkeypatch, {2})
+    monkeypatch.setattr(torch.Tensor, "isfinite", lambda self: torch.ones_like(self, dtype=bool))
+    steps = fit(training, images, law, make_recipe(steps=2), [0.001])
+    assert not [*steps][-1].skipped
+    weights = [weight.isnan().any() for weight in training.denoiser.parameters()]
+    assert sum(weights) > len(weights) / 2

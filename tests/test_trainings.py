@@ -21,6 +21,38 @@ def test_trainings_of_one_config_are_one_way_whatever_their_seed_and_minutes():
     assert found == [Way("schedule=cosine", (0, 1, 2)), Way("schedule=linear", (3, 4, 5))]
 
 
+FAST, SLOW = [2000, 1990, 2010], [900, 905, 898]
+
+
+def test_ways_that_differ_in_speed_have_other_steps_in_the_same_minutes():
+    lengths = FAST + SLOW
+    changed = {"model.width": [16] * 3 + [32] * 3, "seed": SEEDS, "train.steps": lengths}
+    found = ways(changed, [], lengths)
+    assert found == [Way("model.width=16", (0, 1, 2)), Way("model.width=32", (3, 4, 5))]
+
+
+def test_ways_that_differ_in_nothing_but_their_minutes_are_named_by_their_steps():
+    found = ways({"seed": SEEDS, "train.steps": FAST + SLOW}, [], FAST + SLOW)
+    assert found == [
+        Way("train.steps=1990 to 2010", (0, 1, 2)), Way("train.steps=898 to 905", (3, 4, 5)),
+    ]  # fmt: skip
+    lengths = [100, 100, 105, 105]  # typed, or a seed were there twice
+    found = ways({"seed": [0, 1, 0, 1], "train.steps": lengths}, [], lengths)
+    assert [way.name for way in found] == ["train.steps=100", "train.steps=105"]
+
+
+def test_two_ways_of_one_function_are_told_apart_by_its_keys():
+    changed = {
+        "schedule.name": ["linear"] * 4 + ["cosine"] * 2, "seed": [0, 1, 0, 1, 0, 1],
+        "schedule.betamax": [0.02, 0.02, 0.01, 0.01, None, None],
+        "schedule.s": [None] * 4 + [0.008] * 2,
+    }  # fmt: skip
+    assert [way.name for way in ways(changed, [], STEPS)] == [
+        "schedule=linear, schedule.betamax=0.02", "schedule=linear, schedule.betamax=0.01",
+        "schedule=cosine",
+    ]  # fmt: skip
+
+
 def test_another_function_is_named_without_its_keys_and_any_other_key_in_full():
     changed = {
         "schedule.name": SCHEDULES, "schedule.betamax": [None] * 3 + [0.01] * 3, "seed": SEEDS,
@@ -83,10 +115,11 @@ def test_a_sweep_is_compared_as_a_whole(tiny, diffuse, tmp_path):
     assert diffuse(f"{line} --multirun optimizer.lr=0.001,0.1 seed=0,1,2") == 0, diffuse.err
     jobs = [f"tiny/v001/{k}" for k in range(6)]
     message = diffuse.error(f"{EVAL} run=tiny/v001")
-    assert f"tiny/v001 is a sweep of 6: name one, or with --multirun several: run={jobs[0]}," in (
-        message
-    )
-    assert diffuse(f"{EVAL} --multirun {message.rpartition(' ')[2]}") == 0, diffuse.err
+    assert message.startswith("run: tiny/v001 is a sweep of 6 jobs: add --multirun to do all, or ")
+    assert message.endswith("name one: run=tiny/v001/0")
+    message = diffuse.error("compare tiny/v001")
+    assert message.endswith("were not evaluated: diffuse eval --multirun run=tiny/v001")
+    assert diffuse(f"{EVAL} --multirun run=tiny/v001") == 0, diffuse.err
     found = diffuse.json("compare tiny/v001")
     first, other = found["over_trainings"]["fid"]
     assert [first["way"], other["way"]] == ["optimizer.lr=0.001", "optimizer.lr=0.1"]

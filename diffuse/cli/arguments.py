@@ -52,6 +52,7 @@ class Arguments:
     flags: dict[str, str] = field(default_factory=dict)  # "--cfg" -> "job"; "" without a value
     typed: list[str] = field(default_factory=list)  # overrides, as typed
     overrides: list[str] = field(default_factory=list)  # the same, as Hydra has to read them
+    implied: list[str] = field(default_factory=list)  # of these, what follows from what was typed
 
     @property
     def multirun(self) -> bool:
@@ -93,7 +94,8 @@ def parse(verb: str, argv: list[str]) -> Arguments:
         for word in arguments.typed
         if not _is_absent_group(word, verb)
     ]
-    arguments.overrides = free + _other_lengths(arguments) + _other_steps(verb, arguments)
+    arguments.implied = _other_lengths(arguments) + _other_steps(verb, arguments)
+    arguments.overrides = free + arguments.implied
     return arguments
 
 
@@ -195,11 +197,11 @@ def _quoted(word: str, multirun: bool) -> str:
         return word
     start = word[: match.start(2)]
     if multirun and not always and "," in value:  # a sweep over runs or paths
-        return start + ",".join(map(_from_home, value.split(",")))
-    return start + quote(value if key in NO_PATHS else _from_home(value))
+        return start + ",".join(map(from_home, value.split(",")))
+    return start + quote(value if key in NO_PATHS else from_home(value))
 
 
-def _from_home(path: str) -> str:
+def from_home(path: str) -> str:
     """A shell leaves the ~ of key=~/folder as it is."""
     return os.path.expanduser(path) if path.startswith("~/") else path
 

@@ -104,7 +104,8 @@ class SweepJob:
         with ExitStack() as stack:
             if "--json" in self.parsed.flags:
                 stack.enter_context(_printed_to(self.told / str(number) / PRINTED))
-            code = cli.run_command(self.verb, self.parsed, cfg, words, None if cfg.dry_run else own)
+            typed = [word for word in words if word not in self.parsed.implied]
+            code = cli.run_command(self.verb, self.parsed, cfg, typed, None if cfg.dry_run else own)
         return code, f"exit code {code}" if code else ""
 
 

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import re
 import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
@@ -10,15 +11,16 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import cli, config, launching, meanings, secrets, yamls
+from diffuse import cli, config, launching, meanings, run_folders, secrets, yamls
 from diffuse.cli import composing, sweep_records
-from diffuse.cli.arguments import Arguments, quote
+from diffuse.cli.arguments import Arguments, from_home, quote
 from diffuse.cli.sweep_jobs import STOPPED, SweepJob, is_finished, outcome, printed
 from diffuse.cli.sweep_records import Jobs
 from diffuse.console import print_columns, print_json
 from diffuse.errors import ConfigError, DiffuseError
 
 log = logging.getLogger("diffuse")
+PLAIN = re.compile(r"[\w./@:-]+")  # means itself in Hydra's grammar
 NUMBERED = "hydra.sweep.subdir='${hydra.job.num}'"
 
 
@@ -26,6 +28,7 @@ def sweep(verb: str, parsed: Arguments) -> int:
     """Run every combination; a config error in any of them is found before a folder is claimed."""
     if launching.under_torchrun():
         raise ConfigError("--multirun: not under torchrun; devices=2 trains each job with two")
+    parsed = _with_jobs_of_sweeps(verb, parsed)
     resume = parsed.value("resume")
     own_resume = "," in (resume or "")  # a sweep over runs to resume: that is for the jobs to do
     if not own_resume:
@@ -53,6 +56,33 @@ def sweep(verb: str, parsed: Arguments) -> int:
         elif not first.dry_run:
             _compare(job)
     return code
+
+
+def _with_jobs_of_sweeps(verb: str, parsed: Arguments) -> Arguments:
+    """`run=` that names a sweep of trainings means all of its jobs."""
+    said = parsed.value("run")
+    if said in (None, "", "null") or said[0] in "'\"":  # or quoted, by someone who knows Hydra
+        return parsed
+    places = [word for word in parsed.overrides if sweep_records.key_of(word) == "outputs"]
+    outputs = Path(composing.compose(verb, parsed, places).outputs)
+    runs = [run for ref in said.split(",") for run in _jobs_of(outputs, from_home(ref))]
+    if len(runs) == len(said.split(",")):
+        return parsed
+    swept = f"run={','.join(run if PLAIN.fullmatch(run) else quote(run) for run in runs)}"
+
+    def put(words: list[str]) -> list[str]:
+        return [swept if sweep_records.key_of(word) == "run" else word for word in words]
+
+    return replace(parsed, typed=put(parsed.typed), overrides=put(parsed.overrides))
+
+
+def _jobs_of(outputs: Path, ref: str) -> list[str]:
+    """Each job of a sweep, as `run=` takes it, at the checkpoint that was named; else the word."""
+    name, which = run_folders.parted(ref)
+    jobs = run_folders.meant(outputs, name)
+    if len(jobs) < 2:
+        return [ref]
+    return [run_folders.typed(outputs, job) + (f"@{which}" if which else "") for job in jobs]
 
 
 def _without(parsed: Arguments, *keys: str) -> Arguments:

@@ -90,7 +90,8 @@ def _drawn_as(cfg: DictConfig, nodes: Mapping[str, Any]) -> DictConfig:
     """The config of `diffuse sample` for one of the samplers."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
-    del plain["samplers"], plain["encoder"]
+    for key in ("samplers", "encoder", "seeds"):  # not each of our callers has all
+        plain.pop(key, None)
     alone = {"steps": None, "nfe": None, "reuse": {"name": "none"}, "noise_level": None}
     return OmegaConf.create({**plain, **nodes, **alone, "save": None})
 
@@ -141,6 +142,12 @@ def store(cell: Cell, plan: Plan, trained: Trained, label: int | None) -> Store 
     except TypeError:
         return None
     return Store(sharing.folder(cell.cfg.outputs), identity)
+
+
+def stores(cell: Cell, trained: Trained, label: int | None, seeds: int) -> list[Store]:
+    """Where the images of each seed are kept, to look at only; none if they are not."""
+    first = store(cell, cell.plan, trained, label)
+    return drawing.of_seeds(first, cell.plan.seed, seeds) if first else []
 
 
 def missing(cell: Cell, plan: Plan, trained: Trained, label: int | None, n: int) -> int:

@@ -1,17 +1,19 @@
 """The images of a plan, by shards: what was drawn before is read, and processes share the rest."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from diffuse import shards
 from diffuse.assembly import Trained
 from diffuse.commands import sharing
 from diffuse.commands.saving import Result
 from diffuse.console import Meter
+from diffuse.data import ImageSpec
 from diffuse.sampling import Plan
 from diffuse.shards import Shard, Store, count, describe, images
 
@@ -38,6 +40,29 @@ def kept(
         return nullcontext()
 
 
+def of_seeds(store: Store, first: int, many: int) -> list[Store]:
+    """Where the images of a plan are kept for each of the seeds first, first + 1, ..."""
+    about = store.description
+    plans = [{**about["plan"], "seed": first + k} for k in range(many)]
+    return [Store(store.root, {**about, "plan": plan}) for plan in plans]
+
+
+def held(stores: Sequence[Store], spec: ImageSpec, n: int) -> AbstractContextManager[None]:
+    """While a command needs n images of each of these plans: see `shards.held`."""
+    each = spec.channels * spec.native_height * spec.native_width  # bytes
+    return shards.held(stores, len(stores) * n * each)
+
+
+def _all_seeds(
+    place: object, trained: Trained, plan: Plan, n: int, cfg: DictConfig
+) -> AbstractContextManager[None]:
+    """Of an evaluation, the images of the seeds before and after this one stay, too."""
+    if not isinstance(place, Store) or "seeds" not in cfg:
+        return nullcontext()
+    first = plan.seed == cfg.seed  # it is said once
+    return held(of_seeds(place, cfg.seed, cfg.seeds), trained.spec, n if first else 0)
+
+
 def draw(trained: Trained, plan: Plan, n: int, label: int | None, cfg: DictConfig) -> Result:
     """n images: those that were drawn before are read, wherever the config says they are kept.
 
@@ -45,7 +70,8 @@ def draw(trained: Trained, plan: Plan, n: int, label: int | None, cfg: DictConfi
     drawn stays when a signal ends it.
     """
     parts: dict[int, Shard] = {}
-    with kept(cfg, trained, plan, label) as store:
+    place = kept(cfg, trained, plan, label)
+    with _all_seeds(place, trained, plan, n, cfg), place as store:
         before = set(store.there()) if store else set()
         before &= set(range(count(n, plan.batch)))
         order = {"description": store.description, "label": label, "n": n} if store else {}

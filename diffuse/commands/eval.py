@@ -11,7 +11,6 @@ from omegaconf import DictConfig
 
 from diffuse import (
     assembly,
-    config,
     evaluations,
     measures,
     runs,
@@ -39,7 +38,6 @@ from diffuse.console import print_json, print_table
 from diffuse.encoders import check_encoder
 from diffuse.interrupts import Interrupts
 from diffuse.sampling import Plan
-from diffuse.trackers import Quiet
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +45,9 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig, job: Job) -> int:
     """Check the config, restore the run, open its data, then claim a folder, draw and compare."""
     check(cfg)
-    config.build("tracker", cfg.tracker)  # code of others runs in a job only, not in its sweep
+    tracker = assembly.tracker(cfg)
     if cfg.images is not None:
-        return outside.main(cfg, job)
+        return outside.main(cfg, job, tracker)
     trained, plan = restoring.restore(cfg)
     label = restoring.class_number(cfg, trained)
     if cfg.dry_run:
@@ -70,7 +68,6 @@ def main(cfg: DictConfig, job: Job) -> int:
     wanted = judging.groups(cfg, job, asked, cfg.n, real)
     by_class = "per_class" in wanted
     folder, run = starting.of_run("eval", cfg, job, trained)
-    tracker = Quiet(config.build("tracker", cfg.tracker))
     with run.logged(), run.watched(), Interrupts(at_once=True):
         started = time.monotonic()
         tracker.start(folder, cfg.name, dict(run.facts))

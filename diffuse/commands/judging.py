@@ -4,22 +4,21 @@ import logging
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
-from diffuse import assembly, foreign, passport, runs, scoring
+from diffuse import assembly, passport, runs, scoring
 from diffuse.assembly import Trained
+from diffuse.commands import references
+from diffuse.commands.references import Pictured
 from diffuse.config import Job
 from diffuse.data import ImageSet
 from diffuse.data.images import fingerprint, fitted
-from diffuse.encoders import Encoder, encode
-from diffuse.encoders.encoder import wrong_channels
+from diffuse.encoders import Encoder
 from diffuse.errors import ConfigError, DataError, nearest
 from diffuse.foreign import Statistics
-from diffuse.metrics import Moments
 from diffuse.scoring import GROUPS, Real, Rows, Settings
 
 log = logging.getLogger(__name__)
@@ -48,7 +47,8 @@ def sets_of(trained: Trained, moved: Mapping[str, Any]) -> tuple[ImageSet, Image
     try:
         train, test = assembly.real_sets(moved or trained.cfg.dataset)
     except DataError as error:
-        hint = "" if moved else f"; dataset= says where the data of {trained.folder} is now"
+        where = f"dataset= says where the data of {trained.folder} is now"
+        hint = "" if moved else f"; in diffuse eval, {where}"  # others have no such key
         raise DataError(f"{error}{hint}") from error
     known = runs.facts_of(trained.folder).get("data", {})
     seen = [known.get(key) for key in ("sha256", "test_sha256")]
@@ -70,9 +70,11 @@ def groups(cfg: DictConfig, job: Job, labels: Tensor | None, n: int, real: Real)
     settings, kept = settings_of(cfg), []
     for group in wanted:
         reason = scoring.impossible(group, n, labels, real, settings)
-        if reason and typed:
+        if reason and typed and group == "infinity" and scoring.sizes(n, real):
+            log.warning("no FID at infinite n: %s; there is that of fewer of these", reason)
+        elif reason and typed:
             raise ConfigError(f"metrics: no {group} here: {reason}")
-        if reason:
+        elif reason:
             log.info("no %s: %s", group, reason)
         else:
             kept.append(group)
@@ -90,24 +92,17 @@ def settings_of(cfg: DictConfig) -> Settings:
     return Settings(cfg.kid_subsets, cfg.kid_subset_size, cfg.neighbours)
 
 
-def statistics(cfg: DictConfig, encoder: Encoder) -> Statistics | None:
-    """The reference that `reference=` names, if it does: statistics, or a folder of images."""
+def statistics(
+    cfg: DictConfig, encoder: Encoder, size: Sequence[int] | None = None
+) -> Statistics | None:
+    """The reference that `reference=` names, if it does.
+
+    `size` is the height and width of the images to be scored: a reference of images of another one
+    is a DataError. A dry run computes no features.
+    """
     if not cfg.reference:
         return None
-    if not Path(cfg.reference).is_dir():
-        return foreign.read_statistics(cfg.reference, encoder.dim)
-    given = foreign.read_images(cfg.reference)
-    channels = given.images.shape[1]
-    if channels != encoder.channels:
-        gray = foreign.as_gray(given) if encoder.channels == 1 else None
-        if gray is None:
-            wrong = wrong_channels(encoder.name, encoder.channels, f"{given.source} has {channels}")
-            raise DataError(wrong)
-        given = gray
-    if len(given.images) < 2:
-        raise DataError(f"{given.source} is 1 image, a reference takes 2 at least")
-    moments = Moments.of(encode(encoder, given.images))
-    return Statistics(moments, len(given.images), given.sha256, given.source)
+    return references.read(cfg.reference, encoder, size, measured=not cfg.dry_run)
 
 
 def scored(
@@ -133,6 +128,7 @@ def scored(
     floor_n = len(real.floor) if real.floor else None
     more = {"metrics": found, "curves": curves, "floor_n": floor_n}
     more["features_per_second"] = round(rate, 2)
+    more["size"] = [*rows[0].images.shape[-2:]]
     most = min(len(rows[0]), len(real.reference or rows[0]))
     return main | more | {"settings": settings.record(wanted, most)}
 
@@ -168,7 +164,12 @@ def warnings(
     known: Statistics | None,
     classes: Tensor | None = None,  # of the images, where each is judged for itself
 ) -> list[str]:
-    """Of numbers that can be computed and mean little; they are said, and kept in the record."""
+    """Of numbers that can be computed and mean little; they are said, and kept in the record.
+
+    A reference of images of another size is a DataError.
+    """
+    if isinstance(known, Pictured):
+        references.refuse_another_size(known.source, known.images, images.shape[-2:])
     found = few(n, encoder.dim)
     if classes is not None and (least := int(classes.unique(return_counts=True)[1].min())) < (
         FEW * encoder.dim
@@ -189,6 +190,8 @@ def warnings(
             f"whose sha256 is {real.train.sha256[:8]} here"
         )
     reference = real.reference.images if real.reference else None
+    if isinstance(known, Pictured):
+        reference = known.images
     if reference is not None and (mistake := scoring.mistaken_range(images, reference)):
         found.append(
             f"the images are as bright as real ones whose range was mistaken: {mistake}; a FID of "

@@ -59,7 +59,8 @@ def _settings(cfg: DictConfig) -> dict[str, object]:
     """What of a config can change a number."""
     irrelevant = (
         "run", "checkpoint", "noise_level",  # their sha256 are compared
-        "name", "hypothesis", "outputs", "tracker", "save", "known", "devices",
+        "name", "hypothesis", "outputs", "tracker", "save", "known",
+        "device", "devices",  # its description is compared
         "dataset",  # where the same images are
     )  # fmt: skip
     plain = OmegaConf.to_container(cfg)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from diffuse import memory
 from diffuse.checkups import Checkup
@@ -28,19 +28,27 @@ def loop(
     """Train to the end or until one of the processes is told to stop: False then."""
     every, ranks = work.cfg.train, work.ranks
     checkup = Checkup(work.training, work.test, work.law, work.plan, ranks)
-    # a look may last longer than we have until a kill: whoever is told to stop saves in it
+
+    def stop_looking(*_: object) -> None:
+        """A look may last longer than we have until a kill: whoever is told to stop saves in it."""
+        if interrupts.caught is not None:
+            journal.save(wait=True)
+            if ranks.world == 1:  # others would wait for what this one was to draw
+                raise _Stopped
+
     for net in filter(None, [checkup.copy.net, judge and judge.encoder]):
-        net.register_forward_pre_hook(lambda *_: interrupts.caught and journal.save(wait=True))
+        net.register_forward_pre_hook(stop_looking)
 
     def look(names: list[str]) -> None:
         """At the weights of the last step; what cannot be looked at is trained on."""
         number = work.training.step
-        with ranks.as_one(), _tolerant(f"no grid of step {number:,}"):
-            if "look" in names:
-                journal.look(number, checkup.loss(), checkup.grid(work.cfg.n))
-        with ranks.as_one(), _tolerant(f"no quick FID of step {number:,}"):
-            if "score" in names:
-                journal.score(number, checkup.score(judge, every.eval_n))
+        with suppress(_Stopped), ranks.as_one():
+            with _tolerant(f"no grid of step {number:,}"):
+                if "look" in names:
+                    journal.look(number, checkup.loss(), checkup.grid(work.cfg.n))
+            with _tolerant(f"no quick FID of step {number:,}"):
+                if "score" in names:
+                    journal.score(number, checkup.score(judge, every.eval_n))
 
     # a kill may have ended a look: the row it did not write says so
     look(ranks.agree([name for name in work.looks() if name not in journal.looked()]))
@@ -57,6 +65,10 @@ def loop(
         if stop:
             return False
     return True
+
+
+class _Stopped(Exception):
+    """A look was left when the training was told to stop; it is done again after a resume."""
 
 
 @contextmanager

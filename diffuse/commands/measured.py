@@ -45,8 +45,7 @@ class Measured:
 
 def measured(outputs: Path, trained: Path, smoke: bool) -> Measured:
     """By the newest evaluation of a run that siblings were evaluated like; else the newest."""
-    table, root = _evaluations(outputs, smoke), outputs / "train"
-    name = str(trained.relative_to(root) if trained.is_relative_to(root) else trained)
+    table, name = _evaluations(outputs, smoke), run_folders.typed(outputs, trained)
     ours = [folder for folder, run in table if run == trained.resolve()]
     if not ours:
         raise ConfigError(

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from diffuse import (
     assembly,
-    config,
     evaluations,
     foreign,
     hardware,
@@ -27,7 +26,7 @@ from diffuse.commands import evaluation_pictures, judging, scores, starting
 from diffuse.config import Job
 from diffuse.console import print_json, print_table
 from diffuse.data import ImageSet, ImageSpec
-from diffuse.encoders import open_encoder
+from diffuse.encoders import Encoder, open_encoder
 from diffuse.errors import ConfigError, DataError
 from diffuse.foreign import Images, Statistics
 from diffuse.interrupts import Interrupts
@@ -44,7 +43,7 @@ IDLE = (
 )
 
 
-def main(cfg: DictConfig, job: Job) -> int:
+def main(cfg: DictConfig, job: Job, tracker: Quiet) -> int:
     """Read the images and what they are compared with, then claim a folder and score them."""
     _refuse_idle_keys(job)
     if not cfg.dataset and not cfg.reference:
@@ -69,7 +68,6 @@ def main(cfg: DictConfig, job: Job) -> int:
     if cfg.dry_run:
         print_json(rows) if job.json else print_table("Plan (nothing is written)", rows)
         return 0
-    tracker = Quiet(config.build("tracker", cfg.tracker))
     folder, run = _begin(cfg, job, given)
     with run.logged(), run.watched(), Interrupts(at_once=True):
         started = time.monotonic()
@@ -166,17 +164,29 @@ def _asked(given: Images, test: ImageSet | None) -> Tensor | None:
 def _real(
     cfg: DictConfig, pixels: Tensor, train: ImageSet | None, test: ImageSet | None
 ) -> tuple[Statistics | None, Real]:
-    if test is not None and train is not None:
+    """What the images are compared with; of a plan alone (`dry_run`) no feature is computed."""
+    size = pixels.shape[-2:]
+    if test is not None and train is not None and not cfg.dry_run:
         judge = assembly.judge(cfg, train=train, test=test)
-        statistics = judging.statistics(cfg, judge.encoder)
+        statistics = judging.statistics(cfg, judge.encoder, size)
         moments = statistics.moments if statistics else None
         return statistics, scoring.real(judge, len(pixels), moments)
-    c, h, w = pixels.shape[1:]
-    spec = ImageSpec("images", c, h, w, h, w, "none", ())
-    encoder = open_encoder(cfg.encoder, spec, cfg.outputs).to(hardware.device(cfg.device))
-    statistics = judging.statistics(cfg, encoder)
+    encoder = _encoder(cfg, pixels, train, test)
+    statistics = judging.statistics(cfg, encoder, size)
+    if train is not None:
+        return statistics, scoring.unmeasured(encoder, train, None if statistics else test)
     assert statistics is not None
     return statistics, Real(statistics.moments, encoder)
+
+
+def _encoder(
+    cfg: DictConfig, pixels: Tensor, train: ImageSet | None, test: ImageSet | None
+) -> Encoder:
+    """The encoder for this data or, if there is none, for images of this size."""
+    c, h, w = pixels.shape[1:]
+    spec = test.spec if test else ImageSpec("images", c, h, w, h, w, "none", ())
+    data = (train.sha256, test.sha256) if train and test else ()
+    return open_encoder(cfg.encoder, spec, cfg.outputs, data).to(hardware.device(cfg.device))
 
 
 def _begin(cfg: DictConfig, job: Job, given: Images) -> tuple[Path, runs.Run]:

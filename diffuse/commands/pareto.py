@@ -98,14 +98,17 @@ def _floor(real: Real) -> dict[str, Any]:
 def _all(bench: Bench, table: Sequence[Cell]) -> list[dict[str, Any]]:
     """The cells as they stand in a record; one that diverges does not lose the others."""
     rows: list[dict[str, Any]] = []
-    try:
-        for k, cell in enumerate(table, 1):
-            log.info("%s (%d of %d)", cell, k, len(table))
-            about = {"sampler": cell.sampler, "asked": cell.asked, "steps": cell.steps}
-            rows.append(about | {"nfe": cell.calls} | _measured(bench, cell))
-    except SystemExit:
-        log.info("%d of %d are measured: the same command goes on", len(rows), len(table))
-        raise
+    trained, seeds = bench.trained, bench.cfg.seeds
+    kept = [one for cell in table for one in cells.stores(cell, trained, bench.label, seeds)]
+    with drawing.held(kept, trained.spec, bench.cfg.n):
+        try:
+            for k, cell in enumerate(table, 1):
+                log.info("%s (%d of %d)", cell, k, len(table))
+                about = {"sampler": cell.sampler, "asked": cell.asked, "steps": cell.steps}
+                rows.append(about | {"nfe": cell.calls} | _measured(bench, cell))
+        except SystemExit:
+            log.info("%d of %d are measured: the same command goes on", len(rows), len(table))
+            raise
     if not any(row["status"] == "done" for row in rows):
         raise DivergedError(f"no sampler came to an end: {rows[0]['reason']}")
     return rows

@@ -1,5 +1,6 @@
 """From the config of a training to all that it needs: data, network, optimizer, and its state."""
 
+import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -151,6 +152,8 @@ def _built(found: Found, data: ImageSet, test: ImageSet, ranks: Ranks) -> Work:
     if found.folder is not None and found.checkpoint is not None:
         with _fitting(found.folder):
             training.load(found.checkpoint, partial(resuming.is_own, cfg))
+            if cfg.resume_allow:
+                _try_step(training.optimizer)
         seen = Seen.of(found.checkpoint, device)
     if meanings.length(cfg.train) != ("steps", training.step):  # else there is nothing to train
         lasts = partial(_seconds, cfg, training, data, law, ranks)
@@ -170,12 +173,20 @@ def _built(found: Found, data: ImageSet, test: ImageSet, ranks: Ranks) -> Work:
     )  # fmt: skip
 
 
+def _try_step(optimizer: torch.optim.Optimizer) -> None:
+    """A step of a copy, on zeros: some optimizers look at what they have loaded only then."""
+    trial = copy.deepcopy(optimizer)
+    for weight in (weight for group in trial.param_groups for weight in group["params"]):
+        weight.grad = torch.zeros_like(weight)
+    trial.step()
+
+
 @contextmanager
 def _fitting(folder: Path) -> Iterator[None]:
     """A state that does not fit can only come from what `resume_allow` let through."""
     try:
         yield
-    except (RuntimeError, KeyError, ValueError, OSError) as error:
+    except (RuntimeError, KeyError, ValueError, TypeError, OSError) as error:
         raise ConfigError(
             f"resume: the checkpoint of {folder} does not fit this config: {reason(error)}"
         ) from error

@@ -20,11 +20,11 @@ def restore(cfg: DictConfig) -> tuple[Trained, Plan]:
 def trained(cfg: DictConfig) -> Trained:
     """The run that `run=` names, with the weights of a checkpoint: run@500 is another way."""
     ref, which = run_folders.parted(cfg.run) if cfg.run else (None, None)
-    if which is not None:
+    if ref != cfg.run:
         if cfg.checkpoint not in (None, which):
             raise ConfigError(f"checkpoint={cfg.checkpoint}, but run={cfg.run}: say it once")
         cfg.run, cfg.checkpoint = ref, which
-    folder = run_folders.find(Path(cfg.outputs), cfg.run)
+    folder = run_folders.find(Path(cfg.outputs), cfg.run, "add --multirun to do all, or ")
     return assembly.restore(folder, cfg.checkpoint, cfg.weights, cfg)
 
 

@@ -19,6 +19,8 @@ FIXED = (
     "seed", "precision", "train.batch", "train.shuffle", "train.label_dropout", "train.ema",
     "train.lr_schedule", "train.warmup", "train.clip_grad",
 )  # fmt: skip
+BEGINNING = ("init_from", "init_weights")  # of a run that began with other weights
+LENGTH = "train.steps"  # may grow, but shrinks only where `resume_allow` lets it
 ALL_DAMAGED = "all of its checkpoints are damaged"
 
 
@@ -96,7 +98,9 @@ def continued(cfg: DictConfig, folder: Path) -> DictConfig:
         cfg.precision = saved.precision
     if cfg.optimizer.get("precision") == "auto" and "precision" in saved.optimizer:
         cfg.optimizer.precision = saved.optimizer.precision
-    different = _differences(cfg, saved)
+    if cfg.init_from is None:
+        cfg.init_from, cfg.init_weights = saved.get("init_from"), saved.init_weights
+    different = _differences(cfg, saved) | _shorter(cfg, saved)
     allowed = [key for key in different if _is_in(key, cfg.resume_allow)]
     refused = [different[key] for key in different if key not in allowed]
     if refused:
@@ -120,6 +124,15 @@ def continued(cfg: DictConfig, folder: Path) -> DictConfig:
     return cfg
 
 
+def _shorter(cfg: DictConfig, saved: DictConfig) -> dict[str, str]:
+    """A length below that of the run: its learning rates were meant for all of its steps."""
+    unit, amount = meanings.length(cfg.train)
+    steps = {"steps": amount, "images": amount / cfg.train.batch}.get(unit, saved.train.steps)
+    if steps >= saved.train.steps:
+        return {}
+    return {LENGTH: f"{LENGTH}: {saved.train.steps:,} there, only {steps:,.0f} here"}
+
+
 def check_data(cfg: DictConfig, folder: Path, data: ImageSet, test: ImageSet) -> None:
     """The images have to be those that the run began with: a name and a folder do not say so."""
     known = runs.facts_of(folder).get("data", {})
@@ -138,7 +151,7 @@ def check_data(cfg: DictConfig, folder: Path, data: ImageSet, test: ImageSet) ->
 
 def check_allowed(cfg: DictConfig) -> None:
     """Each word of `resume_allow` is a key, or a group, that is held fixed otherwise."""
-    known = _flat(cfg)
+    known = [*_flat(cfg), LENGTH]
     for word in cfg.resume_allow:
         if not any(_is_in(key, [word]) for key in known):
             raise ConfigError(
@@ -182,7 +195,7 @@ def _flat(cfg: DictConfig) -> dict[str, str]:
         else:
             flat[key] = str(float(value)) if isinstance(value, (int, float)) else str(value)
 
-    for key in FIXED:
+    for key in (*FIXED, *(BEGINNING if cfg.get("init_from") else ())):
         node = OmegaConf.select(cfg, key)
         walk(key, OmegaConf.to_container(node) if OmegaConf.is_config(node) else node)
     return flat

@@ -5,14 +5,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from diffuse import config, hardware, planning, runs
+from diffuse import assembly, config, hardware, planning, runs
 from diffuse.commands import describing, restoring, starting, twins
 from diffuse.commands.drawing import draw
 from diffuse.commands.saving import save, save_grid
 from diffuse.config import Job
 from diffuse.console import clock, print_json, print_table
 from diffuse.interrupts import Interrupts
-from diffuse.trackers import Quiet
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +19,7 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig, job: Job) -> int:
     """Check the config, find and restore the run, then claim a folder and draw."""
     check(cfg)
-    config.build("tracker", cfg.tracker)  # code of others runs in a job only, not in its sweep
+    tracker = assembly.tracker(cfg)
     trained, plan = restoring.restore(cfg)
     label = restoring.class_number(cfg, trained)
     about = describing.class_of(trained, label)
@@ -29,7 +28,6 @@ def main(cfg: DictConfig, job: Job) -> int:
         print_json(planned) if job.json else print_table("Plan (nothing is written)", planned)
         return 0
     folder, run = starting.of_run("sample", cfg, job, trained)
-    tracker = Quiet(config.build("tracker", cfg.tracker))
     with run.logged(), run.watched(), Interrupts(at_once=True):
         tracker.start(folder, cfg.name, dict(run.facts))
         result = draw(trained, plan, cfg.n, label, cfg)

@@ -43,10 +43,10 @@ LONG = 60.0  # seconds of training, beside which the few that the peak takes do 
 def main(cfg: DictConfig, job: Job) -> int:
     """Check the config, then the run to continue, then the data; then claim a folder and train."""
     check(cfg)
-    config.build("tracker", cfg.tracker)  # code of others runs in a job only, not in its sweep
     hardware.check_devices(cfg.devices, hardware.device(cfg.device))
+    tracker = assembly.tracker(cfg) if leads(cfg.devices) else None
     with conditions.repeatable(), crew(cfg.devices) as meet:
-        if not leads(cfg.devices):
+        if tracker is None:
             return following.main(meet)
         folder = resuming.folder(cfg, job.folder)
         work = prepare(cfg, folder, meet)
@@ -61,31 +61,35 @@ def main(cfg: DictConfig, job: Job) -> int:
         if cfg.dry_run:
             _print_plan(work, job)
             return work.leave()
-        return _begin(work, folder, job)
+        with work.ranks.as_one():
+            judge = _judge(work) if work.cfg.train.eval_every else None
+        with Interrupts() as interrupts:  # from the claim on: it is for the loop to end the run
+            run = _claimed(work, job) if folder is None else _reopened(work, folder)
+            with run.logged(), run.watched():
+                return _train(work, run, job, tracker, judge, interrupts)
 
 
-def _begin(work: Work, folder: Path | None, job: Job) -> int:
-    cfg = work.cfg
-    text = yamls.as_yaml(cfg)
-    if folder is None:
-        folder = job.folder or runs.claim(Path(cfg.outputs), "train", cfg.name)
-        run = runs.Run.start(folder, "train", text, job.overrides, **_facts(work))
-    else:
-        step = work.training.step
-        known = _facts(work) | {"step": step, "images_seen": step * work.recipe.batch}
-        run = runs.Run.reopen(folder, "train", **known)
-        changing = ("steps", "devices", "precision", "data")
-        run.update(**{key: value for key, value in _facts(work).items() if key in changing})
-        run.truncate_log(work.training.step)
-        checkpoints.tidy(folder / "checkpoints")
-        files.replace(folder / "config.yaml", text, synced=True)
-    hardware.forget_peak(work.device)  # steps were timed on a copy of all weights
-    with run.logged(), run.watched(), Interrupts() as interrupts:
-        log.info("%s", folder)
-        log.debug("data: %s", work.data.source)
-        each = f", {work.ranks.world} processes" * (work.ranks.world > 1)
-        log.info("on %s, %s%s", hardware.describe(work.device), cfg.precision, each)
-        return _train(work, run, job, interrupts)
+def _claimed(work: Work, job: Job) -> runs.Run:
+    """A folder of its own."""
+    folder = job.folder or runs.claim(Path(work.cfg.outputs), "train", work.cfg.name)
+    text = yamls.as_yaml(work.cfg)
+    return runs.Run.start(folder, "train", text, job.overrides, **_facts(work))
+
+
+def _reopened(work: Work, folder: Path) -> runs.Run:
+    """The folder of the run that goes on."""
+    step = work.training.step
+    known = _facts(work) | {"step": step, "images_seen": step * work.recipe.batch}
+    run = runs.Run.reopen(folder, "train", **known)
+    changing = ("steps", "devices", "precision", "data")
+    run.update(**{key: value for key, value in _facts(work).items() if key in changing})
+    run.goes_on(step, hardware.describe(work.device))
+    run.truncate_log(step)
+    checkpoints.tidy(folder / "checkpoints")
+    for place in (folder, folder.parent, folder / "samples", folder / "checkpoints"):
+        files.tidy(place)
+    files.replace(folder / "config.yaml", yamls.as_yaml(work.cfg), synced=True)
+    return run
 
 
 def check(cfg: DictConfig) -> None:
@@ -163,10 +167,21 @@ def _facts(work: Work) -> dict[str, Any]:
     }
 
 
-def _train(work: Work, run: runs.Run, job: Job, interrupts: Interrupts) -> int:
-    """The loop: what happens when."""
+def _train(
+    work: Work,
+    run: runs.Run,
+    job: Job,
+    tracker: Quiet,
+    judge: Judge | None,  # of quick FIDs
+    interrupts: Interrupts,
+) -> int:
+    """The loop in its run folder, and what is said of how it ended."""
     every, recipe, training = work.cfg.train, work.recipe, work.training
-    tracker = Quiet(config.build("tracker", work.cfg.tracker))
+    log.info("%s", run.folder)
+    log.debug("data: %s", work.data.source)
+    each = f", {work.ranks.world} processes" * (work.ranks.world > 1)
+    log.info("on %s, %s%s", hardware.describe(work.device), work.cfg.precision, each)
+    hardware.forget_peak(work.device)  # steps were timed on a copy of all weights
     settings = OmegaConf.to_container(work.cfg, resolve=True)
     assert isinstance(settings, dict)
     tracker.start(run.folder, work.cfg.name, {str(k): v for k, v in settings.items()})
@@ -181,8 +196,6 @@ def _train(work: Work, run: runs.Run, job: Job, interrupts: Interrupts) -> int:
         run, tracker, training, recipe.batch, every.keep, multiple, about,
         work.seen, work.weak_step, every.save_every if recipe.on_nan == "rollback" else None,
     )  # fmt: skip
-    with work.ranks.as_one():
-        judge = _judge(work) if every.eval_every else None
     work.begin(run.folder)
     with Meter("train", recipe.steps, training.step, recipe.batch) as meter:
         done = loop(work, journal, interrupts, meter, judge)

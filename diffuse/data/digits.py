@@ -3,6 +3,7 @@
 scikit-learn itself is not imported: that takes longer than a smoke run trains.
 """
 
+from functools import cache
 from importlib.metadata import distribution
 
 import numpy as np
@@ -17,9 +18,7 @@ def digits(split: str, root: str | None = None) -> Raw:
         raise ValueError(
             f"root: digits are installed with scikit-learn, set it to null, got {root}"
         )
-    package = distribution("scikit-learn")
-    file = str(package.locate_file("sklearn/datasets/data/digits.csv.gz"))
-    table = np.loadtxt(file, delimiter=",")
+    table, version = _table()
     pixels, labels = table[:, :-1], table[:, -1]
     test = np.arange(len(labels)) % 5 == 0
     chosen = test if split == "test" else ~test
@@ -29,5 +28,13 @@ def digits(split: str, root: str | None = None) -> Raw:
         torch.from_numpy(images),
         torch.from_numpy(labels[chosen].astype(np.int64)),
         tuple("0123456789"),
-        f"the digits bundled with scikit-learn {package.version}",
+        f"the digits bundled with scikit-learn {version}",
     )
+
+
+@cache
+def _table() -> tuple[np.ndarray, str]:
+    """A row an image, its 64 pixels and its label, and whose version it came with."""
+    package = distribution("scikit-learn")
+    file = str(package.locate_file("sklearn/datasets/data/digits.csv.gz"))
+    return np.loadtxt(file, delimiter=","), package.version

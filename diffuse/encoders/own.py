@@ -1,6 +1,6 @@
 """Modules from outside as encoders: what they say of themselves, and what is not believed.
 
-A module maps images [b c h w] to features [b d]. It may carry these attributes:
+A module maps images [b c h w] to features [b d]. It carries these attributes:
 
     range = (-1, 1)   the interval that [0, 255] is mapped to, float32; (0, 255) for the levels
     range = "uint8"   the levels as they are, uint8, rounded where the size is another
@@ -9,24 +9,25 @@ A module maps images [b c h w] to features [b d]. It may carry these attributes:
 """
 
 import copy
-import logging
 from collections.abc import Callable
 from functools import partial
 from math import isfinite
+from operator import index
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
 
-from diffuse import conditions, sealed
 from diffuse.data import ImageSpec
+from diffuse.encoders import identity
 from diffuse.encoders.encoder import ANTIALIASED, Encoder, Preparation, wrong_channels
+from diffuse.encoders.probing import probe
 from diffuse.errors import DiffuseError, reason
 from diffuse.seeds import seed_of
 
-log = logging.getLogger("diffuse.encoders")
-RANGE = (-1.0, 1.0)  # of a module that names none
 MOST_PIXELS = 2**22  # at once
+MOST_SHOWN = 60  # letters of an attribute that cannot be
 
 
 def wrapped(
@@ -38,75 +39,136 @@ def wrapped(
     """Call `make` for a module of someone else's and make it an encoder; ValueError if it is none.
 
     Random weights are drawn from a seed of their own, so that a net without a file of weights is
-    the same every time.
+    the same every time; those of lazy layers are drawn when it sees its first image.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(0, "encoder"))
-        try:
-            net = make()
-        except DiffuseError:
-            raise
-        except Exception as error:  # code of others may raise anything
-            raise ValueError(f"{name} cannot be made: {reason(error)}") from error
+        net = _made(make, name)
+        held = identity.attributes(net, name)
+        encoder = _checked(net, name, spec) if isinstance(net, Encoder) else None
+        encoder = encoder or _encoder(net, name, spec)
+        _without_gradients(net, name)
+    encoder.options = call.keywords
+    encoder.sha256 = identity.sha256(net, name, call, held)
+    return encoder
+
+
+def _made(make: Callable[[], Any], name: str) -> nn.Module:
+    """On the CPU and in evaluation; what torch.export made is in the one mode that it has."""
+    try:
+        net = make()
+    except DiffuseError:
+        raise
+    except Exception as error:  # code of others may raise anything
+        raise ValueError(f"{name} cannot be made: {reason(error)}") from error
     if not isinstance(net, nn.Module):
         raise ValueError(f"{name} must be or return a torch.nn.Module, got {type(net).__name__}")
-    net.cpu().eval().requires_grad_(False)
-    attributes = _attributes(net)  # before it has seen an image: a net may keep what it makes of it
-    if isinstance(net, Encoder):
-        if net.channels != spec.channels:
-            given = f"{spec.name} has {spec.channels}"
-            raise ValueError(wrong_channels(net.name, net.channels, given))
-        encoder = copy.copy(net)
-    else:
-        encoder = _encoder(net, name, spec)
-    encoder.options = call.keywords
-    encoder.sha256 = _sha256(net, call, attributes)
-    return encoder
+    for module in net.modules():
+        if isinstance(module, fx.GraphModule):
+            vars(module).pop("train", None)  # torch.export's, which raise
+            vars(module).pop("eval", None)
+    try:
+        return net.cpu().eval()
+    except Exception as error:
+        raise ValueError(f"{name} cannot be used on the CPU: {reason(error)}") from error
+
+
+def _without_gradients(net: nn.Module, name: str) -> None:
+    """Parameter by parameter: TorchScript has no `requires_grad_` of a module."""
+    for key, parameter in net.named_parameters():
+        if is_lazy(parameter):
+            raise ValueError(f"{name}: {key} has no shape: no image reaches it")
+        parameter.requires_grad_(False)
+
+
+def _checked(net: Encoder, name: str, spec: ImageSpec) -> Encoder:
+    if net.channels != spec.channels:
+        given = f"{spec.name} has {spec.channels}"
+        raise ValueError(wrong_channels(net.name, net.channels, given))
+    dim = probe(net, name, torch.clone, (net.channels, net.height, net.width), net.most)
+    if dim != net.dim:
+        raise ValueError(f"{name}: encoder {net.name} says dim={net.dim} and makes {dim} features")
+    return copy.copy(net)
 
 
 def _encoder(net: nn.Module, name: str, spec: ImageSpec) -> Encoder:
     channels, sides = _channels(net, name, spec), _sides(net, name, spec)
     preparation = _preparation(net, name, channels // spec.channels)
-    dim = _dim(net, name, preparation, (spec.channels, *sides))
     size = (spec.channels, *sides)
     most = max(1, min(256, MOST_PIXELS // (sides[0] * sides[1])))
+
+    def prepare(images: Tensor) -> Tensor:
+        return preparation.scale(images.float()).repeat(1, preparation.repeat, 1, 1)
+
+    dim = probe(net, name, prepare, size, most)
     how: dict[str, Any] = {"preparation": preparation, "layer": "output", "most": most}
     return Encoder(net, name, "", size, dim, **how)
 
 
+def _attribute(net: nn.Module, name: str, key: str, default: Any) -> Any:
+    try:
+        return getattr(net, key, default)
+    except Exception as error:  # a property of others may raise anything
+        raise ValueError(f"{name}: its attribute {key} cannot be read: {reason(error)}") from error
+
+
+def _shown(value: Any) -> str:
+    shown = " ".join(repr(value).split())
+    return shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}..."
+
+
 def _channels(net: nn.Module, name: str, spec: ImageSpec) -> int:
     """As the module sees them: the data's own, or three of gray ones."""
-    channels = getattr(net, "channels", spec.channels)
+    given = _attribute(net, name, "channels", spec.channels)
+    try:
+        channels = index(given)
+    except TypeError as error:
+        said = f"its attribute channels must be a whole number, got {_shown(given)}"
+        raise ValueError(f"{name}: {said}") from error
     if channels not in (spec.channels, 3 if spec.channels == 1 else spec.channels):
-        raise ValueError(wrong_channels(name, channels, f"{spec.name} has {spec.channels}"))
+        wrong = wrong_channels(name, channels, f"{spec.name} has {spec.channels}")
+        raise ValueError(
+            f"{wrong}: the attribute channels of the module was read, which says how many channels "
+            "its images have; one that means something else needs another name"
+        )
     return channels
 
 
 def _sides(net: nn.Module, name: str, spec: ImageSpec) -> tuple[int, int]:
-    size = getattr(net, "size", (spec.native_height, spec.native_width))
-    sides = (size, size) if isinstance(size, int) else size
+    size = _attribute(net, name, "size", (spec.native_height, spec.native_width))
     try:
-        height, width = (int(side) for side in sides)
+        height, width = _pair(size)
     except (TypeError, ValueError):
         height = width = 0
     if min(height, width) < 1:
-        raise ValueError(f"{name}: size must be a side or (height, width), got {size!r}")
+        raise ValueError(f"{name}: size must be a side or (height, width), got {_shown(size)}")
     return height, width
 
 
+def _pair(size: Any) -> tuple[int, int]:
+    """A whole number of any kind for both sides, or one for each; else TypeError or ValueError."""
+    try:
+        return index(size), index(size)
+    except TypeError:
+        height, width = map(index, size)
+        return height, width
+
+
 def _preparation(net: nn.Module, name: str, repeat: int) -> Preparation:
-    wanted, filter = getattr(net, "range", None), ANTIALIASED.filter
+    wanted, filter = _attribute(net, name, "range", None), ANTIALIASED.filter
     if wanted is None:
-        log.warning("encoder %s names no range: it gets images in [-1, 1]", name)
-        wanted = RANGE
-    if wanted == "uint8":
+        raise ValueError(
+            f"{name} does not say what its images are mapped to, and a guess would give wrong "
+            "numbers: give the module an attribute range = (-1, 1), or (0, 1), or 'uint8'"
+        )
+    if isinstance(wanted, str) and wanted == "uint8":
         return Preparation(f"{filter}, rounded", ANTIALIASED.resize, _levels, (0, 255), repeat)
     try:
         low, high = (float(end) for end in wanted)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         low = high = 0.0
     if not (isfinite(low) and isfinite(high) and low < high):
-        raise ValueError(f"{name}: range must be (low, high) or 'uint8', got {wanted!r}")
+        raise ValueError(f"{name}: range must be (low, high) or 'uint8', got {_shown(wanted)}")
 
     def scale(levels: Tensor) -> Tensor:
         return levels * ((high - low) / 255) + low
@@ -116,51 +178,3 @@ def _preparation(net: nn.Module, name: str, repeat: int) -> Preparation:
 
 def _levels(x: Tensor) -> Tensor:
     return x.round().clamp(0, 255).to(torch.uint8)
-
-
-@torch.no_grad()
-def _dim(net: nn.Module, name: str, how: Preparation, size: tuple[int, int, int]) -> int:
-    """How many features it makes of two images, if features is what it makes."""
-    x = how.scale(torch.full((2, *size), 128.0)).repeat(1, how.repeat, 1, 1)
-    shape = [*x.shape]
-    try:
-        features = net(x)
-    except Exception as error:  # code of others may raise anything
-        raise ValueError(f"{name} failed on images {shape} {x.dtype}: {reason(error)}") from error
-    if not isinstance(features, Tensor) or not features.is_floating_point():
-        kind = features.dtype if isinstance(features, Tensor) else type(features).__name__
-        raise ValueError(f"{name} must return a float tensor of features, got {kind}")
-    if features.ndim != 2 or len(features) != 2 or not features.shape[1]:
-        got = [*features.shape]
-        raise ValueError(f"{name} must map images [b c h w] to [b d]: {shape} gave {got}")
-    if not features.isfinite().all():
-        raise ValueError(f"{name} makes features that are not finite of a gray image")
-    return features.shape[1]
-
-
-def _attributes(net: nn.Module) -> dict[str, Tensor]:
-    """Tensors that are neither parameters nor buffers, by their names."""
-    return {
-        f"{path} {key}": value
-        for path, module in net.named_modules()
-        for key, value in vars(module).items()
-        if isinstance(value, Tensor)
-    }
-
-
-def _sha256(net: nn.Module, call: partial[Any], attributes: dict[str, Tensor]) -> str:
-    """Of all its tensors, its arguments, and the code, without which they mean something else.
-
-    Code is that of its classes and of the function that makes it.
-    """
-    stated = [net.sha256, net.record()] if isinstance(net, Encoder) else []
-    parts = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in map(type, net.modules())}
-    return conditions.key({
-        "stated": stated,
-        "options": call.keywords,
-        "tensors": sealed.digest({**dict(net.named_parameters()), **dict(net.named_buffers())}),
-        "attributes": sealed.digest(attributes),
-        "code": {
-            name: conditions.sources(thing) for name, thing in ({"": call.func} | parts).items()
-        },
-    })  # fmt: skip

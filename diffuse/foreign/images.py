@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffuse.data.decoding import decode
 from diffuse.errors import DataError
-from diffuse.foreign.reading import Entry, Unread, arrays_of, plain, read_tensors, wanted
+from diffuse.foreign.reading import OF_TENSORS, Entry, Unread, entries_of, wanted
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
@@ -45,10 +45,8 @@ def read_images(path: str | Path) -> Images:
     if path.is_dir():
         images = _folder(path)
         return Images(images, _digest(images), str(path))
-    if kind in (".npy", ".npz"):
-        found = arrays_of(path)
-    elif kind in (".safetensors", ".pt", ".pth"):
-        found = {key: plain(tensor) for key, tensor in read_tensors(path).items()}
+    if kind in (".npy", ".npz", *OF_TENSORS):
+        found = entries_of(path)
     elif path.exists():
         raise DataError(f"{path} is no folder of images and no .npy, .npz, .safetensors or .pt")
     else:

@@ -3,18 +3,18 @@
 import pickle
 import re
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from diffuse.errors import DataError, reason
 
+OF_TENSORS = (".safetensors", ".pt", ".pth")  # suffixes of what `read_tensors` reads
 PICKLE = "needs code to be run (a pickle) and is refused"
 
 
@@ -40,11 +40,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path} is missing") from error
     except pickle.UnpicklingError as error:
         raise DataError(_pickled(path, error)) from error
-    except RuntimeError as error:
-        if "TorchScript" in str(error):
+    except Exception as error:  # of a damaged pickle torch's reader raises nearly anything
+        if isinstance(error, RuntimeError) and "TorchScript" in str(error):
             raise DataError(f"{path} is a TorchScript program: give a file of tensors") from error
-        raise DataError(f"{path} is damaged: {reason(error)}") from error
-    except (SafetensorError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is damaged: {reason(error)}") from error
     if isinstance(content, Tensor):
         return {"tensor": content}
@@ -79,9 +77,18 @@ def arrays_of(path: Path) -> dict[str, Entry]:
         raise DataError(f"{path} is damaged: {reason(error)}") from error
 
 
-def _entry(content: Mapping[str, np.ndarray], key: str) -> Entry:
+def entries_of(path: Path) -> dict[str, Entry]:
+    """What a file holds by name, arrays or tensors as its suffix says; DataError if it is none."""
+    if path.suffix.lower() in OF_TENSORS:
+        return {key: plain(tensor) for key, tensor in read_tensors(path).items()}
+    return arrays_of(path)
+
+
+def _entry(content: Mapping[str, Any], key: str) -> Entry:
+    """Of a member of an .npz; one that is no .npy comes as bytes."""
     try:
-        return content[key]
+        entry = content[key]
+        return entry if isinstance(entry, np.ndarray) else Unread("is no array")
     except ValueError as error:
         if _is_pickle(error):
             return Unread(PICKLE)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from diffuse import files
 from diffuse.errors import DataError
-from diffuse.foreign.reading import Entry, arrays_of, wanted
+from diffuse.foreign.reading import Entry, entries_of, wanted
 from diffuse.metrics import Moments
 
 
@@ -27,16 +28,17 @@ class Statistics:
 def read_statistics(path: str | Path, dim: int | None = None) -> Statistics:
     """An .npz with `mu` [d] and `sigma` [d d], as pytorch-fid, clean-fid and others write it.
 
-    `dim` is how many features there must be. Only the file's author knows with which encoder and
-    which resizing they were made.
+    Tensors of these names in a .pt or .safetensors are as good. The number of images, `n`, may be
+    beside them. `dim` is how many features there must be. Only the file's author knows with which
+    encoder and which resizing they were made.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"no statistics at {path}")
-    arrays = arrays_of(path)
+    arrays = entries_of(path)
     for key in ("mu", "sigma"):
         if key not in arrays:
-            raise DataError(f"{path} has no {key!r}: it holds {', '.join(arrays) or 'nothing'}")
+            raise DataError(_lacking(path, key, arrays))
     mean, covariance = (_numbers(path, key, wanted(path, arrays[key])) for key in ("mu", "sigma"))
     d = mean.numel()
     if mean.shape != (d,) or covariance.shape != (d, d) or not d:
@@ -48,6 +50,17 @@ def read_statistics(path: str | Path, dim: int | None = None) -> Statistics:
     n = _count(path, arrays)
     symmetric = (covariance + covariance.T) / 2
     return Statistics(Moments.known(n or 2, mean, symmetric), n, files.sha256(path), str(path))
+
+
+def _lacking(path: Path, key: str, arrays: Mapping[str, Entry]) -> str:
+    """What to say of a file without an entry that statistics have."""
+    give = "give a folder of images, or a file of mu and sigma"
+    for entry in arrays.values():
+        if isinstance(entry, np.ndarray) and entry.ndim > 2:
+            shape = f"{entry.dtype} {[*entry.shape]}"
+            return f"{path} is an array of images ({shape}), not statistics: {give}"
+    held = ", ".join(name or "an array without a name" for name in arrays) or "nothing"
+    return f"{path} has no {key!r}: it holds {held}; {give}"
 
 
 def _numbers(path: Path, key: str, array: np.ndarray) -> Tensor:
@@ -73,6 +86,7 @@ def _count(path: Path, arrays: Mapping[str, Entry]) -> int | None:
     if "n" not in arrays:
         return None
     n = wanted(path, arrays["n"])
-    if n.ndim or n.dtype.kind not in "iu" or n < 2:
+    number = n.item() if n.size == 1 and n.dtype.kind in "iuf" else 0
+    if not isfinite(number) or number != int(number) or number < 2:
         raise DataError(f"{path}: n must be a number of images, at least 2")
-    return int(n)
+    return int(number)

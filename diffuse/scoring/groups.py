@@ -230,15 +230,20 @@ def _floor(group: str, drawn: Rows, real: Real, settings: Settings) -> Scores:
     }
 
 
-def curve(draws: Sequence[Rows], real: Real) -> list[list[float]]:
-    """FID at 256, 512, ... n of the rows: n, mean and deviation; of several draws their means.
+def sizes(n: int, real: Real) -> list[int]:
+    """256, 512, ... n: how many of n images have a place on the curve.
 
-    None of 256 rows or fewer, nor of a reference that is not known row by row.
+    None of 256 or fewer, nor beside a reference that is not known row by row.
     """
-    n = len(draws[0])
-    sizes = [2**k for k in range(8, 24) if 2**k < n] + [n]
-    if real.reference is None or len(sizes) == 1:
+    if real.reference is None or n <= 256:
+        return []
+    return [*(2**k for k in range(8, 24) if 2**k < n), n]
+
+
+def curve(draws: Sequence[Rows], real: Real) -> list[list[float]]:
+    """FID of so many of the rows: n, mean and deviation; of several draws their means."""
+    if real.reference is None or not (places := sizes(len(draws[0]), real)):
         return []
     reference = real.reference.features
-    curves = [bias_curve(rows.features, reference, sizes) for rows in draws]
+    curves = [bias_curve(rows.features, reference, places) for rows in draws]
     return mean([[list(point) for point in one] for one in curves])

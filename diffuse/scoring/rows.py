@@ -92,6 +92,20 @@ class Real:
         return self.reference.some(order[: len(self.floor)])
 
 
+def unmeasured(encoder: Encoder, train: ImageSet, test: ImageSet | None) -> Real:
+    """What is real before a feature of it is known: enough to say what can be measured, and warn.
+
+    Without `test` the reference is somebody else's.
+    """
+    nothing = Moments(0, torch.empty(0), torch.empty(0, 0))
+    if test is None:
+        return Real(nothing, encoder, train=train)
+    order = torch.arange(len(test))
+    shown = unfit(test.batch(order).cpu(), test.spec)
+    rows = Rows(shown, torch.empty(len(test), 0), test.labels.cpu())
+    return Real(nothing, encoder, rows, train=train)
+
+
 class Judge:
     """An encoder with the features of the reference (all test images) and of the training images.
 
@@ -164,4 +178,4 @@ def _probabilities(encoder: Encoder, features: Tensor) -> Tensor | None:
     if encoder.head is None:
         return None
     device = next(encoder.head.parameters()).device
-    return encoder.head(features.to(device)).double().softmax(1).cpu()
+    return encoder.head(features.to(device)).cpu().double().softmax(1)  # MPS has no float64

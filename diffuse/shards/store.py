@@ -4,7 +4,7 @@
              shard-000003-<sha256>.safetensors    images [batch c h w], labels, calls, fingerprint
              shard-000003.lock       while a process draws it; void when that process is gone
              drawn.jsonl             a line for each shard that was drawn: by whom, how long
-             in_use                  held by all that work with the folder
+             in_use                  held by all that work with the folder, or will
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -27,7 +27,7 @@ from diffuse.conditions import key
 
 log = logging.getLogger(__name__)
 
-# Of all plans together: what was longest of no use goes first; the one just drawn is never deleted.
+# Of all plans together: what was longest of no use goes first, never what is held.
 MOST_BYTES = 2 * 2**30
 
 
@@ -58,20 +58,28 @@ class Store:
 
     def __enter__(self) -> "Store":
         try:
-            with files.room_for(self.folder, 0):
-                self.lock = _shared(self.folder)
-                if not (plan := self.folder / "plan.json").exists():
-                    files.replace(plan, json.dumps(self.description, indent=1) + "\n")
-                os.utime(plan)  # of use again
+            self.hold()
         except OSError as error:
             self._refused(error)
         return self
 
     def __exit__(self, *error: object) -> None:
+        purge(self.root, MOST_BYTES)  # of others: this one is held
+        self.release()
+
+    def hold(self) -> None:
+        """Of use again, and never purged until `release`; an OSError if it cannot be written."""
+        with files.room_for(self.folder, 0):
+            self.lock = _shared(self.folder)
+            if not (plan := self.folder / "plan.json").exists():
+                files.replace(plan, json.dumps(self.description, indent=1) + "\n")
+            os.utime(plan)
+
+    def release(self) -> None:
+        """From now on it may be purged, unless somebody else holds it."""
         if self.lock:
             self.lock.close()
             self.lock = None
-        purge(self.root, MOST_BYTES, spare=self.folder)
 
     def _refused(self, error: OSError) -> None:
         """Say once that images cannot be kept."""
@@ -158,6 +166,32 @@ class Store:
         return sum(row["images"] for row in rows) / seconds if seconds else None
 
 
+@contextlib.contextmanager
+def held(stores: Sequence[Store], size: int) -> Iterator[None]:
+    """While a command needs these plans, of `size` bytes in all, none of them is purged.
+
+    Nor are they by its end, so that the same command finds them again: if they are more than may be
+    kept, they stay with a warning. Each takes an open file, of which half are left for others:
+    plans beyond that only count as just used.
+    """
+    if stores and size > MOST_BYTES:
+        log.warning(
+            "the images of this command take %.1f GiB, and %.1f GiB are kept at most: they all "
+            "stay for the next time; rm -r %s deletes them",
+            size / 2**30, MOST_BYTES / 2**30, stores[0].root,
+        )  # fmt: skip
+    room = os.sysconf("SC_OPEN_MAX") // 2
+    with contextlib.ExitStack() as stack:
+        for number, store in enumerate(stores):
+            with contextlib.suppress(OSError):  # who draws says so
+                store.hold()
+            if number < room:
+                stack.callback(store.release)
+            else:
+                store.release()
+        yield
+
+
 def _only(path: Path) -> IO[bytes] | None:
     """The lock of a file that is still there once it is held: its last owner deletes it."""
     while True:
@@ -172,7 +206,8 @@ def _shared(folder: Path) -> IO[bytes]:
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock = open(folder / "in_use", "ab")  # noqa: SIM115 (it is the caller's)
+            # the caller's; to be read as well: NFS knows no shared lock of what is only written
+            lock = open(folder / "in_use", "a+b")  # noqa: SIM115
         except FileNotFoundError:  # purged at this moment
             continue
         with contextlib.suppress(OSError):  # a file system that knows no locks
@@ -189,10 +224,10 @@ def _is_still(lock: IO[bytes], path: Path) -> bool:
         return False
 
 
-def purge(root: Path, most: int, spare: Path | None = None) -> None:
+def purge(root: Path, most: int) -> None:
     """Delete what was longest of no use until at most so many bytes are left.
 
-    Nothing that is spared or that a process works with; nothing at all where locks are unknown.
+    Nothing that a process holds, this one too; nothing at all where locks are unknown.
     """
     with contextlib.suppress(OSError):
         for left in root.glob(".gone-*"):  # by a process that was killed while it deleted
@@ -203,7 +238,7 @@ def purge(root: Path, most: int, spare: Path | None = None) -> None:
         for folder in sorted(folders, key=lambda f: sealed.used(f / "plan.json")):
             if total <= most:
                 return
-            if folder != spare and _deleted(folder):
+            if _deleted(folder):
                 total -= sizes[folder]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from hydra.core.config_store import ConfigStore
 
 from diffuse import cli, runs
@@ -37,6 +38,29 @@ def test_jobs_in_other_processes_find_their_folders_and_report_what_failed(
     assert "job 0 failed" not in diffuse.err
     assert [line.split()[0] for line in diffuse.out.splitlines() if "run=" in line] == ["0:", "2:"]
     assert json.loads((sweep / "1/job.json").read_text())["code"] == 2
+
+
+@pytest.mark.slow
+def test_submitit_runs_jobs_here_as_it_does_on_a_cluster(trained, diffuse, workers):
+    line = "sample -m run=tiny,nowhere n=4 steps=2 name=par hydra/launcher=submitit_local"
+    assert diffuse(line) == 1
+    sweep = Path("outputs/sample/par/v001")
+    assert [runs.is_done(sweep / k) for k in "01"] == [True, False]
+    assert "job 1 failed (run=nowhere): run: no run 'nowhere'" in diffuse.err
+    assert list(sweep.glob(".submitit/*/*.out"))
+
+
+@pytest.mark.slow
+def test_optuna_chooses_jobs_and_writes_down_the_best(tiny, diffuse):
+    pytest.importorskip("optuna")
+    search = "hydra/sweeper=optuna hydra.sweeper.n_trials=3 hydra.sweeper.n_jobs=1 name=found"
+    line = f"train {tiny} -m {search} train.steps=2 optimizer.lr=interval(0.001,0.01)"
+    assert diffuse(line) == 0, diffuse.err
+    sweep = Path("outputs/train/found/v001")
+    assert [runs.is_done(sweep / k) for k in "012"] == [True] * 3
+    losses = [runs.read(sweep / k)["test_loss"] for k in "012"]
+    best = yaml.safe_load((sweep / "optimization_results.yaml").read_text())
+    assert best["best_value"] == pytest.approx(min(losses))
 
 
 @pytest.mark.slow

@@ -1,0 +1,90 @@
+"""What `reference=` names: mean and covariance of features, or images that are encoded here."""
+
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffuse import features, foreign
+from diffuse.data import ImageSet, ImageSpec
+from diffuse.encoders import Encoder
+from diffuse.encoders.encoder import wrong_channels
+from diffuse.errors import DataError
+from diffuse.foreign import Images, Statistics, read_tensors
+from diffuse.metrics import Moments
+
+OF_TENSORS = (".safetensors", ".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class Pictured(Statistics):
+    """A reference of which the images are known, too."""
+
+    images: Tensor  # uint8 [n c h w]
+
+
+def read(path: str, encoder: Encoder, size: Sequence[int] | None, measured: bool) -> Statistics:
+    """Statistics of as many features as the encoder makes, or of images that it takes.
+
+    Images of another `size` (height, width) than those to be scored, where that is known, are a
+    DataError. If they are not to be `measured` yet, their moments mean nothing.
+    """
+    if not _holds_images(Path(path)):
+        return foreign.read_statistics(path, encoder.dim)
+    given = _for_encoder(foreign.read_images(path), encoder)
+    if len(given.images) < 2:
+        raise DataError(f"{given.source} is 1 image, a reference takes 2 at least")
+    if size is not None:
+        refuse_another_size(given.source, given.images, size)
+    table = _features(encoder, given) if measured else torch.zeros(2, encoder.dim)
+    moments = Moments.of(table)
+    return Pictured(moments, len(given.images), given.sha256, given.source, given.images)
+
+
+def refuse_another_size(source: str, images: Tensor, size: Sequence[int]) -> None:
+    """DataError if the images [n c h w] of a reference are not of this height and width."""
+    (h, w), (height, width) = images.shape[-2:], size
+    if (h, w) != (height, width):
+        raise DataError(
+            f"reference: {source} holds images of {h}x{w}, those that are scored are of "
+            f"{height}x{width}: bring them to one size"
+        )
+
+
+def _holds_images(path: Path) -> bool:
+    """Is it a folder, or a file without mu and sigma? Who reads statistics names what it is not."""
+    kind = path.suffix.lower()
+    if path.is_dir() or not path.is_file() or kind not in (".npy", ".npz", *OF_TENSORS):
+        return path.is_dir()
+    names: Iterable[str] = read_tensors(path) if kind in OF_TENSORS else ()
+    if kind == ".npz":
+        try:
+            with zipfile.ZipFile(path) as file:
+                names = [name.removesuffix(".npy") for name in file.namelist()]
+        except (OSError, zipfile.BadZipFile):
+            return False
+    return not {"mu", "sigma"}.intersection(names)
+
+
+def _for_encoder(given: Images, encoder: Encoder) -> Images:
+    """Images of as many channels as the encoder takes: in RGB they may be gray all the same."""
+    channels = given.images.shape[1]
+    if channels == encoder.channels:
+        return given
+    gray = foreign.as_gray(given) if encoder.channels == 1 else None
+    if gray is None:
+        wrong = wrong_channels(encoder.name, encoder.channels, f"{given.source} has {channels}")
+        raise DataError(wrong)
+    return gray
+
+
+def _features(encoder: Encoder, given: Images) -> Tensor:
+    """Features [n dim] of all images, from the cache where they were computed before."""
+    n, c, h, w = given.images.shape
+    spec = ImageSpec("reference", c, h, w, h, w, "none", ())
+    no_labels = torch.full((n,), -1)
+    images = ImageSet(spec, given.images, no_labels, given.sha256, given.source, flip=False)
+    return features.of(encoder, images, torch.arange(n), n)

@@ -1,0 +1,22 @@
+"""`run=`: a training, and a checkpoint of it."""
+
+import pytest
+
+from diffuse import runs
+
+LINE = "sample n=4 steps=2 device=cpu"
+
+
+@pytest.mark.parametrize("ref", ["tiny@latest", "outputs/train/tiny/v001/checkpoints/latest"])
+def test_the_latest_checkpoint_is_that_of_its_run(ref, trained, diffuse, tmp_path):
+    facts = diffuse.json(f"{LINE} run={ref}")
+    assert runs.read(tmp_path / facts["folder"])["weights"]["step"] == 4
+    assert "say it once" in diffuse.error(f"{LINE} run={ref} checkpoint=2")
+
+
+def test_an_evaluation_is_filed_under_its_run_and_known_on_whatever_device_it_was(trained, diffuse):
+    """`auto` is the CPU here; in a sweep it becomes cuda:0, cuda:1, ... by turns."""
+    line = "eval n=8 steps=2 metrics=fid encoder=pixels known=true dataset=digits dataset.subset=64"
+    first = diffuse.json(f"{line} device=cpu")["folder"]
+    assert first == "outputs/eval/tiny/v001"
+    assert diffuse.json(f"{line} device=auto")["folder"] == first

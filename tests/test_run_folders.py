@@ -1,0 +1,48 @@
+"""Which trainings a word means, by links, names and sweeps."""
+
+import pytest
+
+from diffuse import run_folders, runs
+from diffuse.errors import ConfigError
+
+
+def start(folder):
+    folder.mkdir(parents=True)
+    runs.Run.start(folder, "train", "", [], name="a")
+    return folder
+
+
+def test_a_name_that_is_a_link_to_another_disk_is_a_name(tmp_path):
+    there = start(tmp_path / "disk/mine/v001")
+    (tmp_path / "outputs/train").mkdir(parents=True)
+    link = tmp_path / "outputs/train/mine"
+    link.symlink_to(there.parent)
+    for ref in ("mine", "mine/v001", str(link), str(link / "v001")):
+        assert run_folders.find(tmp_path / "outputs", ref) == link / "v001"
+
+
+def test_only_latest_is_followed_wherever_it_stands(tmp_path):
+    start(tmp_path / "train/a/v001/0")
+    (tmp_path / "train/a/latest").symlink_to("v001")
+    assert run_folders.find(tmp_path, "a/latest/0") == tmp_path / "train/a/v001/0"
+    (tmp_path / "train/b").symlink_to("a")
+    assert run_folders.find(tmp_path, "b/latest/0") == tmp_path / "train/b/v001/0"
+
+
+def test_a_sweep_means_all_its_jobs_in_their_order(tmp_path):
+    jobs = [start(tmp_path / f"train/a/v001/{k}") for k in range(11)]
+    for ref in ("a", "a/v001", str(tmp_path / "train/a/v001")):
+        assert run_folders.meant(tmp_path, ref) == jobs
+    assert run_folders.meant(tmp_path, "a/v001/3") == [jobs[3]]
+    assert run_folders.meant(tmp_path, "b") == []
+    assert run_folders.typed(tmp_path, jobs[10]) == "a/v001/10"
+
+
+def test_where_one_run_is_wanted_a_sweep_is_refused_with_what_could_be_done(tmp_path):
+    for k in range(25):
+        start(tmp_path / f"train/a/v001/{k}")
+    with pytest.raises(ConfigError) as caught:
+        run_folders.find(tmp_path, "a", "add --multirun to do all, or ")
+    assert str(caught.value) == (
+        "run: a is a sweep of 25 jobs: add --multirun to do all, or name one: run=a/v001/0"
+    )
