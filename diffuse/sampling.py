@@ -149,7 +149,7 @@ def walk(
 
 
 def _weak(denoiser: Denoiser, guidance: Guidance, label: Tensor) -> Denoise:
-    """What guidance leads away from: other weights, or the same without a label."""
+    """What guidance moves away from: other weights, or the same without a label."""
     if guidance.weak is not None:
         other = guidance.weak
         return lambda x, sigma: other(x, sigma, label)

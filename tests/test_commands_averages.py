@@ -1,8 +1,11 @@
 """Averages of several half-lives, from training to the images; what stays; what is refused."""
 
+import contextlib
+import shutil
+
 import pytest
 
-from diffuse import checkpoints, runs
+from diffuse import checkpoints, cli, runs
 from diffuse.averages import file_name, files
 
 LINE = "train.steps=4 train.ema=[0.5,0.9,0.99995]"
@@ -12,9 +15,18 @@ def last(run):
     return checkpoints.newest(run / "checkpoints")
 
 
+@pytest.fixture(scope="module")
+def _several(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("several")
+    with contextlib.chdir(folder):
+        assert cli.main(f"train {tiny} {LINE}".split()) == 0
+    return folder / "outputs"
+
+
 @pytest.fixture
-def several(diffuse, tmp_path):
-    assert diffuse.train(LINE) == 0
+def several(_several, diffuse, tmp_path):
+    """A training with three averages, copied to where `diffuse` runs."""
+    shutil.copytree(_several, tmp_path / "outputs", symlinks=True)
     return tmp_path / "outputs/train/tiny/v001"
 
 
@@ -98,18 +110,12 @@ def test_besides_the_newest_every_nth_checkpoint_stays(line, kept, diffuse, tmp_
 BAD = {
     "train.micro_batch=5": "train.micro_batch=5 does not divide train.batch=16; nearest: 4 and 8",
     "train.micro_batch=32": "does not divide train.batch=16; nearest: 16",
-    "train.micro_batch=0": "train.micro_batch must be at least 1",
-    "train.on_nan=skipp": "did you mean 'skip'?",
     "train.ema=[]": "train.ema must be in [0, 1), or a list of such numbers, got []",
-    "train.ema=[0.9,1]": "train.ema must be in [0, 1)",
     "train.ema=abc": "train.ema must be in [0, 1)",
-    "train.ema=null": "train.ema must be in [0, 1)",
     "train.ema=[0.9,0.9]": "is listed twice",
-    "train.keep_every=0": "train.keep_every must be at least 1",
     "resume.allow=[optimizer.lrr]": "did you mean 'optimizer.lr'?",
     "resume.allow=optimizer.lr": "resume_allow cannot be 'optimizer.lr'",
     "init_from=nothing": "no run 'nothing'",
-    "init_weights=emma": "init_weights: unknown choice 'emma'; did you mean 'ema'?",
 }
 
 

@@ -184,8 +184,6 @@ ERRORS = {
     "nfe=[]": "nfe needs at least one value",
     "nfe=[0,5]": "nfe must be at least 1, got 0",
     "n=3": "n must be at least 4, got 3",
-    "sampler=ddim": "unknown group 'sampler'",
-    "run=tinny": "run: no run 'tinny'",
     "guidance=2 guide=ema_0.7": "guide: ",
     "samplers=[rk45,ddim_predicted]": "samplers: none is left: rk45: it chooses its own number",
     "samplers=[ddim] nfe=[1] guidance=2": "none is left: ddim: a single step takes 2 calls",

@@ -87,21 +87,14 @@ def test_a_run_is_named_in_every_way(run, trained, diffuse):
 BAD = {
     "run=tinny": "no run 'tinny' in outputs/train; did you mean 'tiny/v001'?",
     "checkpoint=3": "no checkpoint 3; choices: 2, 4",
-    "checkpoint=last": "checkpoint",
-    "n=0": "n must be at least 1",
-    "steps=0": "steps must be at least 1",
     "label=eleven": "label: no class 'eleven'",
     "label=10": "label: no class 10",
-    "sampler.eta=2": "eta must be in [0, 1], got 2",
 }
 
 
 BAD_EVAL = {
-    "run=tinny": "no run 'tinny'",
-    "n=3": "n must be at least 4",
     "kid_subsets=0": "kid_subsets must be at least 2",
     "kid_subset_size=1": "kid_subset_size must be at least 2",
-    "sampler.eta=2": "eta must be in [0, 1], got 2",
     "encoder=pixels encoder.size=0": "encoder: size must be at least 1",
 }
 
@@ -214,16 +207,6 @@ def test_an_evaluation_is_a_table_with_the_floor_and_the_calls(trained, diffuse)
     for words in ("FID", "real images", "KID", "24", "digits test", "pixels", "NFE", "images/s"):
         assert words in diffuse.out
     assert np.load(trained.parents[2] / "eval/tiny/v001/images.npy").shape == (24, 8, 8)
-
-
-def test_a_data_set_as_a_picture(diffuse, tmp_path):
-    facts = diffuse.json("plot data dataset=digits range=[0,1] n=20")
-    assert facts["images"] == 1437
-    assert sum(facts["classes"].values()) == 1437
-    assert 0 < facts["mean"] < 1
-    Image.open(facts["plot"]).verify()
-    assert diffuse("plot data dataset=digits dry_run=true") == 0
-    assert not (tmp_path / "outputs/plot/digits/v002").exists()
 
 
 def test_a_model_that_knows_no_classes_is_asked_for_none(diffuse):

@@ -54,17 +54,11 @@ def test_an_adaptive_sampler_reports_the_calls_it_took(trained, diffuse):
     assert loose["nfe"] < drawn["nfe"]
 
 
-@pytest.mark.parametrize(("reuse", "calls"), [("skip", 367), ("decreasing", 296)])
-def test_the_lessons_skip_sampling_makes_their_calls(reuse, calls, trained, diffuse):
-    drawn = diffuse.json(f"sample n=1 sampler=ddpm reuse={reuse} batch=1 device=cpu")
-    assert drawn["nfe"] == calls
-    assert drawn["sampler"]["reuse"]["name"] == reuse
-
-
 def test_fewer_calls_may_be_asked_for_with_reuse(trained, diffuse):
     drawn = diffuse.json("sample n=1 nfe=20 reuse=skip reuse.last=2 batch=1 device=cpu")
     assert drawn["nfe"] == 20
     assert drawn["sampler"]["steps"] > 50
+    assert drawn["sampler"]["reuse"]["name"] == "skip"
 
 
 @pytest.mark.parametrize("clip", ["none", "range", "dynamic", "0.4"])
@@ -79,8 +73,6 @@ BAD = {
     "sampler=rk45 steps=5": "steps=5: rk45 chooses its own steps; set sampler.rtol=",
     "sampler=rk45 nfe=50": "nfe=50: rk45 chooses its own steps",
     "sampler=rk45 reuse=skip": "reuse: rk45 chooses its own steps",
-    "sampler=hen": "sampler: unknown choice 'hen'; did you mean 'heun'? choices: ddim,",
-    "sampler=ddim sampler.eta=1.5": "eta must be in [0, 1], got 1.5",
     "steps=3 nfe=4": "steps=3 and nfe=4: say one of them",
     "nfe=0": "nfe must be at least 1",
     "clip=rang": "clip: unknown choice 'rang'; did you mean 'range'?",

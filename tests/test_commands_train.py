@@ -130,12 +130,6 @@ def test_a_sweep_trains_each_job_in_a_folder_of_its_own(diffuse, tmp_path):
     assert diffuse("sample run=tiny/v001/0 n=2 steps=2") == 0
 
 
-@pytest.mark.parametrize(("objective", "optimizer"), [("eps", "muon"), ("v", "adam")])
-def test_every_objective_and_optimizer_trains(objective, optimizer, diffuse):
-    line = f"objective={objective} optimizer={optimizer} train.steps=2 train.sample_every=null"
-    assert diffuse.train(line) == 0
-
-
 def test_a_diverged_training_is_exit_4_and_keeps_its_last_good_checkpoint(diffuse, tmp_path):
     line = "optimizer.lr=1e30 train.clip_grad=null train.lr_schedule=constant train.warmup=0"
     assert diffuse.train(f"{line} train.steps=9 train.save_every=1 train.sample_every=null") == 4
@@ -205,17 +199,11 @@ def test_a_broken_tracker_costs_one_warning_and_changes_nothing(trained, diffuse
 
 
 BAD = {
-    "train.steps=0": "train.steps must be at least 1",
-    "n=-1": "n must be at least 1",
     "train.eval_every=1 train.eval_n=3": "train.eval_n must be at least 4",
     "schedule=linear schedule.betamax=2": "betamax must be in (0, 1)",
     "schedule=linear steps=1001": "steps must be at most T = 1000",
     "model.groups=3": "groups = 3 does not divide the width 8",
     "model.mults=[1,1,1,1,1]": "try dataset.fit=pad",
-    "range=[1,0]": "range",
-    "name=a/b": "name",
-    "trian.steps=3": "train",
-    "dataset=digit": "did you mean 'digits'?",
     "sampler.eta=2": "eta must be in [0, 1], got 2",
     "optimizer.lr=abc": "optimizer: lr must be a number, got 'abc'",
     "optimizer.lr=-1": "rate",
@@ -230,16 +218,6 @@ def test_a_bad_value_is_one_line_exit_2_and_no_folder(tiny, line, words, diffuse
     message = diffuse.error(f"train {tiny} train.sample_every=null {line}")
     assert words in message
     assert not list(tmp_path.iterdir())
-
-
-def test_a_mistyped_key_in_an_experiment_is_refused_too(tiny, diffuse, tmp_path):
-    (tmp_path / "mine/experiment").mkdir(parents=True)
-    (tmp_path / "mine/experiment/typo.yaml").write_text(
-        "# @package _global_\ntrain:\n  stepps: 3\n"
-    )
-    message = diffuse.error(f"train {tiny} --config-dir mine experiment=typo")
-    assert "stepps" in message
-    assert not (tmp_path / "outputs").exists()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

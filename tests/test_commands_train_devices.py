@@ -104,9 +104,7 @@ def test_one_process_that_is_killed_ends_all(victim, tiny, tmp_path):
     until(lambda: (tmp_path / RUN / "checkpoints/step_00000002").exists())
     (child,) = children(process.pid)
     os.kill(child if victim == "second" else process.pid, signal.SIGKILL)
-    died = time.monotonic()
     until(lambda: is_gone(child) and is_gone(process.pid), seconds=30)
-    assert time.monotonic() - died < 30
     process.wait()
     error = process.stderr.read().splitlines()[-1]
     if victim == "second":

@@ -5,7 +5,7 @@ import os
 import signal
 
 import pytest
-from leftovers import rows
+from leftovers import RUN, rows, undisturbed
 from leftovers import what_is_left as left
 
 from diffuse.commands import loop as command
@@ -15,11 +15,10 @@ from diffuse.divergence import Losses
 
 @pytest.fixture
 def run(tmp_path):
-    return tmp_path / "outputs/train/tiny/v001"
+    return tmp_path / RUN
 
 
-@pytest.fixture
-def jump(monkeypatch):
+def jumping(patch):
     """Let the loss of step 25 be fifty times what it is."""
     real = Denoiser.loss
     calls = {"n": 0}
@@ -28,8 +27,13 @@ def jump(monkeypatch):
         calls["n"] += self.training
         return real(self, *batch) * (50 if self.training and calls["n"] == 25 else 1)
 
-    monkeypatch.setattr(Denoiser, "loss", loss)
+    patch.setattr(Denoiser, "loss", loss)
     return calls
+
+
+@pytest.fixture
+def jump(monkeypatch):
+    return jumping(monkeypatch)
 
 
 LONG = "train.steps=30 train.sample_every=null train.save_every=10 train.log_every=7"
@@ -54,16 +58,27 @@ class Killed(BaseException):
     pass
 
 
+OFTEN = f"{LONG} train.save_every=13"  # a kill costs the steps since 13 or 26
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory):
+    """What a training with a spike leaves behind when nothing stops it."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        jumping(patch)
+        whole = undisturbed(f"{tiny} {OFTEN}", folder)
+    assert sum("spike" in row for row in rows(folder / RUN)) == 1
+    return whole
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [24, 26, 29])
 @pytest.mark.parametrize("kill", [False, True])
 def test_a_spike_is_in_the_same_rows_if_the_training_was_stopped_around_it(
-    step, kill, diffuse, run, jump, monkeypatch
+    step, kill, whole, diffuse, run, jump, monkeypatch
 ):
-    line = f"{LONG} train.save_every=13"  # a kill costs the steps since 13 or 26
-    assert diffuse.train(line) == 0
-    assert sum("spike" in row for row in rows(run)) == 1
-    real, jump["n"] = command.fit, 0
+    real = command.fit
 
     def fit(*args):
         for each in real(*args):
@@ -76,6 +91,6 @@ def test_a_spike_is_in_the_same_rows_if_the_training_was_stopped_around_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(command, "fit", fit)
-        assert diffuse.train(line) == (1 if kill else 143)
-    assert diffuse.train(f"{line} resume=must") == 0
-    assert left(run.with_name("v002")) == left(run)
+        assert diffuse.train(OFTEN) == (1 if kill else 143)
+    assert diffuse.train(f"{OFTEN} resume=must") == 0
+    assert left(run) == whole

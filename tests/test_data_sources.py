@@ -121,9 +121,9 @@ def test_processes_that_start_at_once_fetch_once(tmp_path):
 
 def test_a_command_that_hangs_is_ended(tmp_path):
     started = time.monotonic()
-    with pytest.raises(SilentError, match=r"no answer within 0\.3 s"):
-        watched(["sh", "-c", "echo $$ > pid; exec sleep 60"], tmp_path, patience=0.3)
-    assert time.monotonic() - started < 5
+    with pytest.raises(SilentError, match=r"no answer within 1\.5 s"):
+        watched(["sh", "-c", "echo $$ > pid; exec sleep 60"], tmp_path, patience=1.5)
+    assert time.monotonic() - started < 15
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from diffuse.commands import VERBS
 
@@ -52,10 +53,23 @@ def typed_commands():
 
 @pytest.mark.parametrize(("verb", "words"), typed_commands())
 def test_every_command_that_a_page_shows_composes(verb, words):
-    from diffuse.cli import arguments, composing, overlays
+    from diffuse.cli import arguments, composing, overlays, usage
 
+    if "--help" in words:
+        topic = words.replace("--help", "").strip()
+        assert usage.group_page(verb, topic) if topic else usage.page(verb)
+        return
     parsed = arguments.parse(verb, words.split())
     parsed, choices = overlays.taken_apart(verb, parsed)
     jobs = [parsed.overrides] if choices else composing.combinations(parsed)
     for overrides in {tuple(job): job for job in (jobs[0], jobs[-1])}.values():
         composing.finished(verb, composing.compose(verb, parsed, overrides))
+
+
+def test_the_example_from_python_does_what_it_says():
+    page = (ROOT / "docs/design.md").read_text()
+    code = re.search(r"## From Python.*?```python\n(.*?)```", page, re.DOTALL)[1]
+    found = {}
+    exec(code.replace("steps=500", "steps=2").replace("uniform(25", "uniform(3"), found)
+    assert found["training"].step == 2
+    assert (found["pixels"].shape, found["pixels"].dtype) == ((64, 1, 8, 8), torch.uint8)

@@ -133,20 +133,20 @@ def test_a_command_without_room_says_which_file(line, room, name, trained, tmp_p
 
 
 PICTURES = {
-    "eval n=16 steps=2 kid_subsets=2 kid_subset_size=4": "evaluation_pictures.draw",
-    "eval images=theirs.npy dataset=digits": "evaluation_pictures.draw",
-    "pareto n=8 batch=8 samplers=[ddim] nfe=[2]": "pareto.pareto",
+    "eval n=16 steps=2 metrics=[fid,memorisation]": "neighbours.png",
+    "eval images=theirs.npy dataset=digits metrics=[fid,memorisation]": "neighbours.png",
+    "pareto n=8 batch=8 samplers=[ddim] nfe=[2]": "pareto.png",
 }
 
 
 @pytest.mark.parametrize("line", PICTURES)
-def test_a_picture_without_room_costs_no_number(line, trained, diffuse, tmp_path, monkeypatch):
-    def full(*_):
-        raise NoSpaceError("no space for a picture")
-
-    np.save(tmp_path / "theirs.npy", NOISE[:, 0].numpy())
-    monkeypatch.setattr(f"diffuse.commands.{PICTURES[line]}", full)
-    assert "a picture" in diffuse.error(f"{line} encoder=pixels device=cpu", code=5)
+def test_a_picture_without_room_costs_no_number(line, trained, tmp_path):
+    """Nothing else is larger than 7,000 bytes."""
+    said = tmp_path / "said"
+    np.save(tmp_path / "theirs.npy", NOISE[:20, 0].numpy())
+    words = f"{line} encoder=pixels device=cpu".split()
+    assert without_room(7_000, lambda: cli.main(words), said) == 5, said.read_text()
+    assert re.search(rf"error: no space for \S+/{PICTURES[line]} \(", said.read_text())
     [path] = (tmp_path / "outputs" / line.split()[0]).glob("*/v001/record.json")
     assert {"fid", "cells"} & json.loads(path.read_text()).keys()
     assert runs.read(path.parent)["status"] == "failed"

@@ -1,5 +1,6 @@
-"""docs/reliability.md names tests, and they exist."""
+"""docs/reliability.md names tests, and they exist; those that are slow are called so."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -19,7 +20,23 @@ def test_every_test_that_the_page_names_exists():
     assert "test_that_nobody_wrote" not in defined("test_*.py")
 
 
+ROWS = [line for line in PAGE.splitlines() if line.startswith("| ")][1:]
+
+
 def test_every_promise_names_a_test():
-    rows = [line for line in PAGE.splitlines() if line.startswith("| ")][1:]
-    assert len(rows) > 10
-    assert all(re.search(r"`test_\w+`[^|]*\|$", row) for row in rows)
+    assert len(ROWS) > 10
+    assert all(re.search(r"`test_\w+`[^|]*\|$", row) for row in ROWS)
+
+
+def is_slow(node):
+    """Is a test slow, or one of its cases?"""
+    marks = " ".join(map(ast.unparse, getattr(node, "decorator_list", [])))
+    return "pytest.mark.slow" in marks
+
+
+def test_a_row_says_slow_where_one_of_its_tests_is():
+    trees = [ast.parse(path.read_text()) for path in TESTS.rglob("test_*.py")]
+    slow = {node.name for tree in trees for node in tree.body if is_slow(node)}
+    for row in ROWS:
+        named = set(re.findall(r"`(test_\w+)`", row))
+        assert ("(slow)" in row) == bool(named & slow), row

@@ -74,7 +74,7 @@ def test_images_are_no_statistics(tmp_path, name, write):
     ):
         read_statistics(tmp_path / name)
     write(tmp_path / name, np.zeros(6))
-    with pytest.raises(DataError, match=r"has no 'mu': it holds .*; give a folder of images, or"):
+    with pytest.raises(DataError, match=r"has no 'mu': it holds .*; give images, or"):
         read_statistics(tmp_path / name)
 
 

@@ -104,6 +104,8 @@ def nearest_key(word: str, verb: str) -> str:
     """The key or group that was meant; there are too many to list them all in an error."""
     known = root(verb)
     keys = [*known.groups, *known.keys]
+    if word in known.groups:
+        return f"{word}= takes one of {', '.join(choices(word))}"
     if word == "resume" and word not in keys and verb not in NEVER_SWEPT:
         drawn = "; the same words go on with what is drawn" if "devices" in keys else ""
         return f"it goes with --multirun only{drawn}"

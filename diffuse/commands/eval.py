@@ -60,7 +60,8 @@ def main(cfg: DictConfig, job: Job) -> int:
     if cfg.known and not cfg.reference and (found := known.find(cfg, trained, plan, train, test)):
         return scores.show(job, found, evaluations.read(found), classes)
     judge = assembly.judge(cfg, train=train, test=test)
-    statistics = judging.statistics(cfg, judge.encoder)
+    size = (test.spec.native_height, test.spec.native_width)
+    statistics = judging.statistics(cfg, judge.encoder, size)
     real = scoring.real(judge, cfg.n, statistics.moments if statistics else None)
     asked = None
     if trained.conditional and label is None:

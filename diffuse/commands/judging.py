@@ -92,9 +92,7 @@ def settings_of(cfg: DictConfig) -> Settings:
     return Settings(cfg.kid_subsets, cfg.kid_subset_size, cfg.neighbours)
 
 
-def statistics(
-    cfg: DictConfig, encoder: Encoder, size: Sequence[int] | None = None
-) -> Statistics | None:
+def statistics(cfg: DictConfig, encoder: Encoder, size: Sequence[int]) -> Statistics | None:
     """The reference that `reference=` names, if it does.
 
     `size` is the height and width of the images to be scored: a reference of images of another one
@@ -164,12 +162,7 @@ def warnings(
     known: Statistics | None,
     classes: Tensor | None = None,  # of the images, where each is judged for itself
 ) -> list[str]:
-    """Of numbers that can be computed and mean little; they are said, and kept in the record.
-
-    A reference of images of another size is a DataError.
-    """
-    if isinstance(known, Pictured):
-        references.refuse_another_size(known.source, known.images, images.shape[-2:])
+    """Of numbers that can be computed and mean little; they are said, and kept in the record."""
     found = few(n, encoder.dim)
     if classes is not None and (least := int(classes.unique(return_counts=True)[1].min())) < (
         FEW * encoder.dim

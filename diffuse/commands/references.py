@@ -26,25 +26,24 @@ class Pictured(Statistics):
     images: Tensor  # uint8 [n c h w]
 
 
-def read(path: str, encoder: Encoder, size: Sequence[int] | None, measured: bool) -> Statistics:
+def read(path: str, encoder: Encoder, size: Sequence[int], measured: bool) -> Statistics:
     """Statistics of as many features as the encoder makes, or of images that it takes.
 
-    Images of another `size` (height, width) than those to be scored, where that is known, are a
-    DataError. If they are not to be `measured` yet, their moments mean nothing.
+    Images of another `size` (height, width) than those to be scored are a DataError. If they are
+    not to be `measured` yet, their moments mean nothing.
     """
     if not _holds_images(Path(path)):
         return foreign.read_statistics(path, encoder.dim)
     given = _for_encoder(foreign.read_images(path), encoder)
     if len(given.images) < 2:
         raise DataError(f"{given.source} is 1 image, a reference takes 2 at least")
-    if size is not None:
-        refuse_another_size(given.source, given.images, size)
+    _refuse_another_size(given.source, given.images, size)
     table = _features(encoder, given) if measured else torch.zeros(2, encoder.dim)
     moments = Moments.of(table)
     return Pictured(moments, len(given.images), given.sha256, given.source, given.images)
 
 
-def refuse_another_size(source: str, images: Tensor, size: Sequence[int]) -> None:
+def _refuse_another_size(source: str, images: Tensor, size: Sequence[int]) -> None:
     """DataError if the images [n c h w] of a reference are not of this height and width."""
     (h, w), (height, width) = images.shape[-2:], size
     if (h, w) != (height, width):

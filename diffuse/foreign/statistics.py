@@ -54,7 +54,7 @@ def read_statistics(path: str | Path, dim: int | None = None) -> Statistics:
 
 def _lacking(path: Path, key: str, arrays: Mapping[str, Entry]) -> str:
     """What to say of a file without an entry that statistics have."""
-    give = "give a folder of images, or a file of mu and sigma"
+    give = "give images, or a file of mu and sigma"
     for entry in arrays.values():
         if isinstance(entry, np.ndarray) and entry.ndim > 2:
             shape = f"{entry.dtype} {[*entry.shape]}"
