@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from diffuse.errors import DiffuseError
-from diffuse.ranges import divisors
+from diffuse.values import divisors
 
 
 class OutOfMemory(DiffuseError):

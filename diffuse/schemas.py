@@ -3,7 +3,7 @@
 The defaults live in `conf/<verb>.yaml`, those of a group's keys in `conf/<group>/`; here is only
 what our own code reads. Hydra merges the yaml into these, so a mistyped key is refused even inside
 an experiment. A group's own keys are checked by `config.build`, against the signature of the
-function they are for; ranges by `ranges`.
+function they are for; values by `values`.
 """
 
 from dataclasses import dataclass

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from diffuse.cli import completion
-from diffuse.ranges import CHOICES
+from diffuse.values import CHOICES
 
 WITHOUT_A_RUN = {
     "data": "dataset=digits n=20",

@@ -10,7 +10,7 @@ import pytest
 from closed_forms import CONF, nodes
 from omegaconf import OmegaConf
 
-from diffuse import config, meanings, ranges, schemas
+from diffuse import config, meanings, schemas, values
 from diffuse.config import build
 from diffuse.errors import ConfigError
 
@@ -208,7 +208,7 @@ def test_the_length_of_a_training_is_said_once_and_is_four_minutes_if_not_said()
 
 @pytest.mark.parametrize("name", ["a", "quickstart", "cifar10-cosine", "v1.2_x", "0", "x" * 100])
 def test_a_name_of_letters_digits_and_a_few_signs_is_accepted(name):
-    ranges.check_name(name)
+    values.check_name(name)
 
 
 BAD_NAMES = ["", ".", "..", "a/b", "../x", "a b", "-a", ".a", "a..b", "ü", "a\n", "x" * 101, "a\\b"]
@@ -217,7 +217,7 @@ BAD_NAMES = ["", ".", "..", "a/b", "../x", "a b", "-a", ".a", "a..b", "ü", "a\n
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_a_name_that_could_leave_its_folder_is_refused(name):
     with pytest.raises(ConfigError):
-        ranges.check_name(name)
+        values.check_name(name)
 
 
 @pytest.mark.parametrize(

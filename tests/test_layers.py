@@ -12,7 +12,7 @@ import diffuse
 ROOT = Path(diffuse.__file__).parent
 DESIGN = Path(__file__).parents[1] / "docs/design.md"
 LAYERS = [
-    "errors seeds config schemas ranges data objectives weightings denoiser models metrics "
+    "errors seeds config schemas values data objectives weightings denoiser models metrics "
     "classifier foreign encoders secrets files sealed conditions owners checkpoints runs "
     "run_folders trackers hardware interrupts "
     "console optimizers ranks launching yamls provenance meanings "
@@ -94,7 +94,7 @@ def test_files_form_no_circle():
 
 def test_only_the_top_sees_a_config_tree_or_hydra():
     """Everything below takes plain objects, so that it works in a notebook."""
-    top = {"config", "schemas", "meanings", "yamls", "ranges", "assembly", "planning"}
+    top = {"config", "schemas", "meanings", "yamls", "values", "assembly", "planning"}
     top |= {"commands", "cli"}
     seeing = {"omegaconf": set(), "hydra": set()}
     for module in MODULES:

@@ -11,8 +11,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from diffuse import training as room
 from diffuse.averages import Ema
 from diffuse.errors import DivergedError
-from diffuse.ranges import CHOICES
 from diffuse.training import batch_indices, fit, learning_rate, seconds_per_step
+from diffuse.values import CHOICES
 
 
 def weights(training):

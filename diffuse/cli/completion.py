@@ -73,12 +73,12 @@ def _overrides(verb: str, typed: list[str], last: str) -> list[str]:
         bare = {"plot": _pictures, "compare": partial(_evaluations, typed)}.get(verb, tuple)
         offered = {*groups, *keys, *sections, *bare()}
         return sorted(word for word in offered if word.startswith(last))
-    from diffuse import ranges
+    from diffuse import values
 
     key, equals, value = last.partition("=")
     known = {
-        **ranges.CHOICES,
-        "clip": ranges.CLIPS,
+        **values.CHOICES,
+        "clip": values.CLIPS,
         **dict.fromkeys(("run", "resume", "init_from"), _runs(typed, "train")),
     }
     if equals and key in known:
@@ -101,9 +101,9 @@ def _evaluations(typed: list[str]) -> list[str]:
 
 def _pictures() -> tuple[str, ...]:
     """The words that may follow `diffuse plot`."""
-    from diffuse import ranges
+    from diffuse import values
 
-    return ranges.CHOICES["what"]
+    return values.CHOICES["what"]
 
 
 def _ask_hydra(verb: str, overrides: str) -> list[str]:

@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
-from diffuse import ranges, schemas
+from diffuse import schemas, values
 from diffuse.cli.arguments import Arguments, quote
 from diffuse.cli.complaints import complaint
 from diffuse.cli.usage import conf_folder
@@ -122,7 +122,7 @@ def finished(verb: str, cfg: DictConfig) -> DictConfig:
         OmegaConf.to_container(cfg, resolve=True)  # the same, but its errors name the key
         OmegaConf.resolve(cfg)
         OmegaConf.to_container(cfg, resolve=True)  # an escaped \${ that has become a reference
-    ranges.check(cfg)
+    values.check(cfg)
     return cfg
 
 

@@ -85,7 +85,7 @@ def _show(cfg: DictConfig, found: Measured, costs: Sequence[Cost]) -> None:
             print_columns(title, {_trainings(c.need.seeds): _cells(c, c is best) for c in costs})
             print("  for each of the two runs, nothing being there yet")
         else:
-            print_table(title, {"there is no way": _why_not(cfg.delta, cfg.power, found)})
+            print_table(title, {"there is no way": _why_not(cfg.power, found)})
         print()
     sizes = _resolved(cfg.power, found)
     print_columns(
@@ -143,7 +143,7 @@ def _resolved(power: float, found: Measured) -> dict[int, dict[int, float]]:
     return {n: {k: resolved(found.spread, n, k, power) for k in number} for n in sizes}
 
 
-def _why_not(delta: float, power: float, found: Measured) -> str:
+def _why_not(power: float, found: Measured) -> str:
     if found.values:
         least = resolved(found.spread, MOST, 16, power)
         return f"trainings scatter too much: 16 of {MOST:,} images each tell {least:.3g} apart"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from diffuse import assembly, checkpoints, config, hardware, meanings, planning, ranges
+from diffuse import assembly, checkpoints, config, hardware, meanings, planning, values
 from diffuse.commands import beginning, guiding, resuming
 from diffuse.commands.beginning import Beginning
 from diffuse.data import ImageSet, open_splits
@@ -133,8 +133,8 @@ def follow(meet: Meet) -> tuple[Work, Path | None]:
 
 def _built(found: Found, data: ImageSet, test: ImageSet, ranks: Ranks) -> Work:
     cfg, initial = found.cfg, found.initial
-    ranges.check_shares(cfg.train.batch, ranks.world)
-    ranges.check_micro_batch(cfg.train.micro_batch, cfg.train.batch // ranks.world)
+    values.check_shares(cfg.train.batch, ranks.world)
+    values.check_micro_batch(cfg.train.micro_batch, cfg.train.batch // ranks.world)
     device = ranks.device(hardware.device(cfg.device))
     hardware.forget_peak(device)
     data, test = data.to(device), test.to(device)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffuse.metrics.gaussian import fid_estimate
-from diffuse.metrics.intervals import Estimate, around, blocks_of, wilson
+from diffuse.metrics.intervals import BLOCKS, Estimate, around, blocks_of, wilson
 from diffuse.metrics.tables import Moments, as_pair, as_table
 from diffuse.seeds import generator
 
@@ -33,7 +33,7 @@ class ByClass(NamedTuple):
 def inception_score(
     probabilities: Tensor,  # [n classes], rows that sum to 1
     splits: int = 10,
-    blocks: int = 20,
+    blocks: int = BLOCKS,
     seed: int = 0,
 ) -> InceptionScore:
     """exp(E KL(p(y|x) || p(y))), in [1, classes]: Salimans et al. (2016), Section 4.
@@ -77,7 +77,7 @@ def fid_by_class(
     asked: Tensor,  # [n], the class that each row of a was asked for
     b: Tensor,
     labels: Tensor,  # [m], the class that each row of b has
-    blocks: int = 20,
+    blocks: int = BLOCKS,
     seed: int = 0,
 ) -> ByClass:
     """The FID within each class that `labels` has, and their mean: Miyato & Koyama (2018), "intra".

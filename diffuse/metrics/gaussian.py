@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from diffuse.metrics.intervals import Estimate, Interval, around, blocks_of
+from diffuse.metrics.intervals import BLOCKS, Estimate, Interval, around, blocks_of
 from diffuse.metrics.tables import Moments, as_pair, as_table
 
 
@@ -23,7 +23,7 @@ def fid(a: Tensor, b: Tensor) -> float:
     return frechet(Moments.of(a), Moments.of(b))
 
 
-def fid_interval(a: Tensor, b: Tensor, blocks: int = 20, seed: int = 0) -> Interval:
+def fid_interval(a: Tensor, b: Tensor, blocks: int = BLOCKS, seed: int = 0) -> Interval:
     """A 95% interval for E[fid(a, b)] over samples a of this size; the reference b is fixed.
 
     Delete-a-block jackknife (Kuensch, 1989) with Student's t. A percentile bootstrap is wrong here:
@@ -34,13 +34,17 @@ def fid_interval(a: Tensor, b: Tensor, blocks: int = 20, seed: int = 0) -> Inter
     return Interval(estimate.low, estimate.high)
 
 
-def fid_estimate(table: Tensor, reference: Moments, blocks: int = 20, seed: int = 0) -> Estimate:
+def fid_estimate(
+    table: Tensor, reference: Moments, blocks: int = BLOCKS, seed: int = 0
+) -> Estimate:
     """The FID and its interval at once, where the moments of the reference are at hand."""
     value, *left_out = jackknifed(table, reference, blocks, seed)
     return around(value, left_out, least=0)
 
 
-def jackknifed(table: Tensor, reference: Moments, blocks: int = 20, seed: int = 0) -> list[float]:
+def jackknifed(
+    table: Tensor, reference: Moments, blocks: int = BLOCKS, seed: int = 0
+) -> list[float]:
     """The FID of all rows, then with each block of them left out."""
     whole = Moments.of(table)
     rest = (whole - Moments.of(table[rows]) for rows in blocks_of(len(table), blocks, seed))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffuse.metrics.intervals import Interval, blocks_of, quantile, reach_of
+from diffuse.metrics.intervals import BLOCKS, Interval, blocks_of, quantile, reach_of
 from diffuse.metrics.tables import as_pair, as_table
 from diffuse.seeds import generator
 
@@ -41,7 +41,7 @@ def kid_interval(
     b: Tensor,
     measured: Kid,  # kid(a, b, subsets)
     subsets: int,
-    blocks: int = 20,
+    blocks: int = BLOCKS,
     seed: int = 0,
 ) -> Interval:
     """A 95% interval for E[kid(a, b)] over samples a of this size; the reference b is fixed.

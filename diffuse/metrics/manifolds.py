@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffuse.metrics.intervals import Estimate, around, blocks_of, of_share, wilson
+from diffuse.metrics.intervals import BLOCKS, Estimate, around, blocks_of, of_share, wilson
 from diffuse.metrics.neighbours import nearest_others, squared_distances
 from diffuse.metrics.tables import as_pair, as_table
 
@@ -21,7 +21,7 @@ class Overlap(NamedTuple):
     coverage: Estimate  # share of real rows with a generated one in their neighbourhood
 
 
-def overlap(a: Tensor, b: Tensor, k: int = 5, blocks: int = 20, seed: int = 0) -> Overlap:
+def overlap(a: Tensor, b: Tensor, k: int = 5, blocks: int = BLOCKS, seed: int = 0) -> Overlap:
     """How generated rows a [n d] and real rows b [m d] overlap, all four in one pass.
 
     A row's ball reaches to its k-th neighbour in its own table. Precision and recall are the shares

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffuse.metrics.gaussian import frechets
-from diffuse.metrics.intervals import Estimate, Interval, blocks_of, reach_of, wilson
+from diffuse.metrics.intervals import BLOCKS, Estimate, Interval, blocks_of, reach_of, wilson
 from diffuse.metrics.neighbours import Neighbours, nearest, nearest_others
 from diffuse.metrics.tables import Moments, as_pair, as_table
 from diffuse.seeds import generator
@@ -78,7 +78,9 @@ def closeness(
     return Closeness(estimate, float(threshold), *medians, (ends.high - ends.low) / 2)
 
 
-def fid_gap(generated: Tensor, train: Tensor, test: Tensor, blocks: int = 20, seed: int = 0) -> Gap:
+def fid_gap(
+    generated: Tensor, train: Tensor, test: Tensor, blocks: int = BLOCKS, seed: int = 0
+) -> Gap:
     """FID(generated, train) - FID(generated, test), with references of equal size.
 
     FID has a bias of about 1/m in the reference, too, so the larger of the two is cut down to the

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffuse.metrics.intervals import Estimate, around, blocks_of, of_share
+from diffuse.metrics.intervals import BLOCKS, Estimate, around, blocks_of, of_share
 from diffuse.seeds import generator
 
 
@@ -18,7 +18,7 @@ class PixelStatistics(NamedTuple):
     saturated: Estimate  # share of pixels that are 0 or 255
 
 
-def pixel_statistics(images: Tensor, blocks: int = 20, seed: int = 0) -> PixelStatistics:
+def pixel_statistics(images: Tensor, blocks: int = BLOCKS, seed: int = 0) -> PixelStatistics:
     """Mean, deviation and saturation of the pixels, with intervals over images of this number."""
     rows = _rows(images)
     first = rows.double().mean(1)
@@ -37,7 +37,7 @@ def pixel_statistics(images: Tensor, blocks: int = 20, seed: int = 0) -> PixelSt
 
 
 def sliced_wasserstein(
-    a: Tensor, b: Tensor, projections: int = 128, blocks: int = 20, seed: int = 0
+    a: Tensor, b: Tensor, projections: int = 128, blocks: int = BLOCKS, seed: int = 0
 ) -> Estimate:
     """The root mean W_2^2 of random projections: Rabin et al. (2012), Bonneel et al. (2015).
 

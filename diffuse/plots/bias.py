@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from diffuse.plots.figures import COLOURS, INK, WIDTH, drawing, files
+from diffuse.plots.figures import COLOURS, INK, WIDTH, apart, drawing, files
 
 CROWDED = 0.06  # of the axis: labels closer than this would stand in each other
 
@@ -47,7 +47,7 @@ def bias(
                 1 / n.max(), floor, "^", color=INK, markersize=5, clip_on=False,
                 label=f"{n.max():,.0f} real training images: {floor:.3g}",
             )  # fmt: skip
-        places = _apart(sorted([0.0, *(1 / n)]), ends[1])
+        places = apart(sorted([0.0, *(1 / n)]), lambda at: at + CROWDED * ends[1])
         axes.set_xticks(places, [f"{1 / at:,.0f}" if at else "infinity" for at in places])
         axes.set_xlim(-0.02 * ends[1], 1.04 * ends[1])
         axes.set_xlabel("n, evenly by 1/n")
@@ -59,12 +59,3 @@ def bias(
         axes.set_title(title)
         axes.legend(loc="best")
     return files(path)
-
-
-def _apart(places: Sequence[float], wide: float) -> list[float]:
-    """Those places of an axis that have room for a label, from the left."""
-    kept = [places[0]]
-    for at in places[1:]:
-        if at - kept[-1] >= CROWDED * wide:
-            kept.append(at)
-    return kept

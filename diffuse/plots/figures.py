@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -48,6 +48,15 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "diffuse",  # the same figure is the same file
 }
+
+
+def apart(places: Sequence[float], after: Callable[[float], float]) -> list[float]:
+    """Of ascending places on an axis those with room for a label, none before `after` the last."""
+    kept = [places[0]]
+    for place in places[1:]:
+        if place >= after(kept[-1]):
+            kept.append(place)
+    return kept
 
 
 def look(k: int) -> dict[str, Any]:

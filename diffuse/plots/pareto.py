@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffuse.plots.figures import COLOURS, INK, files, look, panels
+from diffuse.plots.figures import COLOURS, INK, apart, files, look, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -126,7 +126,7 @@ def _scales(
     at = sorted([cell[key] for cell in scored] + (asked if key == "nfe" else []))
     panel.set_xlim(at[0] / 1.3, at[-1] * 1.3)
     if key == "nfe":
-        ticks = _apart(asked)
+        ticks = apart(asked, lambda tick: tick * 1.15)
         panel.set_xticks(ticks, [f"{nfe:g}" for nfe in ticks])
     else:
         panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -137,15 +137,6 @@ def _scales(
         panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     panel.minorticks_off()
-
-
-def _apart(ticks: Sequence[float]) -> list[float]:
-    """Ticks whose labels would stand in each other are left out."""
-    kept = [ticks[0]]
-    for tick in ticks[1:]:
-        if tick > kept[-1] * 1.15:
-            kept.append(tick)
-    return kept
 
 
 def duration(seconds: float) -> str:

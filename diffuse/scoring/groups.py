@@ -25,10 +25,10 @@ from diffuse.metrics import (
     pixel_statistics,
     sliced_wasserstein,
 )
-from diffuse.ranges import SCORED
 from diffuse.scoring.joining import joined, mean
 from diffuse.scoring.lookalikes import closest
 from diffuse.scoring.rows import Real, Rows, counts_of
+from diffuse.values import SCORED
 
 Scores = dict[str, dict[str, Any]]  # name -> value, ci95, and what else there is to say
 

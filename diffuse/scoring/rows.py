@@ -12,8 +12,8 @@ from diffuse.data import ImageSet, unfit
 from diffuse.encoders import Encoder, encode
 from diffuse.errors import DataError
 from diffuse.metrics import Moments, Neighbours, blocks_for, nearest
-from diffuse.ranges import SCORED
 from diffuse.seeds import generator
+from diffuse.values import SCORED
 
 log = logging.getLogger("diffuse.scoring")
 

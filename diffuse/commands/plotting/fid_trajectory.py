@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from torch import Tensor
 
-from diffuse import assembly, passport, ranges, scoring
+from diffuse import assembly, passport, scoring, values
 from diffuse.assembly import Trained
 from diffuse.commands import describing, judging, restoring
 from diffuse.commands.plotting import Picture, Said, restored
@@ -35,8 +35,8 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
     check_steps(cfg)
     check_encoder(cfg.encoder)
     n = cfg.n or IMAGES
-    if n < ranges.SCORED:
-        raise ConfigError(f"n must be at least {ranges.SCORED}, got {n}: a FID has an interval")
+    if n < values.SCORED:
+        raise ConfigError(f"n must be at least {values.SCORED}, got {n}: a FID has an interval")
     trained, run = restored(cfg)
     device = trained.device
     plan = restoring.planned(cfg, trained, assembly.sampling_batch(None, device))

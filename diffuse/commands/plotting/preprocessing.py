@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from diffuse import assembly, evaluations, hardware, passport, ranges
+from diffuse import assembly, evaluations, hardware, passport, values
 from diffuse.commands import judging
 from diffuse.commands.plotting import Picture, Said
 from diffuse.config import Job
@@ -28,8 +28,8 @@ def preprocessing(cfg: DictConfig, job: Job) -> Picture:
     n = cfg.n or min(IMAGES, len(train))
     if n > len(train):
         raise ConfigError(f"n={n}, but {train.spec.name} train holds {len(train)} images")
-    if n < ranges.SCORED:
-        raise ConfigError(f"n must be at least {ranges.SCORED}, got {n}: a FID has an interval")
+    if n < values.SCORED:
+        raise ConfigError(f"n must be at least {values.SCORED}, got {n}: a FID has an interval")
     judge = assembly.judge(cfg, train=train, test=test)
     spec = test.spec
     encoder, reason = judge.encoder, no_half(judge.encoder)

@@ -1,4 +1,4 @@
-"""What a config may say beyond its types: the ranges and words that mean something."""
+"""What a config may say beyond its types: the values that mean something."""
 
 import math
 import re
