@@ -92,7 +92,7 @@ def test_processes_that_were_stopped_go_on_to_the_same_bytes(how, tiny, diffuse,
     last = int(checkpoints.newest(other / RUN / "checkpoints").name[5:])
     line = f"{line} train.steps={last + 3}"
     assert diffuse.train(line) == 0, diffuse.err
-    again = started(tiny, f"{line} resume=auto", other)
+    again = started(tiny, f"{line} resume=auto resume.allow=[train.steps]", other)
     assert again.wait(120) == 0, again.stderr.read()
     assert what_is_left(other / RUN) == what_is_left(tmp_path / RUN)
 

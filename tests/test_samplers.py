@@ -107,10 +107,7 @@ def test_the_published_third_order_of_dpmpp_takes_half_of_the_curvature():
 
 @pytest.fixture(scope="module")
 def walked():
-    """Where the ODE of a mixture goes, from a few states at the first of these levels.
-
-    By SciPy, of another family and to twelve digits.
-    """
+    """The ODE of a mixture, by SciPy's rule of another family and to twelve digits."""
     start = torch.linspace(-15, 15, 7, dtype=torch.float64)
     sigmas = levels(1000, "logsnr", ve(0.02, 10.0))
 

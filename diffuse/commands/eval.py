@@ -91,6 +91,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         record["seconds"] = round(time.monotonic() - started, 1)
         record["grid"] = str(folder / "samples.png")
         runs.write_json(folder / evaluations.FILE, record)  # no picture costs the numbers
+        saving.save_grid(folder, trained, first)
         record["pictures"] = evaluation_pictures.draw(folder, record, first.images, real)
         runs.write_json(folder / evaluations.FILE, record)
         values = {name: score["value"] for name, score in measures.scores(record).items()}
@@ -118,8 +119,6 @@ def _drawn(
     for k in range(cfg.seeds):
         ours = replace(plan, seed=plan.seed + k)
         results.append(drawing.draw(trained, ours, cfg.n, label, cfg))
-        if k == 0:
-            saving.save_grid(folder, trained, results[0])
         if cfg.save:
             home = folder if cfg.seeds == 1 else folder / f"seed_{ours.seed}"
             home.mkdir(exist_ok=True)

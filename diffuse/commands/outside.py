@@ -72,7 +72,6 @@ def main(cfg: DictConfig, job: Job, tracker: Quiet) -> int:
     with run.logged(), run.watched(), Interrupts(at_once=True):
         started = time.monotonic()
         tracker.start(folder, cfg.name, dict(run.facts))
-        plots.save(plots.grid(pixels[:100]), folder / "samples.png")
         record = judging.scored(cfg, wanted, [(pixels, asked)], real)
         record |= {
             "schema": evaluations.SCHEMA,
@@ -91,6 +90,7 @@ def main(cfg: DictConfig, job: Job, tracker: Quiet) -> int:
             "grid": str(folder / "samples.png"),
         }
         runs.write_json(folder / evaluations.FILE, record)  # no picture costs the numbers
+        plots.save(plots.grid(pixels[:100]), folder / "samples.png")
         record["pictures"] = evaluation_pictures.draw(folder, record, pixels, real)
         runs.write_json(folder / evaluations.FILE, record)
         tracker.log(0, {name: score["value"] for name, score in measures.scores(record).items()})
