@@ -184,6 +184,19 @@ def poison(monkeypatch):
 
 
 @pytest.fixture
+def network(monkeypatch):
+    """A list with an entry for each batch that the network is called on."""
+    made, forward = [], Denoiser.forward
+
+    def watched(self, x, *more):
+        made.append(len(x))
+        return forward(self, x, *more)
+
+    monkeypatch.setattr(Denoiser, "forward", watched)
+    return made
+
+
+@pytest.fixture
 def kept(trained):
     """Where the shards of `trained` are kept."""
     return trained.parents[2] / ".samples"

@@ -15,19 +15,6 @@ from diffuse.errors import DivergedError
 LINE = "pareto device=cpu encoder=pixels n=8 batch=8"
 
 
-@pytest.fixture
-def network(monkeypatch):
-    """A list with an entry for each batch that the network is called on."""
-    made, forward = [], Denoiser.forward
-
-    def watched(self, x, *more):
-        made.append(len(x))
-        return forward(self, x, *more)
-
-    monkeypatch.setattr(Denoiser, "forward", watched)
-    return made
-
-
 @pytest.mark.slow
 def test_every_cell_makes_the_calls_it_says_and_running_again_makes_none(trained, diffuse, network):
     line = f"{LINE} samplers=[ddim,heun] nfe=[2,5]"

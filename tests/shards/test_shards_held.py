@@ -19,19 +19,6 @@ def no_room(monkeypatch):
 
 
 @pytest.fixture
-def network(monkeypatch):
-    """A list with an entry for each batch that the network is called on."""
-    made, forward = [], Denoiser.forward
-
-    def watched(self, x, *more):
-        made.append(len(x))
-        return forward(self, x, *more)
-
-    monkeypatch.setattr(Denoiser, "forward", watched)
-    return made
-
-
-@pytest.fixture
 def plans(make_plan):
     return [make_plan(seed=seed, calls=STEPS) for seed in range(4)]
 
