@@ -181,7 +181,7 @@ def purge(
 
 
 def forget(folder: Path, after: int) -> None:
-    """Delete the checkpoints after a step that training goes back to: it will not pass them."""
+    """Delete the checkpoints after a step that training goes back to: it goes on another way."""
     if at(folder, after).exists():
         _point_to(at(folder, after))
     _delete(folder, [step for step in steps(folder) if step > after])

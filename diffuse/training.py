@@ -135,12 +135,19 @@ def fit(
         training.in_a_row = training.in_a_row + 1 if left_out else 0
         if left_out and (recipe.on_nan != "skip" or training.in_a_row >= IN_A_ROW):
             gradient(size)  # once more: the first one was clipped
-            index = batch_indices(number, len(images), recipe)
-            sigma = draw(images, law, recipe, number, training.rollbacks)[2]
-            raise Diverged(denoiser.net, step, index, sigma, training.in_a_row)
+            raise _diverged(training, images, law, recipe, step)
         training.skipped += left_out
         training.step, batch = number, following
         yield step
+
+
+def _diverged(
+    training: Training, images: ImageSet, law: Law, recipe: Recipe, step: Step
+) -> Diverged:
+    """With the images and levels of the step."""
+    index = batch_indices(step.number, len(images), recipe)
+    sigma = draw(images, law, recipe, step.number, training.rollbacks)[2]
+    return Diverged(training.denoiser.net, step, index, sigma, training.in_a_row)
 
 
 def _attempt(training: Training, gradient: Callable[..., Tensor], size: int) -> None:

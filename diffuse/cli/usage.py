@@ -18,6 +18,7 @@ ENTRY = re.compile(
 )
 DEFAULT = re.compile(r"  - (?P<group>[\w/]+): *(?P<choice>[\w/]+)")
 OVERRIDE = re.compile(r"  - override /(?P<group>\w+)\S*: *(?P<choice>\w+)")
+INLINE = re.compile(r"(\w+): *(\[[^]]*\]|\{[^}]*\}|[^,{}]+)")  # each of {a: 1, b: [2, 3]}
 SWEEPING = (
     ("--multirun, -m", "run every combination of a=1,2 b=x,y, a folder for each"),
     ("... resume=auto", "with --multirun: run only the unfinished jobs of that sweep"),
@@ -163,20 +164,24 @@ def group_page(verb: str, word: str) -> str:
     if chosen and chosen not in options:
         raise ConfigError(f"{group}: unknown choice {chosen!r}; {nearest(chosen, options)}")
     pages = {name: _choice(group, name) for name in options}
-    said = {(page.called, key.name): key.comment for page in pages.values() for key in page.keys
-            if key.comment}  # fmt: skip
+    said = {
+        (choice.called, key.name): key.comment
+        for choice in pages.values()
+        for key in choice.keys
+        if key.comment
+    }
     lines = [f"{_bold('usage:')} diffuse {verb} {group}=<choice> [key=value ...]"]
     for name in [chosen] if chosen else options:
-        page = pages[name]
+        choice = pages[name]
         default = "  (default)" if name == groups[group] else ""
         lines += ["", _bold(f"{group}={name}") + default]
-        for paragraph in page.about:
+        for paragraph in choice.about:
             lines += textwrap.wrap(paragraph, WIDTH, initial_indent="  ", subsequent_indent="  ")
-        values = [v if len(v) <= 32 else f"{v[:8]}..." for v in (k.default for k in page.keys)]
-        left = max((len(key.name) for key in page.keys), default=0) + 2
+        values = [v if len(v) <= 32 else f"{v[:8]}..." for v in (k.default for k in choice.keys)]
+        left = max((len(key.name) for key in choice.keys), default=0) + 2
         middle = max(map(len, values), default=0) + 2
-        for key, value in zip(page.keys, values, strict=True):
-            comment = key.comment or said.get((page.called, key.name), "")
+        for key, value in zip(choice.keys, values, strict=True):
+            comment = key.comment or said.get((choice.called, key.name), "")
             lines += _row(f"{key.name:{left}}{value:{middle}}", comment)
     return "\n".join(lines)
 
@@ -200,8 +205,10 @@ def _choice(group: str, name: str) -> Choice:
             if entry["key"] == "name" and not everywhere:
                 choice.called = entry["value"]
             elif everywhere and (entry["value"] or "").startswith("{"):  # key: {a: 1, b: 2}
-                inner = [pair.split(": ") for pair in entry["value"].strip("{}").split(", ")]
-                choice.keys += [Key(f"{entry['key']}.{key}", value, "") for key, value in inner]
+                choice.keys += [
+                    Key(f"{entry['key']}.{key}", value, "")
+                    for key, value in INLINE.findall(entry["value"])
+                ]
             elif entry["value"] and entry["key"] != "meta":
                 choice.keys.append(_key(parent, entry))
             else:

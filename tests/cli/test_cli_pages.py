@@ -73,6 +73,16 @@ def test_the_page_of_one_choice_explains_what_another_of_the_same_function_says(
     assert re.search(r"model.width +32 +channels of the first level\n", page)
 
 
+def test_a_page_reads_what_an_experiment_says_in_one_line(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/one.yaml").write_text(
+        "# @package _global_\ntrain: {ema: [0.9, 0.99], steps: 5}\n"
+    )
+    monkeypatch.setattr(usage, "conf_folder", lambda: tmp_path)
+    keys = [(key.name, key.default) for key in usage._choice("mine", "one").keys]
+    assert keys == [("train.ema", "[0.9, 0.99]"), ("train.steps", "5")]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [("--help modle", "did you mean 'model'"), ("--help schedule=cosin", "did you mean 'cosine'")],
