@@ -84,7 +84,7 @@ def left_behind(gone: Callable[[], str | None]) -> Iterator[None]:
 @contextlib.contextmanager
 def _started(devices: int, where: str) -> Iterator[Callable[[], str | None]]:
     """The others as children; what is called in here says which of them is gone, if one is."""
-    command = [sys.executable, "-m", "diffuse.commands.following", where, str(devices)]
+    command = [sys.executable, "-m", "diffuse.commands.training.following", where, str(devices)]
     children = [
         subprocess.Popen(
             [*command, str(rank)],

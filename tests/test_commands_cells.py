@@ -5,8 +5,8 @@ import math
 import pytest
 
 from diffuse import comparison
-from diffuse.commands import cells, fronts
-from diffuse.commands.cells import mark, within
+from diffuse.commands.evaluating import cells, fronts
+from diffuse.commands.evaluating.cells import mark, within
 from diffuse.plots.pareto import pareto
 
 

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from diffuse import runs
-from diffuse.commands import evaluated
+from diffuse.commands.evaluating import evaluated
 from diffuse.errors import ConfigError
 
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from diffuse import checkpoints, evaluations, passport
-from diffuse.commands.scores import cells
+from diffuse.commands.evaluating.scores import cells
 from diffuse.data import open_dataset, to_range, to_uint8
 from diffuse.encoders import pixels
 from diffuse.metrics import Moments

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from scipy.special import stdtrit
 
-from diffuse.commands import measured
-from diffuse.commands.measured import over_images, over_trainings
+from diffuse.commands.evaluating import measured
+from diffuse.commands.evaluating.measured import over_images, over_trainings
 from diffuse.commands.plan import cheapest, priced
 from diffuse.metrics import Spread, needed, power_of
 

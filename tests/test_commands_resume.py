@@ -12,8 +12,8 @@ from leftovers import undisturbed, until, what_is_left
 from omegaconf import OmegaConf
 
 from diffuse import checkpoints, runs
-from diffuse.commands import loop as command
-from diffuse.commands import preparing, resuming
+from diffuse.commands.training import loop as command
+from diffuse.commands.training import preparing, resuming
 
 FULL = "train.steps=8 train.log_every=3 train.sample_every=4 train.save_every=5 model.dropout=0.1"
 

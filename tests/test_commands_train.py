@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from diffuse import checkpoints, hardware, runs
-from diffuse.commands import preparing
+from diffuse.commands.training import preparing
 
 
 def test_a_run_folder_has_all_that_the_design_says(trained):

@@ -11,7 +11,7 @@ from leftovers import what_is_left as left
 
 from diffuse import checkpoints, runs
 from diffuse import training as room
-from diffuse.commands import loop as command
+from diffuse.commands.training import loop as command
 from diffuse.denoiser import Denoiser
 from diffuse.errors import DivergedError, NoSpaceError
 from diffuse.training import batch_indices

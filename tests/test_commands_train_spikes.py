@@ -8,7 +8,7 @@ import pytest
 from leftovers import RUN, rows, undisturbed
 from leftovers import what_is_left as left
 
-from diffuse.commands import loop as command
+from diffuse.commands.training import loop as command
 from diffuse.denoiser import Denoiser
 from diffuse.divergence import Losses
 

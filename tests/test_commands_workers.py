@@ -16,7 +16,8 @@ from leftovers import until
 from sharded import LINE, arrays, drawn_by
 
 from diffuse import conditions, shards
-from diffuse.commands import drawing, shard_worker, sharing
+from diffuse.commands import drawing
+from diffuse.commands.drawing import shard_worker, sharing
 from diffuse.errors import ConfigError
 
 

@@ -13,7 +13,7 @@ from injected import everything_in, without_room
 from PIL import Image
 
 from diffuse import checkpoints, cli, files, plots, runs
-from diffuse.commands import saving
+from diffuse.commands.drawing import saving
 from diffuse.errors import NoSpaceError
 from diffuse.plots import fid_trajectory, figures, trajectory
 

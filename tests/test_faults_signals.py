@@ -12,7 +12,7 @@ from injected import forked
 from leftovers import rows, undisturbed, what_is_left
 
 from diffuse import checkpoints, checkups, cli, runs, training
-from diffuse.commands import preparing
+from diffuse.commands.training import preparing
 from diffuse.denoiser import Denoiser
 from diffuse.interrupts import Interrupts
 

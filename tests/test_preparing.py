@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from diffuse import checkpoints
-from diffuse.commands.beginning import Beginning
-from diffuse.commands.preparing import Found
+from diffuse.commands.training.beginning import Beginning
+from diffuse.commands.training.preparing import Found
 from diffuse.data import open_dataset
 from diffuse.errors import DataError
 

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from diffuse import comparison, evaluations, passport, trainings
-from diffuse.commands import evaluated, scores
+from diffuse.commands.evaluating import evaluated, scores
 from diffuse.comparison import Comparison, Difference, Line
 from diffuse.config import Job
 from diffuse.console import print_columns, print_json, print_table

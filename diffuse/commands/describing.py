@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 
 from diffuse import evaluations, meanings, passport, planning
 from diffuse.assembly import Trained
-from diffuse.commands import guiding, judging
+from diffuse.commands import guiding
+from diffuse.commands.evaluating import judging
 from diffuse.config import Job
 from diffuse.encoders import Encoder
 from diffuse.sampling import Plan

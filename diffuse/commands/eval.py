@@ -18,21 +18,10 @@ from diffuse import (
     scoring,
 )
 from diffuse.assembly import Trained
-from diffuse.commands import (
-    describing,
-    drawing,
-    evaluation_pictures,
-    judging,
-    known,
-    outside,
-    restoring,
-    sample,
-    saving,
-    scores,
-    starting,
-    twins,
-)
-from diffuse.commands.saving import Result
+from diffuse.commands import describing, drawing, restoring, sample, starting
+from diffuse.commands.drawing import saving, twins
+from diffuse.commands.drawing.saving import Result
+from diffuse.commands.evaluating import judging, known, outside, pictures, scores
 from diffuse.config import Job
 from diffuse.console import print_json, print_table
 from diffuse.encoders import check_encoder
@@ -92,7 +81,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         record["grid"] = str(folder / "samples.png")
         runs.write_json(folder / evaluations.FILE, record)  # no picture costs the numbers
         saving.save_grid(folder, trained, first)
-        record["pictures"] = evaluation_pictures.draw(folder, record, first.images, real)
+        record["pictures"] = pictures.draw(folder, record, first.images, real)
         runs.write_json(folder / evaluations.FILE, record)
         values = {name: score["value"] for name, score in measures.scores(record).items()}
         run.log(step=trained.state["step"], n=cfg.n, **values)

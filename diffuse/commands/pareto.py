@@ -13,8 +13,9 @@ from omegaconf import DictConfig
 
 from diffuse import assembly, evaluations, hardware, runs, scoring
 from diffuse.assembly import Trained
-from diffuse.commands import cells, describing, drawing, fronts, judging, restoring, starting
-from diffuse.commands.cells import Cell
+from diffuse.commands import describing, drawing, restoring, starting
+from diffuse.commands.evaluating import cells, fronts, judging
+from diffuse.commands.evaluating.cells import Cell
 from diffuse.config import Job
 from diffuse.encoders import check_encoder
 from diffuse.errors import ConfigError, DivergedError

@@ -9,8 +9,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from diffuse import run_folders
-from diffuse.commands import measured
-from diffuse.commands.measured import Measured
+from diffuse.commands.evaluating import measured
+from diffuse.commands.evaluating.measured import Measured
 from diffuse.config import Job
 from diffuse.console import clock, print_columns, print_json, print_table
 from diffuse.errors import ConfigError

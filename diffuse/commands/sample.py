@@ -6,9 +6,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from diffuse import assembly, config, hardware, planning, runs
-from diffuse.commands import describing, restoring, starting, twins
-from diffuse.commands.drawing import draw
-from diffuse.commands.saving import save, save_grid
+from diffuse.commands import describing, restoring, starting
+from diffuse.commands.drawing import draw, twins
+from diffuse.commands.drawing.saving import save, save_grid
 from diffuse.config import Job
 from diffuse.console import clock, print_json, print_table
 from diffuse.interrupts import Interrupts

@@ -21,9 +21,10 @@ from diffuse import (
     runs,
     yamls,
 )
-from diffuse.commands import following, guiding, resuming
-from diffuse.commands.loop import loop
-from diffuse.commands.preparing import Work, prepare
+from diffuse.commands import guiding
+from diffuse.commands.training import following, resuming
+from diffuse.commands.training.loop import loop
+from diffuse.commands.training.preparing import Work, prepare
 from diffuse.config import Job
 from diffuse.console import Meter, clock, print_json, print_table
 from diffuse.data import check_dataset

@@ -235,7 +235,7 @@ def test_a_stopped_sweep_goes_on_from_its_checkpoints_to_the_same_bytes(
     line = "-m train.steps=6 train.save_every=4 seed=1,2,3 name=swept"
     assert diffuse.train(line) == 0
     with monkeypatch.context() as patch:
-        patch.setattr("diffuse.commands.loop.fit", stopping_at(seed=2, step=3))
+        patch.setattr("diffuse.commands.training.loop.fit", stopping_at(seed=2, step=3))
         assert diffuse.train(line) == 143
     whole, stopped = (tmp_path / f"outputs/train/swept/v00{k}" for k in (1, 2))
     assert runs.read(stopped / "1")["status"] == "stopped"

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from diffuse import assembly, passport, scoring, values
 from diffuse.assembly import Trained
-from diffuse.commands import describing, judging, restoring
+from diffuse.commands import describing, restoring
+from diffuse.commands.evaluating import judging
 from diffuse.commands.plotting import Picture, Said, restored
 from diffuse.commands.plotting.trajectory import check_steps
 from diffuse.config import Job

@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from diffuse import assembly, evaluations, hardware, passport, values
-from diffuse.commands import judging
+from diffuse.commands.evaluating import judging
 from diffuse.commands.plotting import Picture, Said
 from diffuse.config import Job
 from diffuse.console import Meter

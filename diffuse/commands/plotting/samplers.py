@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse.commands import cells, restoring
-from diffuse.commands.cells import Cell
+from diffuse.commands import restoring
+from diffuse.commands.evaluating import cells
+from diffuse.commands.evaluating.cells import Cell
 from diffuse.commands.plotting import Picture, Said, restored
 from diffuse.config import Job
 from diffuse.console import Meter

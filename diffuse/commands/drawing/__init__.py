@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffuse import shards
 from diffuse.assembly import Trained
-from diffuse.commands import sharing
-from diffuse.commands.saving import Result
+from diffuse.commands.drawing import sharing
+from diffuse.commands.drawing.saving import Result
 from diffuse.console import Meter
 from diffuse.data import ImageSpec
 from diffuse.sampling import Plan

@@ -13,8 +13,9 @@ import torch
 from omegaconf import DictConfig
 
 from diffuse import assembly, checkpoints, config, hardware, meanings, planning, values
-from diffuse.commands import beginning, guiding, resuming
-from diffuse.commands.beginning import Beginning
+from diffuse.commands import guiding
+from diffuse.commands.training import beginning, resuming
+from diffuse.commands.training.beginning import Beginning
 from diffuse.data import ImageSet, open_splits
 from diffuse.data.images import moments
 from diffuse.errors import ConfigError, DataError, reason

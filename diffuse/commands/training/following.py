@@ -6,8 +6,8 @@ import threading
 from functools import partial
 
 from diffuse import cli, conditions
-from diffuse.commands.loop import loop
-from diffuse.commands.preparing import follow
+from diffuse.commands.training.loop import loop
+from diffuse.commands.training.preparing import follow
 from diffuse.interrupts import Interrupts
 from diffuse.journal import Silent
 from diffuse.launching import Lost, Meet, left_behind

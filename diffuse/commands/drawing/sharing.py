@@ -24,7 +24,7 @@ from diffuse.sampling import Plan
 
 log = logging.getLogger(__name__)
 
-WORKER = "diffuse.commands.shard_worker"
+WORKER = "diffuse.commands.drawing.shard_worker"
 GRACE = 2.0  # seconds that a worker has to leave when all images are there
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from diffuse import assembly, passport, runs, scoring
 from diffuse.assembly import Trained
-from diffuse.commands import references
-from diffuse.commands.references import Pictured
+from diffuse.commands.evaluating import references
+from diffuse.commands.evaluating.references import Pictured
 from diffuse.config import Job
 from diffuse.data import ImageSet
 from diffuse.data.images import fingerprint, fitted

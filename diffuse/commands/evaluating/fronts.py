@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 from diffuse import evaluations
 from diffuse.assembly import Trained
-from diffuse.commands import cells, scores
-from diffuse.commands.cells import Cell, LeftOut
+from diffuse.commands.evaluating import cells, scores
+from diffuse.commands.evaluating.cells import Cell, LeftOut
 from diffuse.config import Job
 from diffuse.console import WIDTH, clock, print_columns, print_json, print_table
 from diffuse.plots.pareto import duration

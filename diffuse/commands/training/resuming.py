@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from diffuse import assembly, checkpoints, meanings, run_folders, runs
-from diffuse.commands import beginning
+from diffuse.commands.training import beginning
 from diffuse.data import ImageSet
 from diffuse.errors import ConfigError, DataError, nearest
 

@@ -14,7 +14,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from diffuse import cli, config
-from diffuse.commands import drawing, restoring, sharing
+from diffuse.commands import drawing, restoring
+from diffuse.commands.drawing import sharing
 from diffuse.errors import ConfigError
 from diffuse.shards import Store, images
 

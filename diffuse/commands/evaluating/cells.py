@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffuse import planning
 from diffuse.assembly import Trained
-from diffuse.commands import drawing, guiding, sharing
+from diffuse.commands import drawing, guiding
+from diffuse.commands.drawing import sharing
 from diffuse.comparison import difference
 from diffuse.errors import ConfigError
 from diffuse.guidance import Guidance

@@ -22,7 +22,8 @@ from diffuse import (
     runs,
     scoring,
 )
-from diffuse.commands import evaluation_pictures, judging, scores, starting
+from diffuse.commands import starting
+from diffuse.commands.evaluating import judging, pictures, scores
 from diffuse.config import Job
 from diffuse.console import print_json, print_table
 from diffuse.data import ImageSet, ImageSpec
@@ -91,7 +92,7 @@ def main(cfg: DictConfig, job: Job, tracker: Quiet) -> int:
         }
         runs.write_json(folder / evaluations.FILE, record)  # no picture costs the numbers
         plots.save(plots.grid(pixels[:100]), folder / "samples.png")
-        record["pictures"] = evaluation_pictures.draw(folder, record, pixels, real)
+        record["pictures"] = pictures.draw(folder, record, pixels, real)
         runs.write_json(folder / evaluations.FILE, record)
         tracker.log(0, {name: score["value"] for name, score in measures.scores(record).items()})
         tracker.image(0, "samples", folder / "samples.png")

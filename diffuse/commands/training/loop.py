@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 
 from diffuse import memory
 from diffuse.checkups import Checkup
-from diffuse.commands.preparing import Work
+from diffuse.commands.training.preparing import Work
 from diffuse.console import Meter
 from diffuse.divergence import Diverged
 from diffuse.errors import DivergedError, NoSpaceError, reason

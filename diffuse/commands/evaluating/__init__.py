@@ -1,0 +1,1 @@
+"""What `diffuse eval`, `compare`, `pareto` and `plan` are made of: scoring, and reading scores."""
