@@ -1,13 +1,25 @@
 """Averaged weights, of one half-life or of several."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 
+def decay_at(decay: float, step: int) -> float:
+    """min(decay, (1 + step) / (10 + step)): early on every average forgets faster."""
+    return min(decay, (1 + step) / (10 + step))
+
+
+def half_life(decay: float, step: int, batch: int) -> float:
+    """The images after which a weight's share in an average halves, as it is at a step."""
+    now = decay_at(decay, step)
+    return round(batch * math.log(0.5) / math.log(now), 1) if now else 0.0
+
+
 class Ema:
-    """Averaged weights in float32. Early on it forgets faster: decay min(d, (1 + n) / (10 + n))."""
+    """Averaged weights in float32, as `decay_at` says."""
 
     def __init__(self, net: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -18,7 +30,7 @@ class Ema:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights that the network has after this step."""
-        decay = min(self.decay, (1 + step) / (10 + step))
+        decay = decay_at(self.decay, step)
         kept, now = ([of[k] for k in self.averaged] for of in (self.weights, self.now))
         torch._foreach_lerp_(kept, now, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         for name in self.now.keys() - set(self.averaged):  # a count, for example

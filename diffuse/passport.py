@@ -4,7 +4,6 @@ A record is plain data, as it stands in record.json: the numbers, and beside the
 they depend on. ROLES says of each field what it means if two records differ in it.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -174,8 +173,3 @@ def of_machine(device: torch.device) -> dict[str, Any]:
         "revision": provenance.git_revision(),
         "versions": provenance.versions(),
     }
-
-
-def half_life(decay: float, batch: int) -> float:
-    """The images after which a weight's share in an average has halved."""
-    return round(batch * math.log(0.5) / math.log(decay), 1) if decay else 0.0

@@ -244,16 +244,6 @@ def test_a_folder_without_a_record_is_named(tmp_path):
         evaluations.read(tmp_path)
 
 
-@pytest.mark.parametrize(("decay", "batch"), [(0.999, 128), (0.5, 1), (0.9999, 64)])
-def test_after_a_half_life_a_weights_share_has_halved(decay, batch):
-    images = passport.half_life(decay, batch)
-    assert decay ** (images / batch) == pytest.approx(0.5, rel=0.01)
-
-
-def test_without_an_average_there_is_no_half_life():
-    assert passport.half_life(0.0, 128) == 0
-
-
 def test_what_only_one_has_is_listed_although_it_is_a_table():
     guided = {"weight": 2.0, "weak": {"weights": "10%", "step": 64}}
     pair = [{"sampler": {"name": "ddim", "guidance": guidance}} for guidance in (guided, None)]

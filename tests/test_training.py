@@ -9,7 +9,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from diffuse import training as room
-from diffuse.averages import Ema
+from diffuse.averages import Ema, half_life
 from diffuse.errors import DivergedError
 from diffuse.training import batch_indices, fit, learning_rate, seconds_per_step
 from diffuse.values import CHOICES
@@ -54,6 +54,24 @@ def test_the_average_forgets_its_beginning_faster(step, decay):
     torch.nn.init.ones_(net.weight)
     ema.update(step)
     assert ema.weights["weight"].item() == pytest.approx(1 - decay, rel=1e-5)
+
+
+@pytest.mark.parametrize(("decay", "step"), [(0.99, 10**6), (0.5, 10**6), (0.9999, 200)])
+def test_after_a_half_life_a_weights_share_has_halved(decay, step):
+    ema = Ema(torch.nn.Linear(1, 1, bias=False), decay)
+    torch.nn.init.ones_(ema.weights["weight"])
+    torch.nn.init.zeros_(ema.now["weight"])
+    batch = 64
+    updates = half_life(decay, step, batch) / batch
+    for _ in range(round(updates)):
+        ema.update(step)
+    assert updates < 20 or decay == 0.99  # 0.9999 alone would take 6,931 of them
+    left = 0.5 ** (round(updates) / updates)
+    assert ema.weights["weight"].item() == pytest.approx(left, rel=1e-3)
+
+
+def test_without_an_average_there_is_no_half_life():
+    assert half_life(0.0, 100, 128) == 0
 
 
 def test_counts_are_taken_over_rather_than_averaged():

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from diffuse import evaluations, meanings, passport, planning
+from diffuse import averages, evaluations, meanings, passport, planning
 from diffuse.assembly import Trained
 from diffuse.commands import guiding
 from diffuse.commands.evaluating import judging
@@ -96,11 +96,11 @@ def passport_of(
     decays = meanings.decays(trained.cfg.train)
     named = weights.removeprefix("ema_")
     decay = None if weights == "raw" else decays[0] if named == "ema" else float(named)
-    batch = trained.cfg.train.batch
+    step, batch = trained.state["step"], trained.cfg.train.batch
     average = {
         "decay": decay,
-        "half_life": None if decay is None else passport.half_life(decay, batch),  # images
-        "images_seen": trained.state.get("images_seen", trained.state["step"] * batch),
+        "half_life": None if decay is None else averages.half_life(decay, step, batch),  # images
+        "images_seen": trained.state.get("images_seen", step * batch),
     }
     return {
         "schema": evaluations.SCHEMA,
