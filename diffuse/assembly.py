@@ -1,5 +1,6 @@
 """From a config to the objects of a training, and a run brought back to life."""
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -113,7 +114,14 @@ def optimizer(cfg: DictConfig, net: nn.Module) -> torch.optim.Optimizer:
     kind = config.bind("optimizer", cfg.optimizer).func
     fuses = kind in FUSED and next(net.parameters()).is_cuda
     asked = {"fused": True} if fuses and not {"fused", "foreach"} & set(cfg.optimizer) else {}
-    return config.build("optimizer", cfg.optimizer, net.parameters(), **asked)
+    built = config.build("optimizer", cfg.optimizer, net.parameters(), **asked)
+    closure = inspect.signature(built.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ConfigError(
+            f"optimizer: {cfg.optimizer.name} asks for the loss several times a step, "
+            "which no training here does"
+        )
+    return built
 
 
 def real_sets(dataset: Mapping[str, Any]) -> tuple[ImageSet, ImageSet]:
@@ -218,7 +226,13 @@ def saved_config(folder: Path) -> DictConfig:
     for (group, name), keys in BEFORE_IN.items():
         if OmegaConf.select(cfg, f"{group}.name") == name:
             cfg[group] = OmegaConf.merge(keys, cfg[group])
-    merged = OmegaConf.merge(OmegaConf.structured(schemas.SCHEMAS["train"]), cfg)
+    path = folder / "config.yaml"
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schemas.SCHEMAS["train"]), cfg)
+    except Exception as e:  # as of `config_of`
+        raise DataError(f"{path} is damaged: {reason(e, None)}") from None
+    if missing := sorted(OmegaConf.missing_keys(merged)):
+        raise DataError(f"{path} is damaged: it has no {missing[0]}")
     assert isinstance(merged, DictConfig)
     return merged
 

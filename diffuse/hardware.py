@@ -35,6 +35,8 @@ def device(word: str) -> torch.device:
         count = torch.cuda.device_count()
         if (chosen.index or 0) >= count:
             raise ConfigError(f"device={word}, but there are {count} CUDA devices, from cuda:0")
+        if chosen.index is not None:
+            torch.cuda.set_device(chosen)  # what asks for "the" GPU means this one, from now on
         # without it cuBLAS may add up in another order from one process to the next
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return chosen

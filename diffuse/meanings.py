@@ -28,6 +28,16 @@ def length(train: Mapping[str, Any] | DictConfig) -> tuple[str, float]:
     return given[0] if given else ("minutes", DEFAULT_MINUTES)
 
 
+def steps(train: Mapping[str, Any] | DictConfig, images: int | None = None) -> int | None:
+    """A training's length in steps; None of minutes, and of epochs of unknown images."""
+    unit, amount = length(train)
+    of_images = {"images": amount, "epochs": None if images is None else amount * images}
+    many = amount if unit == "steps" else of_images.get(unit)
+    if many is None:
+        return None
+    return max(1, round(many if unit == "steps" else many / train["batch"]))
+
+
 def decays(train: Mapping[str, Any] | DictConfig) -> list[float]:
     """Of the averages of the weights: `train.ema` is a number or a list; the first one counts."""
     ema = train["ema"]

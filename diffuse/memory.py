@@ -11,6 +11,15 @@ import torch
 from diffuse.errors import DiffuseError
 from diffuse.values import divisors
 
+WORDS = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "MPS backend out of memory",
+    "CUDA error: out of memory",  # of what is not torch's own allocator
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "HOST_ALLOCATION_FAILED",
+)
+
 
 class OutOfMemory(DiffuseError):
     """A training step needs more memory than there is."""
@@ -20,8 +29,7 @@ def ran_out(error: BaseException) -> bool:
     """Is this how torch says it, on a GPU, on a CPU or on MPS?"""
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    words = ("DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in WORDS)
 
 
 @contextlib.contextmanager

@@ -22,10 +22,19 @@ def test_fewer_steps_than_it_was_begun_for_are_another_training(stopped, diffuse
     assert runs.read(stopped)["step"] == 6
 
 
-@pytest.mark.parametrize("word", ["train.steps=8", "train.images=128", "train.steps=9"])
+@pytest.mark.parametrize("word", ["train.images=119", "train.epochs=1.8"])
+def test_a_length_of_images_that_makes_fewer_steps_is_refused_too(word, stopped, diffuse, tiny):
+    said = diffuse.error(f"train {tiny} resume=auto {word}")
+    assert "train.steps: 8 there, only 7 here" in said
+    assert runs.read(stopped)["step"] == 4
+
+
+@pytest.mark.parametrize(
+    "word", ["train.steps=8", "train.images=122", "train.epochs=1.9", "train.steps=9"]
+)
 def test_as_many_or_more_are_the_same_one(word, stopped, diffuse):
     assert diffuse.train(f"resume=auto {word}") == 0, diffuse.err
-    assert runs.read(stopped)["step"] == (9 if word.endswith("9") else 8)
+    assert runs.read(stopped)["step"] == (9 if word.endswith("steps=9") else 8)
 
 
 def test_a_run_that_goes_on_cannot_begin_with_other_weights(trained, diffuse, tiny):
@@ -48,6 +57,13 @@ def test_an_optimizer_that_cannot_go_on_with_what_is_saved_is_refused_before_any
     assert "does not fit this config" in said
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
     assert diffuse(line) == 0, diffuse.err
+
+
+def test_an_optimizer_that_asks_for_the_loss_again_and_again_is_refused(diffuse, tiny, tmp_path):
+    line = f"train {tiny} train.steps=2 optimizer.name=LBFGS"
+    less = " ".join(f"~optimizer.{key}" for key in ("betas", "eps", "weight_decay"))
+    assert "LBFGS asks for the loss several times a step" in diffuse.error(f"{line} {less}")
+    assert not list((tmp_path / "outputs").glob("train/*"))
 
 
 def test_the_reason_of_an_earlier_end_goes_with_it(trained, diffuse):

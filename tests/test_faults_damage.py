@@ -71,6 +71,15 @@ def test_auto_falls_back_and_names_the_file_and_an_explicit_checkpoint_is_exit_3
     assert runs.read(trained)["step"] == 5
 
 
+@pytest.mark.parametrize("lines", [0, 3, 20, 40])
+@pytest.mark.parametrize("command", ["train {tiny} train.steps=5 resume=auto", "sample run=tiny"])
+def test_a_config_that_is_cut_at_the_end_of_a_line_is_named(lines, command, trained, diffuse, tiny):
+    path = trained / "config.yaml"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:lines]))
+    said = diffuse.error(command.format(tiny=tiny), 3)
+    assert "config.yaml is damaged" in said
+
+
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.999])
 def test_a_file_that_is_cut_is_named_and_the_older_checkpoint_is_the_newest(

@@ -24,7 +24,11 @@ def test_a_device_that_is_not_there_is_a_config_error(word, monkeypatch):
 def test_a_number_past_the_last_gpu_is_a_config_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     assert hardware.device("cuda:1") == torch.device("cuda:1")
+    assert hardware.device("cuda") == torch.device("cuda")
+    assert chosen == [torch.device("cuda:1")]  # which starts CUDA there
     with pytest.raises(ConfigError, match="there are 2 CUDA devices"):
         hardware.device("cuda:2")
 

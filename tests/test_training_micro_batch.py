@@ -227,3 +227,9 @@ def test_what_filled_the_memory_is_gone_when_smaller_parts_are_tried(
     gc.collect()
     assert alive[1:] == [0] * len(alive[1:])
     assert room.memory.ran_out(torch.OutOfMemoryError("..."))
+
+
+def test_what_other_parts_of_a_gpu_say_without_memory_is_known():
+    for words in ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling x"):
+        assert room.memory.ran_out(RuntimeError(words))
+    assert not room.memory.ran_out(RuntimeError("CUDA error: an illegal memory access"))

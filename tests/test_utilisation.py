@@ -42,9 +42,29 @@ def test_every_size_that_is_tried_is_timed_and_the_fastest_counts(word, monkeypa
     assert peak == 2 * 9 * 256**2 * 32**2 * 64 / 0.01
 
 
+def test_after_a_while_the_largest_convolutions_are_left_out(monkeypatch):
+    monkeypatch.setattr(utilisation, "seconds", lambda *_: 0.01)
+    _, what = utilisation.convolution_peak(torch.device("cpu"), patience=0.0)
+    assert what.endswith("64 channels, 7x7")
+
+
+def test_a_training_is_done_before_the_peak_is_measured(diffuse, tmp_path, monkeypatch):
+    def killed(*_):
+        folder = tmp_path / "outputs/train/tiny/v001"
+        seen.append(runs.read(folder)["status"])
+        raise RuntimeError("not here")
+
+    seen: list[str] = []
+    monkeypatch.setattr(train, "LONG", 0.0)
+    monkeypatch.setattr(train, "convolution_peak", killed)
+    assert diffuse.train("train.steps=2") == 0
+    assert seen == ["done"]
+    assert "utilisation" not in runs.read(tmp_path / "outputs/train/tiny/v001")
+
+
 def test_a_training_says_what_share_it_made_use_of(diffuse, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "LONG", 0.0)
-    monkeypatch.setattr(train, "convolution_peak", lambda device: (1e9, ""))
+    monkeypatch.setattr(train, "convolution_peak", lambda *_: (1e9, ""))
     assert diffuse.train("train.steps=2") == 0
     facts = runs.read(tmp_path / "outputs/train/tiny/v001")
     assert facts["peak_flops"] == 1e9

@@ -39,6 +39,7 @@ from diffuse.utilisation import convolution_peak, utilisation
 log = logging.getLogger(__name__)
 
 LONG = 60.0  # seconds of training, beside which the few that the peak takes do not count
+PATIENCE = 4.0  # seconds of the peak
 
 
 def main(cfg: DictConfig, job: Job) -> int:
@@ -205,10 +206,14 @@ def _train(
         log.warning("stopped at step %d; resume=%s continues", training.step, run.folder)
         tracker.finish(seconds=5)  # whoever asked to stop does not wait long
         return interrupts.exit_code
-    if training.step > meter.first:  # else only what a kill had left to do was done
-        run.facts |= _speed(work, meter.rate(training.step), meter.seconds)
+    trained = training.step > meter.first  # else only what a kill had left to do was done
+    rate = meter.rate(training.step)
+    if trained:
+        run.facts["images_per_second"] = round(rate, 1)
     run.finish("done", memory=hardware.peak_memory(work.device))
     tracker.finish()
+    if trained and meter.seconds >= LONG:
+        run.update(**_share(work, rate))
     _print_result(work, run, job)
     return 0
 
@@ -259,19 +264,18 @@ def _quick(best: Mapping[str, Any]) -> str:
     return f"{best['fid']:.3f}{ends}"
 
 
-def _speed(work: Work, rate: float, seconds: float) -> dict[str, float]:
-    """Images/s, grids and all; after a minute or more also as a share of what is possible here."""
-    facts = {"images_per_second": round(rate, 1)}
+def _share(work: Work, rate: float) -> dict[str, float]:
+    """What is possible here, and how much of it the training made use of."""
     device, net = work.device, work.training.denoiser.net
-    if seconds >= LONG and work.ranks.world == 1 and device.type in ("cpu", "cuda"):
-        peak, _ = convolution_peak(device)
-        facts["peak_flops"] = round(peak)
-        try:
-            used = utilisation(net, work.data.spec.shape, rate, peak)
-            facts["utilisation"] = round(used, 4)
-        except Exception as error:  # a network of someone else's may not count on shapes alone
-            log.debug("utilisation is unknown: %s", error)
-    return facts
+    if work.ranks.world > 1 or device.type not in ("cpu", "cuda"):
+        return {}
+    try:
+        peak, _ = convolution_peak(device, PATIENCE)
+        used = utilisation(net, work.data.spec.shape, rate, peak)
+    except Exception as error:  # a network of someone else's may not count on shapes alone
+        log.debug("utilisation is unknown: %s", error)
+        return {}
+    return {"peak_flops": round(peak), "utilisation": round(used, 4)}
 
 
 def _fast(facts: dict[str, Any]) -> str:

@@ -110,6 +110,7 @@ def prepare(cfg: DictConfig, folder: Path | None, meet: Meet) -> Work:
     checkpoint = None
     if folder is not None:
         resuming.check_data(cfg, folder, data, test)
+        resuming.check_epochs(cfg, folder, len(data))
         checkpoint = checkpoints.newest(folder / "checkpoints")
     manifest = checkpoints.digest(checkpoint) if checkpoint else None
     found = Found(cfg, folder, checkpoint, manifest, initial, (data.sha256, test.sha256))
@@ -204,18 +205,13 @@ def _seconds(cfg: DictConfig, training: Training, data: ImageSet, law: Law, rank
 
 def _recipe(cfg: DictConfig, training: Training, data: ImageSet, law: Law, ranks: Ranks) -> Recipe:
     """The `train` section with its length as a number of steps."""
-    unit, amount = meanings.length(cfg.train)
+    _, amount = meanings.length(cfg.train)
     words: dict[str, Any] = {k: v for k, v in cfg.train.items() if k in Recipe.__dataclass_fields__}
     words |= {"steps": 1, "range": (cfg.range[0], cfg.range[1]), "seed": cfg.seed}
     words["ema"] = meanings.decays(cfg.train)
     recipe = Recipe(**words)
-    if unit == "steps":
-        steps = amount
-    elif unit == "images":
-        steps = amount / recipe.batch
-    elif unit == "epochs":
-        steps = amount * len(data) / recipe.batch
-    else:
+    steps = meanings.steps(cfg.train, len(data))
+    if steps is None:
         share = hardware.Share()
         seconds = seconds_per_step(training, data, law, recipe, ranks)
         if data.images.device.type == "cpu" and share.so_far() < ALL_OURS:
@@ -224,6 +220,6 @@ def _recipe(cfg: DictConfig, training: Training, data: ImageSet, law: Law, ranks
                 "timed, so there will be fewer of them than usual; train.steps= says how many",
                 100 * share.so_far(),
             )
-        steps = amount * 60 / seconds
-        log.info("%.3g ms a step: %g minutes are %d steps", seconds * 1e3, amount, round(steps))
-    return replace(recipe, steps=max(1, round(steps)))
+        steps = max(1, round(amount * 60 / seconds))
+        log.info("%.3g ms a step: %g minutes are %d steps", seconds * 1e3, amount, steps)
+    return replace(recipe, steps=steps)

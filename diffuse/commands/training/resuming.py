@@ -100,16 +100,7 @@ def continued(cfg: DictConfig, folder: Path) -> DictConfig:
         cfg.optimizer.precision = saved.optimizer.precision
     if cfg.init_from is None:
         cfg.init_from, cfg.init_weights = saved.get("init_from"), saved.init_weights
-    different = _differences(cfg, saved) | _shorter(cfg, saved)
-    allowed = [key for key in different if _is_in(key, cfg.resume_allow)]
-    refused = [different[key] for key in different if key not in allowed]
-    if refused:
-        raise ConfigError(
-            f"resume: {folder} was started with other settings ({'; '.join(refused)}); "
-            "use those, or let them through with resume.allow=[...], or resume=none for a new run"
-        )
-    for key in allowed:
-        log.info("resume.allow: %s", different[key])
+    _let_through(_differences(cfg, saved) | _shorter(cfg, saved), cfg, folder)
     unit, amount = meanings.length(cfg.train)
     if unit == "minutes":
         for other in meanings.LENGTHS:
@@ -124,13 +115,31 @@ def continued(cfg: DictConfig, folder: Path) -> DictConfig:
     return cfg
 
 
-def _shorter(cfg: DictConfig, saved: DictConfig) -> dict[str, str]:
+def _let_through(different: dict[str, str], cfg: DictConfig, folder: Path) -> None:
+    """ConfigError with the differences that `resume.allow=` does not name."""
+    allowed = [key for key in different if _is_in(key, cfg.resume_allow)]
+    refused = [different[key] for key in different if key not in allowed]
+    if refused:
+        raise ConfigError(
+            f"resume: {folder} was started with other settings ({'; '.join(refused)}); "
+            "use those, or let them through with resume.allow=[...], or resume=none for a new run"
+        )
+    for key in allowed:
+        log.info("resume.allow: %s", different[key])
+
+
+def _shorter(cfg: DictConfig, saved: DictConfig, images: int | None = None) -> dict[str, str]:
     """A length below that of the run: its learning rates were meant for all of its steps."""
-    unit, amount = meanings.length(cfg.train)
-    steps = {"steps": amount, "images": amount / cfg.train.batch}.get(unit, saved.train.steps)
-    if steps >= saved.train.steps:
+    steps = meanings.steps(cfg.train, images)
+    if steps is None or steps >= saved.train.steps:
         return {}
-    return {LENGTH: f"{LENGTH}: {saved.train.steps:,} there, only {steps:,.0f} here"}
+    return {LENGTH: f"{LENGTH}: {saved.train.steps:,} there, only {steps:,} here"}
+
+
+def check_epochs(cfg: DictConfig, folder: Path, images: int) -> None:
+    """How many steps an epoch has is known when the images are there: are there fewer now?"""
+    if meanings.length(cfg.train)[0] == "epochs":
+        _let_through(_shorter(cfg, assembly.saved_config(folder), images), cfg, folder)
 
 
 def check_data(cfg: DictConfig, folder: Path, data: ImageSet, test: ImageSet) -> None:
