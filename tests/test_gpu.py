@@ -44,7 +44,10 @@ def start(words, folder):
     )
 
 
-@pytest.mark.parametrize("how", ["compile=false", "compile=true", "compile=true optimizer=muon"])
+@pytest.mark.parametrize(
+    "how",
+    ["compile=false", "compile=false device=cuda:0", "compile=true", "compile=true optimizer=muon"],
+)
 def test_a_training_that_was_killed_ends_in_the_same_bytes(how, tiny, tmp_path):
     words = f"{tiny} {LONG} {how}"
     whole = start(words, tmp_path / "whole")
