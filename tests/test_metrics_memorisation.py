@@ -5,15 +5,18 @@ import pytest
 import torch
 from jackknives import jackknife
 from scipy.spatial import cKDTree
+from scipy.stats import norm
 
 from diffuse.metrics import (
     Moments,
+    Neighbours,
     authenticity,
     closeness,
     fid,
     fid_gap,
     frechet,
     nearest,
+    wilson,
 )
 
 torch.set_num_threads(1)
@@ -74,6 +77,61 @@ def test_closeness_counts_the_copies():
     assert found.share.value == pytest.approx(0.3 + 0.7 * 0.05, abs=0.03)
     assert found.share.low > 0.25
     assert closeness(copies(2, 1), TEST, TRAIN).median < 0.1 * found.median_test
+
+
+NOTHING = torch.empty(0)  # tables whose distances are known
+
+
+def distances(values):
+    rows = torch.as_tensor(values)[:, None]
+    return Neighbours(torch.zeros(len(rows), 1, dtype=torch.int64), rows)
+
+
+@pytest.mark.parametrize("nearer", [0, 1, 2])  # in deviations: shares of 0.05, 0.26 and 0.64
+def test_the_interval_of_closeness_covers_the_share_of_a_generator_that_copies(nearer):
+    n, m = 2048, 360
+    random, share = np.random.default_rng(nearer), norm.cdf(norm.ppf(0.05) + nearer)
+    held, of_fresh_rows = [], []
+    for _ in range(1000):
+        drawn = distances(10 - nearer + random.standard_normal(n))
+        unseen = distances(10 + random.standard_normal(m))
+        found = closeness(NOTHING, NOTHING, NOTHING, known=drawn, known_test=unseen).share
+        old = wilson(found.value, n * m / (n + m))
+        held.append(found.low <= share <= found.high)
+        of_fresh_rows.append(old.low <= share <= old.high)
+    assert 0.93 <= np.mean(held) <= 0.98
+    if nearer:  # the control: with share (1 - share) / m for the test rows it is too sure
+        assert np.mean(of_fresh_rows) < 0.88
+
+
+def test_where_no_generated_row_is_near_the_threshold_the_test_rows_add_nothing():
+    found = closeness(copies(2, 1), TEST, TRAIN)
+    assert found.share == wilson(1.0, 500)
+    assert found.reach == 0
+    mixed = closeness(copies(2, 0.3), TEST, TRAIN)
+    assert 0 < mixed.reach < closeness(table(2, 500), TEST, TRAIN).reach
+
+
+def test_of_the_interval_of_closeness_the_test_rows_part_is_the_share_at_the_thresholds_ends():
+    drawn, unseen = np.arange(1, 201) / 100, np.arange(1, 101) / 10  # 10 g = f
+    found = closeness(
+        NOTHING, NOTHING, NOTHING, known=distances(drawn), known_test=distances(unseen)
+    )
+    d = norm.ppf(0.975) * np.sqrt(0.05 * 0.95 / 100)
+    low, at, high = (
+        float(np.mean(drawn < np.quantile(unseen, q))) for q in (0.05 - d, 0.05, 0.05 + d)
+    )
+    own = wilson(at, 200)
+    assert (found.share.value, found.reach) == (at, pytest.approx((high - low) / 2))
+    assert found.share.low == pytest.approx(at - np.hypot(at - own.low, at - low))
+    assert found.share.high == pytest.approx(at + np.hypot(own.high - at, high - at))
+
+
+@pytest.mark.parametrize("m", [1, 2, 30])
+def test_of_few_test_rows_the_interval_of_closeness_is_a_share(m):
+    for rows in (table(2, 50), copies(2, 0.5, 50), 2 * table(2, 50)):
+        found = closeness(rows, TEST[:m], TRAIN).share
+        assert 0 <= found.low < found.high <= 1
 
 
 @pytest.mark.slow
