@@ -14,6 +14,7 @@ from diffuse.metrics import fid, kid, over_seeds
 from diffuse.scoring import (
     GROUPS,
     Judge,
+    Rows,
     Settings,
     curve,
     impossible,
@@ -124,14 +125,55 @@ def test_what_a_number_of_several_seeds_says_of_itself_agrees_with_it(judge, dra
     mean = sum(one["value"] for one in of_classes) / len(of_classes)
     assert mean == pytest.approx(found["per_class"]["value"])
     assert [len(one["per_seed"]) for one in of_classes] == [3, 3, 3]
-    singles = [measured("kid", [rows], truth, SETTINGS)["kid"]["sd"] for rows in draws]
-    assert found["kid"]["sd"] == pytest.approx(sum(singles) / 3)
+    sds = [kid(r.features, judge.reference, 4, 16, seed=k).sd for k, r in enumerate(draws)]
+    assert found["kid"]["sd"] == pytest.approx(sum(sds) / 3)
     medians = [measured("memorisation", [d], truth, SETTINGS)["closer"]["median"] for d in draws]
     assert found["closer"]["median"] == pytest.approx(sum(medians) / 3)
     assert found["authenticity"]["closest_of"] == "the first seed"
 
 
-@pytest.mark.parametrize("group", POSSIBLE)
+def test_each_draw_has_subsets_of_its_own_for_kid_and_the_first_those_of_a_single_one(judge, drawn):
+    truth, same = real(judge, 24), [drawn(0)] * 3
+    found = measured("kid", same, truth, SETTINGS)["kid"]
+    values = [kid(same[0].features, judge.reference, 4, 16, seed=k).value for k in range(3)]
+    assert found["per_seed"] == values
+    assert len(set(values)) == 3
+    single = measured("kid", same[:1], truth, SETTINGS)["kid"]
+    assert single["value"] == values[0]
+    assert [single[key] for key in ("floor", "floor_ci95")] == [found["floor"], found["floor_ci95"]]
+
+
+@pytest.mark.slow
+def test_the_interval_of_kid_over_seeds_covers_the_distance_to_the_reference(judge):
+    """Rows x ~ N(s, 1) [d], so E[k(x, y)] = u^3 + 3 u |y|^2 / d^2 with u = 1 + s sum(y) / d."""
+    d, s, settings = 8, 0.25, Settings(kid_subsets=10, kid_subset_size=50)
+    random = torch.Generator().manual_seed(0)
+
+    def table(n, mean=0.0):
+        features = torch.randn(n, d, generator=random, dtype=torch.float64) + mean
+        return Rows(torch.empty(n, 1, 8, 8, dtype=torch.uint8), features)
+
+    def distance(y):
+        u = 1 + s * y.sum(1) / d
+        to_y = (u**3 + 3 * u * y.square().sum(1) / d**2).mean()
+        kernel, v = (y @ y.T / d + 1) ** 3, 1 + s**2
+        of_y = (kernel.sum() - kernel.trace()) / (len(y) * (len(y) - 1))
+        of_x = v**3 + 3 * v * s**2 / d + 3 * v**2 / d + 6 * s**2 / d**2
+        return float(of_x + of_y - 2 * to_y)
+
+    held, with_the_same_subsets = [], []
+    for _ in range(100):
+        reference, draws = table(400), [table(600, s) for _ in range(5)]
+        truth = replace(judge.real, reference=reference)
+        low, high = measured("kid", draws, truth, settings)["kid"]["ci95"]
+        held.append(low <= distance(reference.features) <= high)
+        same = over_seeds([kid(x.features, reference.features, 10, 50).value for x in draws])
+        with_the_same_subsets.append(same.low <= distance(reference.features) <= same.high)
+    assert 0.9 <= np.mean(held) <= 0.99
+    assert np.mean(with_the_same_subsets) < 0.88  # the control: an error that all seeds share
+
+
+@pytest.mark.parametrize("group", [group for group in POSSIBLE if group != "kid"])
 def test_the_order_of_the_seeds_changes_nothing_but_their_own_numbers(group, judge, drawn):
     def found(seeds):
         scores = measured(group, [drawn(seed) for seed in seeds], real(judge, 24), SETTINGS)

@@ -1,7 +1,7 @@
 """The measures, in groups that are computed together; which there are and what each needs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -40,6 +40,7 @@ class Settings:
     kid_subsets: int = 50
     kid_subset_size: int = 500
     neighbours: int = 5
+    draw: int = 0  # the number of the draw that is scored: KID's subsets are other ones for each
 
     def record(self, groups: Sequence[str], most: int) -> dict[str, Any]:
         """What the numbers of these groups depend on; no subset is larger than `most` images."""
@@ -56,7 +57,7 @@ def _kid(rows: Rows, real: Real, settings: Settings) -> Scores:
     assert real.reference is not None
     reference, subsets = real.reference.features, settings.kid_subsets
     size = min(settings.kid_subset_size, len(rows), len(reference))
-    found = kid(rows.features, reference, subsets, size)
+    found = kid(rows.features, reference, subsets, size, settings.draw)
     ends = kid_interval(rows.features, reference, found, subsets, rows.blocks)
     return {"kid": {"value": found.value, "sd": found.sd, "ci95": [*ends]}}
 
@@ -205,9 +206,13 @@ def impossible(
 
 
 def measured(group: str, draws: Sequence[Rows], real: Real, settings: Settings) -> Scores:
-    """The numbers of a group; of several draws (one for each seed) the means of theirs."""
+    """The numbers of a group; of several draws (one for each seed) the means of theirs.
+
+    The same subsets of the reference in every draw would be an error that all of them share, and
+    that no interval over seeds knows of. So draw k has its own, which are the same in every record.
+    """
     about = GROUPS[group]
-    each = [about.scores(rows, real, settings) for rows in draws]
+    each = [about.scores(rows, real, replace(settings, draw=k)) for k, rows in enumerate(draws)]
     floor = _floor(group, draws[0], real, settings)
     return {
         name: joined(name, [one[name] for one in each]) | floor.get(name, {}) for name in each[0]
