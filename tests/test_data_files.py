@@ -223,6 +223,15 @@ def test_a_test_folder_without_classes_is_named(root):
         opened(root)
 
 
+def test_folders_beside_a_train_folder_are_not_lost(root):
+    (root / "train").mkdir()
+    picture("L").save(root / "train/0.png")
+    with pytest.raises(DataError, match=r"has train/ and also a/, b/: which are splits\?"):
+        opened(root)
+    (root / "train").rename(root / ".train")
+    assert opened(root).spec.classes == ("a", "b")
+
+
 def test_classes_whose_names_are_numbers_are_chosen_by_name(root):
     (root / "a").rename(root / "1")
     (root / "b").rename(root / "2")

@@ -56,13 +56,16 @@ def folder(
 
 
 def _homes(root: Path) -> dict[str, Path]:
-    """The folders that hold the class folders of each split."""
-    there = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
+    """The folders that hold the class folders of each split; DataError if one would be lost."""
+    there = {name.lower(): root / name for name in _classes(root)}
     trains, tests = (
         [there[name] for name in names if name in there] for names in (TRAIN_FOLDERS, TEST_FOLDERS)
     )
     if not trains:
         return {"train": root}
+    if others := [f"{path.name}/" for path in there.values() if path not in (trains[0], *tests)]:
+        also = ", ".join(others)
+        raise DataError(f"{root} has {trains[0].name}/ and also {also}: which are splits?")
     return {"train": trains[0]} | ({"test": tests[0]} if tests else {})
 
 
