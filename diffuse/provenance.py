@@ -19,12 +19,19 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str | None:
-    """The revision of our code, with "+dirty" if it was changed since; None outside git."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+dirty"]
+    """The revision of our code, with "+dirty" if it was changed since; None outside git.
+
+    Installed in a folder of someone else's repository, it is not that repository's code.
+    """
+    here = Path(__file__)
     try:
-        done = subprocess.run(
-            [*command, "--exclude=*"], capture_output=True, text=True, timeout=5, check=True
-        )
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)
+        return _git(here.parent, "describe", "--always", "--dirty=+dirty", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
     return done.stdout.strip()
