@@ -2,6 +2,7 @@
 
 import logging
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -20,6 +21,8 @@ from diffuse.sampling import Plan
 from diffuse.schedules import Schedule
 
 log = logging.getLogger(__name__)
+
+STEPS_A_CALL = 1000  # no more are tried: some samplers make as many calls in any number of steps
 
 
 def meta(cfg: DictConfig) -> Mapping[str, Any]:
@@ -122,19 +125,20 @@ def _steps_of_calls(cfg: DictConfig, sampler: Sampler, factors: Sequence[int]) -
 
 
 def _steps_of(nfe: int, name: str, calls: Callable[[int], int]) -> int:
-    """The steps that make exactly so many calls, by bisection: more steps never make fewer."""
-    low, high = 0, 1
-    while calls(high) < nfe:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if calls(middle) < nfe else (low, middle)
-    if (reached := calls(high)) != nfe:
-        below = f"{calls(low)} with steps={low} and " if low else ""
+    """The steps that make exactly so many calls: more steps never make fewer."""
+    most = 1
+    while calls(most) < nfe:
+        if most >= STEPS_A_CALL * nfe:
+            made = f"{calls(most)} even with steps={most}"
+            raise ConfigError(f"nfe={nfe}: {name} makes {made}; use steps= instead")
+        most *= 2
+    steps = 1 + bisect_left(range(1, most), nfe, key=calls)
+    if (reached := calls(steps)) != nfe:
+        below = f"{calls(steps - 1)} with steps={steps - 1} and " if steps > 1 else ""
         raise ConfigError(
-            f"nfe={nfe}: {name} makes {below}{reached} with steps={high}; use one of these"
+            f"nfe={nfe}: {name} makes {below}{reached} with steps={steps}; use one of these"
         )
-    return high
+    return steps
 
 
 def is_guided(cfg: DictConfig) -> bool:

@@ -92,6 +92,27 @@ def test_an_impossible_combination_says_what_to_use_instead(line, trained, diffu
     assert sorted(trained.parents[2].rglob("*")) == before
 
 
+ONE_STEP = """
+import torch
+
+@torch.no_grad()
+def one_step(denoise, x, sigmas, randn):
+    denoised = denoise(x, sigmas[0]) if len(sigmas) > 1 else x
+    yield denoised, denoised
+"""
+
+
+def test_calls_that_no_number_of_steps_makes_are_refused(trained, diffuse, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "their_sampler.py").write_text(ONE_STEP)
+    (tmp_path / "mine/sampler").mkdir(parents=True)
+    (tmp_path / "mine/sampler/one.yaml").write_text("name: their_sampler:one_step\n")
+    line = "sample n=1 --config-dir mine sampler=one trust=their_sampler"
+    refused = diffuse.error(f"{line} nfe=2")
+    assert "one_step makes 1 even with steps=2048; use steps= instead" in refused
+    assert diffuse.json(f"{line} nfe=1")["nfe"] == 1
+
+
 def test_more_steps_than_a_table_has_are_refused(diffuse):
     assert diffuse.train("train.steps=2 schedule=linear schedule.T=20") == 0
     assert "at most T = 20" in diffuse.error("sample n=1 steps=21")
