@@ -59,7 +59,7 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, "Tensor"]], state
                 shutil.rmtree(final)
             os.rename(temporary, final)
             _point_to(final)
-    except Exception:
+    except BaseException:  # a signal that stops the command, too
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return final

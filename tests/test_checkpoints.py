@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffuse import checkpoints
+from diffuse import checkpoints, files
 from diffuse.errors import DataError, NoSpaceError
 
 FILES = ["ema.safetensors", "model.safetensors", "state.json", checkpoints.MANIFEST]
@@ -39,7 +39,7 @@ def dies_at(monkeypatch, call):
     def dying(real):
         def wrapped(*args, **kwargs):
             count[0] += 1
-            if count[0] == call:
+            if 0 < call <= count[0]:  # whoever is dead does not tidy up, either
                 raise Killed
             return real(*args, **kwargs)
 
@@ -77,6 +77,16 @@ def test_a_save_that_dies_at_any_point_leaves_the_last_checkpoint_and_no_half_on
             checkpoints.verify(checkpoints.at(folder, step))
         save(folder, 3)
         assert value(checkpoints.newest(folder)) == 3
+
+
+def test_a_save_that_a_signal_stops_leaves_nothing(tmp_path, monkeypatch):
+    def stopped(folder):
+        raise SystemExit(143)
+
+    monkeypatch.setattr(files, "sync_folder", stopped)
+    with pytest.raises(SystemExit):
+        checkpoints.save(tmp_path, 1, {"model": {"w": torch.ones(1)}}, {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_saving_a_step_again_never_leaves_it_without_a_checkpoint(tmp_path):
@@ -200,7 +210,7 @@ def test_what_is_renamed_is_on_the_disk_and_what_is_linked_is_renamed(tmp_path, 
 FILLS = """
 import resource, signal, sys, torch
 from pathlib import Path
-from diffuse import checkpoints
+from diffuse import checkpoints, files
 from diffuse.errors import NoSpaceError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 folder = Path(sys.argv[1])
