@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from decimal import Decimal
 
 import torch
 from torch import nn
@@ -38,9 +39,9 @@ class Ema:
 
 
 def file_name(decay: float) -> str:
-    """The file of an average that is not the first one: 0.999 -> ema_0.9990."""
+    """The file of an average that is not the first one: 0.999 -> ema_0.9990, 1e-5 -> ema_0.00001."""
     short = f"{decay:.4f}"
-    return f"ema_{short if float(short) == decay else repr(decay)}"
+    return f"ema_{short if float(short) == decay else format(Decimal(repr(decay)), 'f')}"
 
 
 def files(decays: Sequence[float]) -> dict[str, str]:

@@ -1,12 +1,14 @@
 """Averages of several half-lives, from training to the images; what stays; what is refused."""
 
 import contextlib
+import re
 import shutil
 
 import pytest
 
 from diffuse import checkpoints, cli, runs
 from diffuse.averages import file_name, files
+from diffuse.values import AVERAGE
 
 LINE = "train.steps=4 train.ema=[0.5,0.9,0.99995]"
 
@@ -31,10 +33,14 @@ def several(_several, diffuse, tmp_path):
 
 
 def test_the_name_of_a_file_tells_its_decay_to_the_digit():
-    assert [file_name(d) for d in (0.0, 0.5, 0.999, 0.9999, 0.99995, 0.999999)] == [
-        "ema_0.0000", "ema_0.5000", "ema_0.9990", "ema_0.9999", "ema_0.99995", "ema_0.999999",
+    assert [file_name(d) for d in (0.0, 1e-5, 0.5, 0.999, 0.9999, 0.99995, 0.999999)] == [
+        "ema_0.0000", "ema_0.00001", "ema_0.5000", "ema_0.9990", "ema_0.9999", "ema_0.99995",
+        "ema_0.999999",
     ]  # fmt: skip
     assert files([0.999]) == {"ema": "ema", "ema_0.9990": "ema"}
+    for decay in (0.0, 1e-5, 1.5e-7, 0.999999):
+        assert re.fullmatch(AVERAGE, file_name(decay))
+        assert float(file_name(decay).removeprefix("ema_")) == decay
 
 
 def test_the_first_is_what_one_alone_would_be_and_the_others_lie_beside_it(several, diffuse):
