@@ -116,6 +116,22 @@ def test_the_command_trains_one_that_evaluation_can_use(tmp_path, capsys):
     assert float((logits.argmax(1) == digits("test")[1]).double().mean()) == facts["accuracy"]
 
 
+@pytest.mark.parametrize(
+    ("words", "warned", "offered"),
+    [
+        ("epochs=1 dataset.subset=64", True, False),
+        ("debug=smoke", False, False),
+        ("epochs=3", False, True),
+    ],
+)
+def test_what_learnt_too_little_is_not_offered_for_use(words, warned, offered, tmp_path, capsys):
+    line = ["encoder", "dataset=digits", *words.split(), f"outputs={tmp_path}", "width=16"]
+    assert cli.main([*line, "batch=64", "precision=fp32"]) == 0
+    said = capsys.readouterr()
+    assert ("learnt too little: it is right on" in said.err) == warned
+    assert ("encoder.path=" in said.out) == offered
+
+
 @pytest.mark.parametrize("word", ["dataset.subset=200", "dataset.classes=[0,1,2]"])
 def test_an_encoder_of_a_part_of_the_data_does_not_bear_its_name(tmp_path, capsys, word):
     words = ["dataset=digits", "epochs=1", "width=8", "precision=fp32", word]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from diffuse.encoders import (
     FILE,
     about_encoder,
     classifier,
+    doubts,
     encode,
     load_encoder,
     open_encoder,
@@ -105,7 +107,7 @@ def test_a_file_for_other_channels_is_refused(small):
 def test_auto_takes_the_newest_encoder_that_was_trained_here_for_all_of_this_data(small, tmp_path):
     node = yaml.safe_load((CONF / "encoder/auto.yaml").read_text())
     spec = spec_of("cifar10", channels=3, side=32)
-    other = {"channels": 3, "height": 16, "width": 12, "classes": ["a", "b"], "test_accuracy": 0.5}
+    other = {"channels": 3, "height": 16, "width": 12, "classes": ["a", "b"], "test_accuracy": 0.9}
     runs = [
         ("v001", "cifar10-classifier", {}),
         ("v002", "cifar10-classifier", {}),  # this one
@@ -126,6 +128,44 @@ def test_auto_takes_the_newest_encoder_that_was_trained_here_for_all_of_this_dat
     assert open_encoder(node, spec_of(), str(tmp_path / "outputs")).name.startswith("fashion")
 
 
+@pytest.mark.parametrize(("classes", "least"), [(2, 0.707), (10, 0.316), (100, 0.1)])
+def test_an_encoder_is_doubted_that_is_nearer_to_chance_than_to_certainty(classes, least):
+    about = {"name": "some-classifier", "classes": [*range(classes)]}
+    assert doubts(about) == ()  # an older file does not say
+    assert doubts(about | {"test_accuracy": least + 0.001}) == ()
+    (said,) = doubts(about | {"test_accuracy": least - 0.001})
+    assert f"on {least - 0.001:.1%} of its test images, chance on {1 / classes:.1%}" in said
+
+
+def test_auto_passes_over_what_learnt_too_little_and_a_path_to_it_is_a_warning(
+    small, tmp_path, caplog
+):
+    node = yaml.safe_load((CONF / "encoder/auto.yaml").read_text())
+    spec = spec_of("cifar10", channels=3, side=32)
+    data = {"train_sha256": "mine", "test_sha256": "tests"}
+    for version, share in (("v001", 0.9), ("v002", 0.6), ("v003", 0.5)):
+        folder = tmp_path / "encoder/any" / version
+        folder.mkdir(parents=True)
+        facts = {"status": "done", "smoke": False, "started": version}
+        (folder / "run.json").write_text(json.dumps(facts))
+        about = {"name": "cifar10-classifier", "channels": 3, "height": 16, "width": 12}
+        about |= {"classes": ["a", "b"], "test_accuracy": share, "data": data}
+        save_encoder(folder / FILE, small[1], about)
+    found = open_encoder(node, spec, str(tmp_path), ("mine", "tests"))
+    assert (found.sha256, found.doubts) == (load_encoder(tmp_path / "encoder/any/v001").sha256, ())
+    passed = [line for line in caplog.messages if "is passed over" in line]
+    assert [line.split(" ")[0][-4:] for line in passed] == ["v003", "v002"]
+    caplog.clear()
+    shutil.rmtree(tmp_path / "encoder/any/v001")
+    assert open_encoder(node, spec, str(tmp_path), ("mine", "tests")).name == "pixels"
+    assert sum("is passed over" in line for line in caplog.messages) == 2  # each once
+    caplog.clear()
+    node = {"name": "classifier", "path": str(tmp_path / "encoder/any/v003"), "sha256": None}
+    found = open_encoder(node, spec)
+    assert caplog.messages == [*found.doubts]
+    assert "learnt too little: it is right on 50.0%" in caplog.messages[0]
+
+
 def test_auto_takes_the_encoder_of_exactly_this_data_whatever_it_is_called(small, tmp_path):
     node = yaml.safe_load((CONF / "encoder/auto.yaml").read_text())
     for version, name, data in [
@@ -138,7 +178,7 @@ def test_auto_takes_the_encoder_of_exactly_this_data_whatever_it_is_called(small
         facts = {"status": "done", "smoke": False, "started": version}
         (folder / "run.json").write_text(json.dumps(facts))
         about = {"channels": 3, "height": 16, "width": 12, "classes": ["a", "b"]}
-        about |= {"name": name, "test_accuracy": 0.5}
+        about |= {"name": name, "test_accuracy": 0.9}
         about |= {"data": {"train_sha256": data[0], "test_sha256": data[1]}}
         save_encoder(folder / FILE, small[1], about)
 
@@ -169,7 +209,7 @@ def test_auto_finds_what_was_trained_on_a_folder_that_is_called_like_another_dat
     for k, image in enumerate(images):
         home = tmp_path / "photos/cifar10" / "ab"[k % 2]
         home.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(home / f"{k}.png")
+        Image.fromarray(image // 4 + 190 * (k % 2)).save(home / f"{k}.png")  # dark ones and bright
     np.save(tmp_path / "theirs.npy", images[:4, None])
     data = "dataset=folder dataset.root=photos/cifar10 dataset.test=0.5"
     before = diffuse.json(f"eval images=theirs.npy {data} metrics=fid")

@@ -14,7 +14,14 @@ from diffuse.encoders.choices import (
     pixels,
 )
 from diffuse.encoders.encoder import Encoder, encode
-from diffuse.encoders.trained import ASSETS, FILE, about_encoder, load_encoder, save_encoder
+from diffuse.encoders.trained import (
+    ASSETS,
+    FILE,
+    about_encoder,
+    doubts,
+    load_encoder,
+    save_encoder,
+)
 
 __all__ = [
     "ASSETS",
@@ -24,6 +31,7 @@ __all__ = [
     "auto",
     "check_encoder",
     "classifier",
+    "doubts",
     "encode",
     "inception",
     "load_encoder",

@@ -6,7 +6,7 @@ A yaml in `conf/encoder/` names a public function whose first parameter is `spec
 import hashlib
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from diffuse.encoders.encoder import ANTIALIASED, Encoder, Preparation, wrong_ch
 from diffuse.encoders.inception import FEATURES, LOGITS, SIDE
 from diffuse.encoders.own import wrapped
 from diffuse.encoders.published import load_inception
-from diffuse.encoders.trained import about_encoder, find_trained, load_encoder
+from diffuse.encoders.trained import about_encoder, doubts, load_encoder, trained_here
 from diffuse.errors import ConfigError
 
 log = logging.getLogger("diffuse.encoders")
@@ -50,6 +50,8 @@ def open_encoder(
     if not _is_foreign(node):
         encoder = config.build("encoder", own, **given)
         encoder.at_home = not set(data).isdisjoint(encoder.data)
+        for line in encoder.doubts:
+            log.warning("%s", line)
         return encoder
     call = config.bind("encoder", own)
     assert isinstance(call, partial)
@@ -90,17 +92,18 @@ def auto(
     data: Sequence[str] = (),  # sha256 of the training and the test images; () if none are known
 ) -> Encoder:
     """The encoder of this data, shipped or the newest that was trained here; else one of data of
-    this name; else `pixels` with a warning.
+    this name; else `pixels` with a warning. One that learnt too little is passed over.
     """
     ours = classifier(spec, spec.name, shipped[spec.name]) if spec.name in shipped else None
     if ours and (not data or not set(data).isdisjoint(ours.data)):
         return ours
     trained = Path(outputs) if outputs else None
-    folder = find_trained(trained, spec, data[0]) if trained and data else None
+    weak: list[Path] = []
+    folder = _worthy(trained_here(trained, spec, data[0]), weak) if trained and data else None
     if folder is None and ours:
         return ours  # of other images that are called the same: an evaluation says so
     if folder is None and trained:
-        folder = find_trained(trained, spec)
+        folder = _worthy(trained_here(trained, spec), weak)
     if folder:
         share = about_encoder(folder)["test_accuracy"]
         log.info("encoder %s, %.1f%% of its test images right", folder, 100 * share)
@@ -112,6 +115,18 @@ def auto(
         *(spec.name, size, size, advice),
     )
     return pixels(spec, size)
+
+
+def _worthy(found: Iterator[Path], weak: list[Path]) -> Path | None:
+    """The first that learnt enough; each before it gets a line, and a place among the weak."""
+    for folder in found:
+        said = doubts(about_encoder(folder))
+        if not said:
+            return folder
+        if folder not in weak:
+            weak.append(folder)
+            log.warning("%s is passed over: %s", folder, *said)
+    return None
 
 
 def pixels(spec: ImageSpec, size: int) -> Encoder:

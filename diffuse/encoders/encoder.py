@@ -61,6 +61,7 @@ class Encoder(nn.Module):
         self.preparation, self.most, self.data = preparation, most, data
         self.options: dict[str, Any] | None = None  # of code from outside: what it was called with
         self.at_home = False  # is it opened for the data it was trained on?
+        self.doubts: tuple[str, ...] = ()  # what is to be said of all numbers in its features
         self.eval()
 
     @property

@@ -60,6 +60,7 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
         few = judging.few(n, real.encoder.dim)
         for line in few:
             log.warning("%s", line)
+        few += real.encoder.doubts  # said already
         record = describing.passport_of(  # the code as it is now
             job, trained, plan, real.encoder, weights=cfg.weights, n=n, seeds=1
         )

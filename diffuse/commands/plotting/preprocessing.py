@@ -47,6 +47,7 @@ def preprocessing(cfg: DictConfig, job: Job) -> Picture:
         warned, code = judging.few(n, encoder.dim), passport.of_code(encoder)  # as it is now
         for line in warned:
             log.warning("%s", line)
+        warned += encoder.doubts  # said already
         found: list[Effect] = []
         with Meter("treatment", len(wanted), images=n) as meter:
             for effect in effects(judge, n, cfg.seed):
