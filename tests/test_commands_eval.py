@@ -90,7 +90,7 @@ def test_all_metrics_are_measured_that_can_be_and_fit_a_terminal(trained, diffus
     for words in ("precision", "coverage", "authentic", "FID train - test", "pixels, sliced"):
         assert words in diffuse.out
     assert "no inception: the encoder is no classifier" in diffuse.err
-    assert "no infinity: it takes at least 1000 images" in diffuse.err
+    assert "no infinity: it needs more than 256 images for the curve" in diffuse.err
     record = json.loads((trained.parents[2] / "eval/tiny/v001/record.json").read_text())
     assert len(record["metrics"]["per_class"]["classes"]) == 10
     for name, score in record["metrics"].items():
@@ -108,7 +108,7 @@ BAD = {
     "metrics=fidd": "metrics: unknown choice 'fidd'; did you mean 'fid'?",
     "metrics=[]": "metrics needs at least one value",
     "metrics=[agreement]": "no agreement here: the encoder is no classifier",
-    "metrics=[fid,infinity]": "no infinity here: it takes at least 1000 images",
+    "metrics=[fid,infinity]": "no infinity here: it needs more than 256 images for the",
     "seeds=2 seed=9223372036854775807": "seeds=2",
     "neighbours=0": "neighbours must be at least 1",
     "dataset=digits": "dataset: outputs/train/tiny/v001 learnt from other images than digits",

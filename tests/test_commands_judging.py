@@ -29,7 +29,7 @@ def test_with_too_few_images_for_infinity_the_curve_is_there_and_the_number_that
     assert record["curves"]["fid"][-1][1] == pytest.approx(record["fid"]["value"])
     assert "fid_infinity" not in record["metrics"]
     [said] = [line for line in diffuse.err.splitlines() if "infinite n" in line]
-    assert said.startswith("warning: no FID at infinite n: it takes at least 1000 images")
+    assert said == "warning: FID at infinite n needs 1,000 images: only the curve by n is shown"
     enough = diffuse.json(f"{CURVE} metrics=[fid,infinity] n=1000")
     assert "fid_infinity" in enough["metrics"]
     assert "infinite n" not in diffuse.err
@@ -38,7 +38,7 @@ def test_with_too_few_images_for_infinity_the_curve_is_there_and_the_number_that
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ("n=256", "it takes at least 1000 images"),
+        ("n=256", "the curve of FID by n, and 1,000 for its end at infinite n"),
         ("n=600 reference=stats.npz", "known by its mean and covariance only"),
     ],
 )

@@ -19,6 +19,7 @@ from diffuse.data.images import fingerprint, fitted
 from diffuse.encoders import Encoder
 from diffuse.errors import ConfigError, DataError, nearest
 from diffuse.foreign import Statistics
+from diffuse.metrics import enough
 from diffuse.scoring import GROUPS, Real, Rows, Settings
 
 log = logging.getLogger(__name__)
@@ -70,9 +71,17 @@ def groups(cfg: DictConfig, job: Job, labels: Tensor | None, n: int, real: Real)
     settings, kept = settings_of(cfg), []
     for group in wanted:
         reason = scoring.impossible(group, n, labels, real, settings)
-        if reason and typed and group == "infinity" and scoring.sizes(n, real):
-            log.warning("no FID at infinite n: %s; there is that of fewer of these", reason)
-        elif reason and typed:
+        if reason and group == "infinity" and real.reference is not None:
+            least = f"{enough(real.encoder.dim):,}"
+            if scoring.sizes(n, real):
+                said = f"FID at infinite n needs {least} images: only the curve by n is shown"
+                log.log(logging.WARNING if typed else logging.INFO, "%s", said)
+                continue
+            reason = (
+                "it needs more than 256 images for the curve of FID by n, "
+                f"and {least} for its end at infinite n"
+            )
+        if reason and typed:
             raise ConfigError(f"metrics: no {group} here: {reason}")
         elif reason:
             log.info("no %s: %s", group, reason)
@@ -192,7 +201,7 @@ def warnings(
         )
     for line in found:
         log.warning("%s", line)
-    return found
+    return [*found, *encoder.doubts]  # those were said when it was opened
 
 
 def reference(real: Real, known: Statistics | None, test: Any) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def show(job: Job, folder: Path, record: Mapping[str, Any], classes: tuple[str, 
         print_columns("\nFID within each class", fitting(*tables))
     if points := record.get("curves", {}).get("fid"):
         row = {f"n={n:,.0f}": f"{mean:.2f}" for n, mean, _ in points}
-        print_columns("\nFID of fewer of them", {"": row})
+        print_columns("\nFID at smaller n", {"": row})
     return 0
 
 
@@ -90,7 +90,7 @@ def _others(record: Mapping[str, Any]) -> dict[str, str]:
         drawn = record["sampler"]
         levels = f"grid {drawn['grid']['name']}" if drawn["grid"] else "its own steps"
         rows |= {
-            "weights": f"step {weights['step']:,}, {'ema' if weights['ema'] else 'raw'}",
+            "weights": f"step {weights['step']:,}, {weights['name']}",
             "sampler": f"{describing.named(drawn)}, {levels}, start {drawn['start']}",
             **({"guidance": guiding.said(guidance)} if (guidance := drawn.get("guidance")) else {}),
             "NFE": f"{drawn['nfe']:g}",
@@ -132,10 +132,9 @@ def real(name: str, score: Mapping[str, Any], form: str) -> str:
     """The floor, with its interval in this form."""
     if score.get("floor") is None:
         return ""
-    ends = score.get("floor_ci95")  # records of older versions have none
     digits = _decimals(name, score)
-    said = form.format(_ends(name, ends, digits)) if ends else ""
-    return _number(name, score["floor"], digits) + said
+    ends = _ends(name, score["floor_ci95"], digits)
+    return _number(name, score["floor"], digits) + form.format(ends)
 
 
 def _ends(name: str, ci95: Sequence[float], digits: int) -> str:
