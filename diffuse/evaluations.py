@@ -26,6 +26,7 @@ KINDS = {
 SCORE = {
     "value": "a number", "ci95": "two numbers", "floor": "a number", "floor_ci95": "two numbers",
     "per_seed": "numbers", "per_seed_ci95": "pairs of numbers", "counts": "numbers",
+    "jackknife": "numbers",
 }  # fmt: skip
 NEEDED = ("n", "encoder.name", "encoder.sha256", "reference", "fid", "fid.value", "fid.ci95")
 

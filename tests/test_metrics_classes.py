@@ -5,7 +5,14 @@ import pytest
 import torch
 from jackknives import jackknife
 
-from diffuse.metrics import agreement, fid, fid_by_class, fid_estimate, inception_score
+from diffuse.metrics import (
+    agreement,
+    fid,
+    fid_by_class,
+    fid_estimate,
+    inception_score,
+    reach_of,
+)
 from diffuse.metrics.tables import Moments
 
 torch.set_num_threads(1)
@@ -92,6 +99,17 @@ def test_fid_by_class_is_the_fid_within_each_class():
         assert estimate.value == pytest.approx(fid(mine, theirs), rel=1e-12)
         assert estimate == fid_estimate(mine, Moments.of(theirs))
     assert found.mean.value == pytest.approx(np.mean([e.value for e in found.classes]), rel=1e-12)
+
+
+def test_a_block_of_each_class_is_left_out_at_once_where_they_have_as_many():
+    a, b = normal(0, 360, 6) + CENTRES, normal(1, 360, 6) + CENTRES
+    found = fid_by_class(a, CLASSES, b, CLASSES)
+    tables = [estimate.left_out for estimate in found.classes]
+    assert found.mean.left_out == pytest.approx(np.mean(tables, 0), rel=1e-12)
+    reach = found.mean.high - found.mean.value  # the other way to see it: variances add up
+    assert 0.5 < reach_of(found.mean.left_out) / reach < 2
+    few = torch.cat([torch.arange(3).repeat(5), torch.full((345,), 2)])  # 2 blocks, 2 and 20
+    assert fid_by_class(a, few, b, CLASSES).mean.left_out == ()
 
 
 def test_fid_by_class_sees_that_classes_were_swapped_where_fid_does_not():

@@ -8,7 +8,15 @@ import torch
 from jackknives import jackknife
 from scipy.stats import binomtest, t
 
-from diffuse.metrics import Estimate, fid, fid_estimate, fid_interval, over_seeds, wilson
+from diffuse.metrics import (
+    Estimate,
+    fid,
+    fid_estimate,
+    fid_interval,
+    over_seeds,
+    reach_of,
+    wilson,
+)
 from diffuse.metrics.tables import Moments
 
 torch.set_num_threads(1)
@@ -41,7 +49,11 @@ def test_the_generic_jackknife_of_the_fid_is_the_fast_one():
     assert fid_interval(a, b, blocks=10, seed=2) == pytest.approx((slow.low, slow.high), rel=1e-9)
     quick = fid_estimate(a, Moments.of(b), blocks=10, seed=2)
     assert quick == pytest.approx(slow, rel=1e-9)
-    assert quick.record() == {"value": quick.value, "ci95": [quick.low, quick.high]}
+    assert quick.left_out == pytest.approx(slow.left_out, rel=1e-9)
+    assert quick.high - quick.value == pytest.approx(reach_of(quick.left_out), rel=1e-12)
+    known = {"value": quick.value, "ci95": [quick.low, quick.high], "jackknife": [*quick.left_out]}
+    assert quick.record() == known
+    assert Estimate(1.0, 0.5, 1.5).record() == {"value": 1.0, "ci95": [0.5, 1.5]}
 
 
 @pytest.mark.parametrize(

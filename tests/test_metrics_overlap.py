@@ -91,6 +91,9 @@ def test_the_interval_is_that_of_the_four_with_each_block_of_generated_rows_left
     _, recalls, densities, coverages = zip(*draws, strict=True)
     assert found.recall.value - found.recall.low == pytest.approx(reach_of(recalls), rel=1e-9)
     assert found.density.high - found.density.value == pytest.approx(reach_of(densities), rel=1e-9)
+    assert found.density.record()["jackknife"] == pytest.approx(densities, rel=1e-9)
+    assert found.recall.record()["jackknife"] == pytest.approx(recalls, rel=1e-9)
+    assert "jackknife" not in found.precision.record()
     wide = reach_of(coverages)
     assert found.coverage.value - found.coverage.low == pytest.approx(wide, rel=1e-9)
 
@@ -113,6 +116,7 @@ def test_what_no_row_of_some_hundred_shows_is_not_certain():
     same = overlap(table(0, 100, 4), table(0, 100, 4))
     assert all(estimate.high > 0.03 for estimate in apart)
     assert all(e.low < 0.97 for e in (same.precision, same.recall, same.coverage))
+    assert not any("jackknife" in estimate.record() for estimate in (*apart, same.recall))
 
 
 @pytest.mark.slow

@@ -196,7 +196,7 @@ WRONG = {
     "schema": "2", "n": 20.5, "encoder": "x", "encoder.sha256": None, "reference": [], "seeds": 3,
     "seeds.count": "3", "weights": [1], "weights.step": "100", "fid": 1.0, "fid.value": "x",
     "fid.ci95": [1.0], "fid.floor": True, "kid.ci95": ["a", "b"], "metrics": [], "settings": "x",
-    "images_per_second": "fast",
+    "images_per_second": "fast", "fid.jackknife": [1.0, None],
 }  # fmt: skip
 
 

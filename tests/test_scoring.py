@@ -10,7 +10,7 @@ import torch
 from diffuse.classifier import centred, new_classifier
 from diffuse.encoders import Encoder, pixels
 from diffuse.measures import MEASURES
-from diffuse.metrics import fid, kid, over_seeds
+from diffuse.metrics import fid, kid, over_seeds, reach_of
 from diffuse.scoring import (
     GROUPS,
     Judge,
@@ -99,6 +99,21 @@ def test_several_seeds_are_a_mean_with_students_interval_and_each_of_them(judge,
     assert joined["value"] == expected.mean
     assert joined["ci95"] == [max(0, expected.low), expected.high]
     assert joined["floor"] == each[0]["floor"]
+
+
+def test_what_a_jackknife_left_out_is_kept_of_one_seed_for_what_it_is_the_interval_of(judge, drawn):
+    truth = real(judge, 24)
+    found = {k: v for g in POSSIBLE for k, v in measured(g, [drawn(0)], truth, SETTINGS).items()}
+    kept = {name for name, score in found.items() if "jackknife" in score}
+    assert kept >= {"fid", "per_class", "sliced", "pixel_mean", "pixel_sd"}
+    assert not kept & {"kid", "precision", "gap", "authenticity", "closer"}
+    for name in kept - {"per_class"}:
+        reach = reach_of(found[name]["jackknife"])
+        assert found[name]["ci95"][1] == pytest.approx(found[name]["value"] + reach), name
+    draws = [drawn(seed) for seed in range(2)]
+    for group in POSSIBLE:
+        for score in measured(group, draws, truth, SETTINGS).values():
+            assert "jackknife" not in score
 
 
 @pytest.mark.parametrize(("group", "name"), [("gap", "gap"), ("memorisation", "closer")])

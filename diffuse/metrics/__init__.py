@@ -21,6 +21,7 @@ from diffuse.metrics.intervals import (
     blocks_for,
     over_seeds,
     quantile,
+    reach_of,
     wilson,
 )
 from diffuse.metrics.kernel import Kid, kid, kid_interval
@@ -37,6 +38,6 @@ __all__ = [
     "agreement", "authenticity", "bias_curve", "blocks_for", "closeness", "enough", "fid",
     "fid_by_class", "fid_estimate", "fid_gap", "fid_infinity", "fid_interval", "frechet",
     "inception_score", "kid", "kid_interval", "nearest", "nearest_others", "needed", "over_seeds",
-    "overlap", "pixel_statistics", "power_of", "quantile", "resolved", "sliced_wasserstein",
-    "wilson",
+    "overlap", "pixel_statistics", "power_of", "quantile", "reach_of", "resolved",
+    "sliced_wasserstein", "wilson",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffuse.metrics.gaussian import fid_estimate
-from diffuse.metrics.intervals import BLOCKS, Estimate, around, blocks_of, wilson
+from diffuse.metrics.intervals import BLOCKS, Estimate, Jackknifed, around, blocks_of, wilson
 from diffuse.metrics.tables import Moments, as_pair, as_table
 from diffuse.seeds import generator
 
@@ -21,13 +21,14 @@ class InceptionScore(NamedTuple):
     high: float
     mean: float
     sd: float
+    left_out: tuple[float, ...] = ()  # the value with each block left out
 
 
 class ByClass(NamedTuple):
     """One FID a class, in the order of the classes, and their mean."""
 
-    classes: tuple[Estimate, ...]
-    mean: Estimate
+    classes: tuple[Jackknifed, ...]
+    mean: Jackknifed
 
 
 def inception_score(
@@ -57,7 +58,8 @@ def inception_score(
         for rows in order.tensor_split(splits)
     ]
     estimate = around(value, left_out, 1, classes)
-    return InceptionScore(*estimate, statistics.fmean(of_splits), statistics.pstdev(of_splits))
+    mean, sd = statistics.fmean(of_splits), statistics.pstdev(of_splits)
+    return InceptionScore(*estimate, mean, sd, estimate.left_out)
 
 
 def agreement(predicted: Tensor, asked: Tensor) -> Estimate:
@@ -103,10 +105,14 @@ def fid_by_class(
     return ByClass(tuple(estimates), _mean(estimates))
 
 
-def _mean(estimates: list[Estimate]) -> Estimate:
+def _mean(estimates: list[Jackknifed]) -> Jackknifed:
+    """Where all classes have as many blocks, a block of each is left out at once, too."""
     mean = statistics.fmean(e.value for e in estimates)
     reach = math.hypot(*(e.high - e.value for e in estimates)) / len(estimates)
-    return Estimate(mean, max(0.0, mean - reach), mean + reach)
+    tables = [e.left_out for e in estimates]
+    alike = len({*map(len, tables)}) == 1
+    left_out = map(statistics.fmean, zip(*tables, strict=True)) if alike else ()
+    return Jackknifed.of([mean, max(0.0, mean - reach), mean + reach], left_out)
 
 
 def _score(sums: Tensor, entropies: Tensor, n: int) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from diffuse.metrics.intervals import BLOCKS, Estimate, Interval, around, blocks_of
+from diffuse.metrics.intervals import BLOCKS, Interval, Jackknifed, around, blocks_of
 from diffuse.metrics.tables import Moments, as_pair, as_table
 
 
@@ -36,7 +36,7 @@ def fid_interval(a: Tensor, b: Tensor, blocks: int = BLOCKS, seed: int = 0) -> I
 
 def fid_estimate(
     table: Tensor, reference: Moments, blocks: int = BLOCKS, seed: int = 0
-) -> Estimate:
+) -> Jackknifed:
     """The FID and its interval at once, where the moments of the reference are at hand."""
     value, *left_out = jackknifed(table, reference, blocks, seed)
     return around(value, left_out, least=0)

@@ -2,8 +2,8 @@
 
 import math
 import statistics
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Self
 
 import torch
 from scipy.special import stdtrit
@@ -30,6 +30,24 @@ class Estimate(NamedTuple):
     def record(self) -> dict:
         """As it stands in record.json."""
         return {"value": self.value, "ci95": [self.low, self.high]}
+
+
+class Jackknifed(Estimate):
+    """An estimate whose interval is a jackknife's: it knows what came of each block's absence."""
+
+    left_out: tuple[float, ...] = ()  # the number without each block
+
+    @classmethod
+    def of(cls, estimate: Sequence[float], left_out: Iterable[float]) -> Self:
+        """The same three numbers, and these."""
+        found = cls(*estimate)
+        found.left_out = tuple(left_out)
+        return found
+
+    def record(self) -> dict:
+        """With them, if there are any: their differences are the interval of a difference."""
+        more = {"jackknife": [*self.left_out]} if self.left_out else {}
+        return super().record() | more
 
 
 class Seeds(NamedTuple):
@@ -78,10 +96,11 @@ def around(
     draws: Sequence[float],  # with each block left out
     least: float = -math.inf,
     most: float = math.inf,
-) -> Estimate:
+) -> Jackknifed:
     """The value with its jackknife interval, cut to what the number can be at all."""
     reach = reach_of(draws)
-    return Estimate(value, max(least, value - reach), min(most, value + reach))
+    ends = max(least, value - reach), min(most, value + reach)
+    return Jackknifed.of([value, *ends], draws)
 
 
 def of_share(value: float, draws: Sequence[float], n: int, together: int = 1) -> Estimate:

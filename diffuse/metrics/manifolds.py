@@ -58,6 +58,8 @@ def _density(held: Tensor, sizes: list[int], precision: Estimate) -> Estimate:
     found = around(value, _means_without(held, sizes), least=0)
     each = value / precision.value if precision.value else 1.0  # of those that are in one
     low, high = each * precision.low, each * precision.high
+    if found.low <= low and high <= found.high:
+        return found
     return Estimate(value, min(found.low, low), max(found.high, high))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from diffuse.metrics import (
+    Estimate,
     agreement,
     authenticity,
     bias_curve,
@@ -89,6 +90,7 @@ def _inception(rows: Rows, real: Real, settings: Settings) -> Scores:
     found = inception_score(rows.probabilities, min(10, len(rows)), rows.blocks)
     without = getattr(real.encoder.head, "bias", None) is None
     more = {"mean": found.mean, "sd": found.sd, "logits": f"with{'out' * without} bias"}
+    more |= {"jackknife": [*found.left_out]}
     return {"inception_score": {"value": found.value, "ci95": [found.low, found.high], **more}}
 
 
@@ -105,7 +107,7 @@ def _per_class(rows: Rows, real: Real, settings: Settings) -> Scores:
     kinds = real.reference
     assert kinds.labels is not None
     found = fid_by_class(rows.features, rows.labels, kinds.features, kinds.labels)
-    each = [estimate.record() for estimate in found.classes]
+    each = [Estimate(*estimate).record() for estimate in found.classes]  # only the mean is compared
     counts = [*counts_of(rows.labels).values()]
     return {"per_class": found.mean.record() | {"classes": each, "counts": counts}}
 

@@ -40,7 +40,8 @@ def _with_what_is_fixed(found: Seeds, parts: Mapping[str, Any]) -> list[float]:
 
 def _parts(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What else numbers say of themselves: means as well. Images have none; they say whose."""
-    parts = {key: [score[key] for score in scores] for key in scores[0]}
+    keys = [key for key in scores[0] if key != "jackknife"]  # it is of one seed, and may be missing
+    parts = {key: [score[key] for score in scores] for key in keys}
     found: dict[str, Any] = {}
     for key, values in parts.items():
         if key == "classes":
