@@ -6,12 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffuse.measures import measure, rank, scores
-from diffuse.metrics import over_seeds
+from diffuse.metrics import over_seeds, reach_of
 from diffuse.passport import NOTED, SAME, TRIED, Differing, differing, unrecorded
 
 Record = Mapping[str, Any]
 OF_NEIGHBOURS = ("precision", "recall", "density", "coverage")
 OF_TRAINING_IMAGES = ("gap", "authenticity", "closer")  # measured against them, not the test's
+ROUNDING = 1e-9  # of a difference
+
+# how a difference got its interval
+BY_SEED = "seed by seed (Student's t)"
+BY_BLOCK = "block by block (jackknife)"
+IN_QUADRATURE = "two independent 95% intervals, in quadrature"
 
 
 @dataclass(frozen=True)
@@ -21,31 +27,60 @@ class Difference:
     value: float
     low: float
     high: float
-    paired: bool  # over the seeds that both used, else two independent intervals in quadrature
+    paired: bool  # is image k of both from the same noise, and does the interval know it?
+    how: str = ""  # BY_SEED, BY_BLOCK or IN_QUADRATURE; of means over trainings nothing
 
     @property
     def shown(self) -> bool:
         """Is it more than chance?"""
         return self.low > 0 or self.high < 0
 
+    @property
+    def said(self) -> str:
+        """How it got its interval, in words."""
+        if self.how == IN_QUADRATURE:
+            return self.how
+        return f"{'paired' if self.paired else 'unpaired'}, {self.how}"
 
-def difference(first: Mapping[str, Any], other: Mapping[str, Any], same_seeds: bool) -> Difference:
-    """How far `other` is from `first`, both {value, ci95, per_seed} of one measure.
 
-    With the same seeds, more than one, image k of both starts from the same noise: Student's t of
-    the differences seed by seed. Else the intervals are independent and their reaches add up in
-    quadrature, each side with the ends that face each other.
+def difference(
+    first: Mapping[str, Any], other: Mapping[str, Any], same_seeds: bool, same_n: bool = True
+) -> Difference:
+    """How far `other` is from `first`, both {value, ci95, per_seed, jackknife} of one measure.
+
+    With the same seeds image k of both starts from the same noise. More than one: Student's t of
+    the differences seed by seed. One: the jackknife of the difference, since the same images are in
+    the same block of both. It covers images that were drawn apart as well, but then it gains
+    nothing. Else, without the values of a jackknife, the intervals count as independent and their
+    reaches add up in quadrature, each side with the ends that face each other.
     """
-    ours, theirs = other.get("per_seed", []), first.get("per_seed", [])
-    if same_seeds and len(ours) == len(theirs) > 1:
-        found = over_seeds([a - b for a, b in zip(ours, theirs, strict=True)])
-        if found.sd or not found.mean:  # all alike, as those of shares may be, prove nothing
-            return Difference(found.mean, found.low, found.high, paired=True)
     value = other["value"] - first["value"]
+    if same_seeds and (gaps := _gaps(first, other, "per_seed")):
+        found = over_seeds(gaps)
+        if _scatters(found.sd, found.mean):
+            return Difference(found.mean, found.low, found.high, paired=True, how=BY_SEED)
+    if same_n and (gaps := _gaps(first, other, "jackknife")):
+        reach = reach_of(gaps)
+        if _scatters(reach, value):
+            return Difference(value, value - reach, value + reach, same_seeds, BY_BLOCK)
     (low, high), (first_low, first_high) = other["ci95"], first["ci95"]
     down = math.hypot(other["value"] - low, first_high - first["value"])
     up = math.hypot(high - other["value"], first["value"] - first_low)
-    return Difference(value, value - down, value + up, paired=False)
+    return Difference(value, value - down, value + up, paired=False, how=IN_QUADRATURE)
+
+
+def _scatters(spread: float, value: float) -> bool:
+    """By more than rounding? Differences that are all alike, as those of shares may be, prove
+    nothing; of the same images there is none.
+    """
+    return spread > ROUNDING * abs(value) or not value
+
+
+def _gaps(first: Mapping[str, Any], other: Mapping[str, Any], key: str) -> list[float]:
+    """The differences one by one, of two lists as long; none where there is nothing to pair."""
+    ours, theirs = other.get(key, []), first.get(key, [])
+    alike = len(ours) == len(theirs) > 1
+    return [a - b for a, b in zip(ours, theirs, strict=True)] if alike else []
 
 
 def verdict(name: str, found: Difference, drawn: str) -> str:
@@ -147,7 +182,7 @@ def _lines(name: str, records: Sequence[Record], tables: Sequence[Mapping[str, A
     lines = [Line(name, 0, first, None, "")]
     for k, (record, table) in enumerate(zip(records[1:], tables[1:], strict=True), 1):
         same = seeds is not None and seeds == used_seeds(record)
-        found = difference(first, table[name], same)
+        found = difference(first, table[name], same, records[0]["n"] == record["n"])
         how_many = drawn(record) if drawn(record) == drawn(records[0]) else "so few images"
         lines.append(Line(name, k, table[name], found, verdict(name, found, how_many)))
     return lines

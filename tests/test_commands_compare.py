@@ -5,6 +5,7 @@ import json
 import pytest
 
 from diffuse import runs
+from diffuse.metrics import reach_of
 
 LINE = "eval n=24 device=cpu kid_subsets=3 kid_subset_size=10 encoder=pixels"
 
@@ -20,7 +21,8 @@ def evaluated(trained, diffuse):
 def test_two_evaluations_side_by_side_with_a_verdict_and_what_differs(evaluated, diffuse):
     assert diffuse("compare tiny/v001 tiny/v002") == 0
     for words in ("FID, lower is better", "-> tiny/v002: ", "sampler.steps", "2 | 3", "n=24",
-                  "two independent 95% intervals, in quadrature", "[0] | [0]"):  # fmt: skip
+                  "paired, block by block (jackknife)", "[0] | [0]",
+                  "two independent 95% intervals, in quadrature", "KID x 1000"):  # fmt: skip
         assert words in diffuse.out
     assert max(map(len, diffuse.out.splitlines())) <= 80
     assert "NOT COMPARABLE" not in diffuse.out
@@ -35,6 +37,10 @@ def test_as_json_the_difference_is_between_the_records_numbers(evaluated, diffus
     assert difference["value"] == other["value"] - first["value"]
     low, high = difference["ci95"]
     assert low < difference["value"] < high
+    gaps = [b - a for a, b in zip(*(r["fid"]["jackknife"] for r in records), strict=True)]
+    assert high - difference["value"] == pytest.approx(reach_of(gaps))
+    assert difference["paired"]
+    assert difference["how"] == "block by block (jackknife)"
     assert found["comparable"] is True
     assert found["differs"]["sampler.steps"] == [2, 3]
     assert found["training"] == {}
@@ -169,6 +175,7 @@ def test_a_record_of_the_first_version_is_still_compared(evaluated, diffuse):
     for key in ("metrics", "curves", "settings", "real", "threads", "command", "warnings", "grid"):
         del record[key]
     record["schema"] = 1
+    del record["fid"]["jackknife"]
     del record["seeds"]["count"]
     for key in ("layer", "features", "channels", "range", "rounding"):
         del record["encoder"][key]

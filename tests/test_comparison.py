@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from jackknives import jackknife
 from scipy import stats
 from test_passport import RECORD
 
@@ -42,6 +43,14 @@ def test_the_same_seeds_are_compared_pair_by_pair_as_scipy_does():
     assert found.shown
     apart = difference(score(12, 5, 19, first), score(11, 4, 18, other), same_seeds=False)
     assert not apart.shown
+
+
+def test_shares_that_differ_by_as_much_in_every_seed_prove_nothing():
+    """0.3 - 0.2 and 0.4 - 0.3 are not the same to the last bit."""
+    first, other = score(0.3, 0.2, 0.4, [0.2, 0.3, 0.6]), score(0.4, 0.3, 0.5, [0.3, 0.4, 0.7])
+    found = difference(first, other, same_seeds=True)
+    assert found == difference(first, other, same_seeds=False)
+    assert not found.shown
 
 
 def test_one_seed_or_other_seeds_cannot_be_paired():
@@ -107,6 +116,77 @@ def test_what_only_one_measured_is_left_out_by_name():
 def drawn(shift, random, reference, n=128, d=4):
     features = torch.randn(n, d, generator=random, dtype=torch.float64) + shift
     return score(fid(features, reference), *fid_interval(features, reference))
+
+
+def without(one):
+    """As older versions wrote it."""
+    return {key: value for key, value in one.items() if key != "jackknife"}
+
+
+def twins(rho, random, n=128, scale=1.0):
+    """FIDs of two models of one feature, image by image of correlation rho, from N(0, 1).
+
+    With `scale` 1 they are as good. Of one feature the FID is m^2 + (s - 1)^2.
+    """
+    first, more = torch.randn(2, n, generator=random, dtype=torch.float64)
+    tables = first + 0.5, scale * (rho * first + math.sqrt(1 - rho**2) * more) + 0.5
+
+    def of_one_feature(rows):
+        return float(rows.mean() ** 2 + (rows.std() - 1) ** 2)
+
+    return [jackknife(lambda kept, x=x: of_one_feature(x[kept]), n).record() for x in tables]
+
+
+@pytest.mark.parametrize(("rho", "narrower"), [(0.0, (0.9, 1.15)), (0.9, (0.2, 0.5))])
+def test_the_jackknife_of_a_difference_covers_it_and_knows_how_alike_the_images_are(rho, narrower):
+    """Two models as good as each other: 5% of all differences are shown, whatever they share."""
+    random, rounds = torch.Generator().manual_seed(0), 300
+    pairs = [twins(rho, random) for _ in range(rounds)]
+    found = [difference(*pair, same_seeds=True) for pair in pairs]
+    assert all(one.paired for one in found)
+    assert 0.02 < sum(one.shown for one in found) / rounds < 0.09
+    apart = [difference(*map(without, pair), same_seeds=True) for pair in pairs]
+    assert not any(one.paired for one in apart)
+    ours, theirs = (sum(one.high - one.low for one in each) for each in (found, apart))
+    assert narrower[0] < ours / theirs < narrower[1]
+
+
+def test_the_jackknife_shows_a_difference_that_quadrature_cannot_and_holds_it():
+    random = torch.Generator().manual_seed(1)
+    pairs = [twins(0.99, random, n=800, scale=1.3) for _ in range(40)]
+    found = [difference(*pair, same_seeds=True) for pair in pairs]
+    assert sum(one.shown for one in found) >= 36
+    assert sum(one.low < 0.3**2 < one.high for one in found) >= 35
+    old = [difference(*map(without, pair), same_seeds=True) for pair in pairs]
+    assert sum(one.shown for one in old) <= 4
+
+
+def test_images_that_were_drawn_apart_are_no_pairs_though_the_jackknife_is_of_both():
+    pair = twins(0.0, torch.Generator().manual_seed(0))
+    ours, theirs = (difference(*pair, same_seeds=same) for same in (True, False))
+    assert (ours.low, ours.high) == (theirs.low, theirs.high)
+    assert ours.said == "paired, block by block (jackknife)"
+    assert theirs.said == "unpaired, block by block (jackknife)"
+
+
+def test_without_the_values_of_both_jackknives_the_intervals_add_up_in_quadrature():
+    a, b = twins(0.9, torch.Generator().manual_seed(0))
+    expected = difference(without(a), without(b), same_seeds=True)
+    assert expected.said == "two independent 95% intervals, in quadrature"
+    fewer = b | {"jackknife": b["jackknife"][1:]}
+    alike = b | {"jackknife": [v + 0.1 for v in a["jackknife"]]}  # but for rounding: no proof
+    for pair in ((a, without(b)), (without(a), b), (a, fewer), (a, alike)):
+        assert difference(*pair, same_seeds=True) == expected
+    assert difference(a, b, same_seeds=True, same_n=False) == expected
+
+
+def test_the_same_images_are_no_further_apart_than_nothing():
+    a, _ = twins(0.9, torch.Generator().manual_seed(0))
+    line = compare([record(a), record(a)]).lines[1]
+    assert line.difference is not None
+    assert (line.difference.value, line.difference.low, line.difference.high) == (0, 0, 0)
+    assert line.difference.paired
+    assert line.verdict.startswith("no difference")
 
 
 @pytest.mark.slow

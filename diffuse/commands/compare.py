@@ -143,15 +143,9 @@ def _doubtful(line: Line) -> Line:
 
 def _how(found: Comparison, over: bool) -> dict[str, str]:
     first = found.records[0]
-    paired = {line.difference.paired for line in found.lines if line.difference}
-    method = {
-        True: "paired, seed by seed (Student's t)",
-        False: "two independent 95% intervals, in quadrature",
-    }
     encoder, reference = first["encoder"], first["reference"]
     trained = {"over trainings": "Student's t, one deviation for all ways to train"}
-    rows = {
-        "difference": " and ".join(method[how] for how in sorted(paired)) or "none",
+    rows = _methods(found.lines) | {
         "images": ", ".join(dict.fromkeys(map(comparison.drawn, found.records))),
         "seeds": _across([comparison.used_seeds(record) for record in found.records]),
         "encoder": f"{encoder['name']} ({encoder['sha256'][:8]})",
@@ -167,6 +161,21 @@ def _how(found: Comparison, over: bool) -> dict[str, str]:
         names = [measure(name).label for name, why in found.left_out.items() if why == reason]
         rows[reason] = _some(names, "; ")
     return rows
+
+
+def _methods(lines: Sequence[Line]) -> dict[str, str]:
+    """How differences got their intervals; of which numbers, where there are several ways."""
+    names: dict[str, dict[str, None]] = {}
+    for line in lines:
+        if line.difference:
+            names.setdefault(line.difference.said, {})[measure(line.name).label] = None
+    rows, tail = {}, ""
+    for how, labels in names.items():
+        rows[f"difference{tail}"] = how
+        if len(names) > 1:
+            rows[f"  of{tail}"] = _some([*labels], "; ")
+        tail += " "  # the keys of a table are different ones
+    return rows or {"difference": "none"}
 
 
 def _some(names: Sequence[str], between: str) -> str:
@@ -246,8 +255,8 @@ def _as_json(
 
 
 def _difference(found: Difference, verdict: str) -> dict[str, Any]:
-    ends = [found.low, found.high]
-    return {"value": found.value, "ci95": ends, "paired": found.paired, "verdict": verdict}
+    about = {"value": found.value, "ci95": [found.low, found.high], "paired": found.paired}
+    return about | ({"how": found.how} if found.how else {}) | {"verdict": verdict}
 
 
 def _fields(differing: Sequence[passport.Differing]) -> dict[str, list[Any]]:
