@@ -2,16 +2,18 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from diffuse import comparison
 from diffuse.commands.evaluating import cells, fronts
 from diffuse.commands.evaluating.cells import mark, within
+from diffuse.metrics.intervals import around
 from diffuse.plots.pareto import pareto
 
 
 def cell(sampler, nfe, value, reach=1.0, **more):
-    ends = [value - reach, value + reach]
+    ends = None if value is None else [value - reach, value + reach]
     return {"sampler": sampler, "asked": [nfe], "nfe": nfe, "value": value, "ci95": ends,
             "seconds": nfe / 1000, "status": "done"} | more  # fmt: skip
 
@@ -29,7 +31,7 @@ def test_the_cheapest_within_noise_of_the_best_is_marked():
 
 
 @pytest.mark.parametrize(("gap", "near"), [(math.sqrt(2) - 0.01, True), (math.sqrt(2) + 0.01, 0)])
-def test_noise_is_both_intervals_in_quadrature(gap, near):
+def test_noise_is_both_intervals_in_quadrature_where_that_is_all_there_is(gap, near):
     rows = [cell("a", 100, 10.0), cell("a", 5, 10.0 + gap)]
     mark(rows)
     assert rows[1]["within_noise"] == rows[1]["cheapest"] == near
@@ -42,6 +44,42 @@ def test_with_seeds_in_common_it_is_the_differences_seed_by_seed():
     mark(rows)
     assert not comparison.difference(*rows, False).shown
     assert marked(rows, "cheapest") == [("a", 100)]
+
+
+def drawn(sampler, nfe, blocks, **more):
+    """A cell whose value is a mean over blocks of images, each with this mean."""
+    left_out = [(sum(blocks) - one) / (len(blocks) - 1) for one in blocks]
+    found = around(sum(blocks) / len(blocks), left_out)
+    return cell(sampler, nfe, found.value, found.high - found.value) | found.record() | more
+
+
+def test_a_cell_that_is_truly_worse_is_passed_over_though_the_noise_of_both_is_large():
+    """All are drawn from the same noise: of 200 tables, worse by one deviation of a FID each."""
+    random = np.random.default_rng(0)
+    passed = noisy = held = 0
+    for _ in range(200):
+        noise, own = random.normal(0, math.sqrt(20), (2, 20))  # of a mean over 20 it is 1
+        rows = [drawn("a", 100, 10 + noise), drawn("a", 5, 11 + noise + 0.3 * own)]
+        mark(rows)
+        passed += rows[1]["best"] or not rows[1]["cheapest"]
+        _, high = rows[1]["minus_best"]["ci95"] if rows[0]["best"] else (0, 0)
+        held += high > 1
+        old = [{key: value for key, value in row.items() if key != "jackknife"} for row in rows]
+        mark(old)
+        noisy += old[1]["cheapest"]
+    assert passed > 170
+    assert held > 185
+    assert noisy == 200  # with both intervals in quadrature it would always be chosen
+
+
+def test_a_mark_says_how_much_worse_it_may_be_at_most():
+    rows = [cell("a", 100, 10.0), cell("a", 5, 11.0), cell("b", 5, None)]
+    mark(rows)
+    assert [row["minus_best"] for row in rows] == [
+        None, {"value": 1.0, "ci95": pytest.approx([1 - math.sqrt(2), 1 + math.sqrt(2)])}, None
+    ]  # fmt: skip
+    assert fronts._at_most(rows[1]) == {"  than the best": "worse by at most 2.4 (95%)"}
+    assert fronts._at_most(rows[0]) == {}
 
 
 def test_of_as_many_calls_the_lower_one_is_chosen_and_what_diverged_never():

@@ -160,20 +160,23 @@ def missing(cell: Cell, plan: Plan, trained: Trained, label: int | None, n: int)
 
 
 def mark(cells: Sequence[dict[str, Any]]) -> None:
-    """Write into each cell of a record whether it is within noise of the best, or is the best.
+    """Write into each cell of a record how far it is from the best, and whether that is noise.
 
     `cheapest` is the one of fewest calls within noise of the best, of several the one of lower FID.
-    Several seeds are shared by all cells, so differences are taken seed by seed. A cell without a
-    value is none of it.
+    All cells are drawn from the same noise, so their differences are paired. A cell without a value
+    is none of it.
     """
     scored = [cell for cell in cells if cell.get("value") is not None]
     for cell in cells:
-        cell |= {"best": False, "within_noise": False, "cheapest": False}
+        cell |= {"best": False, "within_noise": False, "cheapest": False, "minus_best": None}
     if not scored:
         return
     best = min(scored, key=lambda cell: cell["value"])
-    near = [c for c in scored if c is best or not difference(best, c, same_seeds=True).shown]
-    for cell in near:
-        cell["within_noise"] = True
-    best["best"] = True
+    best |= {"best": True, "within_noise": True}
+    for cell in scored:
+        if cell is not best:
+            found = difference(best, cell, same_seeds=True)
+            cell["minus_best"] = {"value": found.value, "ci95": [found.low, found.high]}
+            cell["within_noise"] = not found.shown
+    near = [cell for cell in scored if cell["within_noise"]]
     min(near, key=lambda cell: (cell["nfe"], cell["value"]))["cheapest"] = True

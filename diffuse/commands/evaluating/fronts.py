@@ -12,6 +12,7 @@ from diffuse import evaluations
 from diffuse.assembly import Trained
 from diffuse.commands.evaluating import cells, scores
 from diffuse.commands.evaluating.cells import Cell, LeftOut
+from diffuse.comparison import brief
 from diffuse.config import Job
 from diffuse.console import WIDTH, clock, print_columns, print_json, print_table
 from diffuse.plots.pareto import duration
@@ -76,6 +77,7 @@ def show(job: Job, folder: Path, record: Row) -> int:
     about = {
         "good enough": f"{named(cheapest)}: {value(cheapest)}, {duration(cheapest['seconds'])}"
         " an image",
+        **_at_most(cheapest),
         "best": f"{named(best)}: {value(best)}",
         **_too_few(rows, record["n"]),
         scores.whose(record): f"{floor['value']:.3f} ({low:.3f} to {high:.3f})",
@@ -119,6 +121,13 @@ def _cell(row: Row) -> str:
     if row["status"] != "done":
         return "diverged"
     return value(row) + (CHEAPEST if row["cheapest"] else NEAR if row["within_noise"] else "")
+
+
+def _at_most(row: Row) -> dict[str, str]:
+    """How much worse than the best a cell may be though that is not shown; nothing of the best."""
+    if row["minus_best"] is None:
+        return {}
+    return {"  than the best": f"worse by at most {brief(row['minus_best']['ci95'][1])} (95%)"}
 
 
 def value(row: Row) -> str:
