@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from diffuse.comparison import Difference
@@ -34,6 +34,18 @@ class Pooled:
     mean: float
     sd: float | None  # None of one training
     difference: Difference | None  # of means, from the first way's; None of the first
+    borrowed: bool = False  # is a deviation that of other ways, for want of a second training?
+    narrower: float | None = None  # times, with one more training of each, which might show it
+
+    @property
+    def note(self) -> str:
+        """What limits the difference; "" if nothing more than usual does."""
+        if self.borrowed:
+            return "of a single training the scatter is not known: that of the others is taken"
+        if self.narrower:
+            times = f"{self.narrower:.1f} times narrower"
+            return f"one more training of each would make this interval about {times}"
+        return ""
 
 
 def ways(
@@ -113,22 +125,55 @@ def _name(apart: Mapping[str, Sequence[Any]], k: int, firsts: Sequence[int]) -> 
 
 
 def pooled(ways: Sequence[Way], values: Sequence[float]) -> list[Pooled]:
-    """A number of each record, over the trainings of each way: Student's t (1908) of two means.
+    """A number of each record, over the trainings of each way, and how far from the first way's.
 
-    The deviation between trainings is one for all ways, estimated from all of them, so a way may
-    have a single training. Trainings that agree to the last bit prove nothing: no difference then.
+    Each way has a deviation of its own, since that of a FID grows with the FID: Welch's t (1947).
+    A way of a single training has none: there it is Student's t (1908), with one deviation for all
+    ways, from those that have several. Trainings that agree to the last bit prove nothing: no
+    difference then.
     """
     tables = [[values[k] for k in way.records] for way in ways]
-    means = [statistics.fmean(table) for table in tables]
-    freedom = sum(map(len, tables)) - len(tables)
-    squares = sum((x - m) ** 2 for table, m in zip(tables, means, strict=True) for x in table)
-    found = []
-    for way, table, mean in zip(ways, tables, means, strict=True):
-        sd = statistics.stdev(table) if len(table) > 1 else None
-        apart = None
-        if way is not ways[0] and squares:
-            error = math.sqrt(squares / freedom * (1 / len(table) + 1 / len(tables[0])))
-            reach, value = quantile(freedom) * error, mean - means[0]
-            apart = Difference(value, value - reach, value + reach, paired=False)
-        found.append(Pooled(way, mean, sd, apart))
-    return found
+    sds = [statistics.stdev(table) if len(table) > 1 else None for table in tables]
+    first, *others = [
+        Pooled(way, statistics.fmean(table), sd, None)
+        for way, table, sd in zip(ways, tables, sds, strict=True)
+    ]
+    return [first, *(_beside(first, one, tables) for one in others)]
+
+
+def _beside(first: Pooled, other: Pooled, tables: Sequence[Sequence[float]]) -> Pooled:
+    """The other way with its difference from the first."""
+    numbers = [len(one.way.records) for one in (first, other)]
+    sds = [one.sd for one in (first, other) if one.sd is not None]
+    borrowed = len(sds) < 2
+    reach = _reach_of_all(tables, numbers) if borrowed else _reach(sds, numbers)
+    if not reach:
+        return other
+    value = other.mean - first.mean
+    found = Difference(value, value - reach, value + reach, paired=False)
+    other = replace(other, difference=found, borrowed=borrowed)
+    if borrowed or found.shown or min(numbers) > 2:
+        return other
+    with_more = _reach(sds, [k + 1 for k in numbers])
+    return replace(other, narrower=reach / with_more) if abs(value) > with_more else other
+
+
+def _reach(sds: Sequence[float], numbers: Sequence[int]) -> float:
+    """Half of the 95% interval of a difference of two means, by Welch's t.
+
+    Its squared error is sd1^2 / k1 + sd2^2 / k2. Satterthwaite's freedom (1946): with p and 1 - p
+    for the shares of the two in it, 1 / (p^2 / (k1 - 1) + (1 - p)^2 / (k2 - 1)).
+    """
+    parts = [sd**2 / k for sd, k in zip(sds, numbers, strict=True)]
+    if not (total := sum(parts)):
+        return 0.0
+    spent = sum((part / total) ** 2 / (k - 1) for part, k in zip(parts, numbers, strict=True))
+    return quantile(1 / spent) * math.sqrt(total)
+
+
+def _reach_of_all(tables: Sequence[Sequence[float]], numbers: Sequence[int]) -> float:
+    """The same by Student's t, with one deviation for all ways, from those that have several."""
+    several = [table for table in tables if len(table) > 1]
+    freedom = sum(len(table) - 1 for table in several)
+    squares = sum((len(table) - 1) * statistics.variance(table) for table in several)
+    return quantile(freedom) * math.sqrt(squares / freedom * sum(1 / k for k in numbers))

@@ -1,7 +1,8 @@
-"""Several trainings of each way to train: grouped by what was changed, compared by Student's t."""
+"""Several trainings of each way to train: grouped by what was changed, compared by Welch's t."""
 
 import json
 
+import numpy as np
 import pytest
 from scipy.stats import ttest_ind
 
@@ -88,25 +89,77 @@ def test_what_is_no_set_of_trainings_is_not_pooled(case):
     assert ways(changed, [], steps) == []
 
 
-def test_the_difference_is_students_with_one_deviation():
-    values = [5.1, 4.9, 5.3, 6.0, 6.4, 5.8]
-    first, other = pooled([Way("a", (0, 1, 2)), Way("b", (3, 4, 5))], values)
-    theirs = ttest_ind(values[3:], values[:3]).confidence_interval(0.95)
+def named(*numbers):
+    """Ways of so many trainings each."""
+    ends = [sum(numbers[: k + 1]) for k in range(len(numbers))]
+    return [
+        Way(str(k), tuple(range(end - n, end)))
+        for k, (n, end) in enumerate(zip(numbers, ends, strict=True))
+    ]
+
+
+def reach(found):
+    return found.difference.high - found.difference.value
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_the_difference_is_welchs_of_two_ways_whatever_a_third_one_does(number):
+    values = [5.1, 4.9, 5.3, 6.0, 6.8, 5.4][: 3 + number]
+    first, other, _ = pooled(named(3, number, 3), [*values, 1, 50, 100])
+    theirs = ttest_ind(values[3:], values[:3], equal_var=False).confidence_interval(0.95)
     assert (other.difference.low, other.difference.high) == pytest.approx(tuple(theirs))
     assert other.difference.value == pytest.approx(other.mean - first.mean)
     assert first.difference is None
+    assert not other.borrowed
 
 
-def test_a_single_training_borrows_the_deviation_of_the_others():
-    _, other = pooled([Way("a", (0, 1, 2)), Way("b", (3,))], [5.0, 5.2, 5.4, 6.0])
-    reach = 4.302652729911275 * 0.2 * (1 / 3 + 1) ** 0.5  # Student's t with 2 degrees of freedom
-    assert other.difference.high - other.difference.value == pytest.approx(reach)
+@pytest.mark.parametrize("sds", [(1, 1, 1, 5), (5, 1, 1, 1), (1, 1, 1, 1)])
+def test_the_interval_covers_whatever_the_deviations_are(sds):
+    """With one deviation for all it covers 80% of where the fourth way is noisy."""
+    random, ways, times = np.random.default_rng(0), named(3, 3, 3, 3), 2000
+    draws = random.normal(0, np.repeat(sds, 3), (times, 12)).tolist()
+    covered = np.array(
+        [[not one.difference.shown for one in pooled(ways, row)[1:]] for row in draws]
+    )
+    assert (covered.mean(0) > 0.93).all(), covered.mean(0)
+    assert (covered.mean(0) < 0.985).all(), covered.mean(0)  # nor are quiet ones twice too wide
+
+
+def test_a_single_training_borrows_the_deviation_of_all_that_have_several():
+    values = [5.0, 5.2, 5.4, 6.0, 7.0, 7.4]
+    _, other, several = pooled(named(3, 1, 2), values)
+    sd = ((2 * 0.2**2 + 0.4**2 / 2) / 3) ** 0.5
+    student = 3.182446305284263  # with 3 degrees of freedom
+    assert reach(other) == pytest.approx(student * sd * (1 / 3 + 1) ** 0.5)
     assert other.sd is None
+    assert "of a single training the scatter is not known" in other.note
+    assert (several.borrowed, several.note) == (False, "")
+    _, *others = pooled(named(1, 3, 1), [6.0, 5.0, 5.2, 5.4, 7.0])
+    assert all(one.borrowed for one in others)
 
 
 def test_trainings_that_agree_to_the_last_bit_prove_nothing():
-    _, other = pooled([Way("a", (0, 1)), Way("b", (2, 3))], [5.0, 5.0, 6.0, 6.0])
+    _, other = pooled(named(2, 2), [5.0, 5.0, 6.0, 6.0])
     assert other.difference is None
+    _, other = pooled(named(2, 1), [5.0, 5.0, 6.0])
+    assert other.difference is None
+
+
+def test_where_one_way_agrees_to_the_last_bit_all_freedom_is_the_others():
+    _, other = pooled(named(2, 3), [5.0, 5.0, 6.0, 6.3, 6.6])
+    assert reach(other) == pytest.approx(4.302652729911275 * 0.3 / 3**0.5)
+
+
+def test_of_two_trainings_it_is_said_if_a_third_would_show_the_difference():
+    values = [5.0, 5.4, 6.0, 6.4]
+    _, other = pooled(named(2, 2), values)
+    assert not other.difference.shown
+    times = 4.302652729911275 / 2.7764451051977934 * 1.5**0.5  # freedom 2 to 4, and the error
+    assert other.narrower == pytest.approx(times)
+    assert other.note.endswith("of each would make this interval about 1.9 times narrower")
+    assert pooled(named(2, 2), [5.0, 5.4, 5.1, 5.5])[1].note == ""  # it would not show that
+    assert pooled(named(2, 2), [5.0, 5.1, 6.0, 6.1])[1].note == ""  # which is shown already
+    assert pooled(named(3, 3), [5.0, 5.5, 6.0, 5.8, 6.2, 7.0])[1].note == ""
 
 
 @pytest.mark.slow

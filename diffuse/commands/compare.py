@@ -102,7 +102,7 @@ def _show(
     if changed:
         print_table("What was changed in the training", {k: _across(v) for k, v in changed.items()})
         print()
-    print_table("How they were compared", _how(found, bool(over)))
+    print_table("How they were compared", _how(found, over))
 
 
 def _show_ways(name: str, over: Sequence[Pooled]) -> None:
@@ -119,6 +119,8 @@ def _show_ways(name: str, over: Sequence[Pooled]) -> None:
     print_columns(f"{about.label}, over trainings", rows)
     for one in over[1:]:
         print(f"  -> {one.way.name}: {_verdict(name, over[0], one)}")
+        if one.note:
+            print(f"     {one.note}")
     print()
 
 
@@ -141,10 +143,9 @@ def _doubtful(line: Line) -> Line:
     return replace(line, verdict=f"not comparable, or else {line.verdict}")
 
 
-def _how(found: Comparison, over: bool) -> dict[str, str]:
+def _how(found: Comparison, over: Mapping[str, Sequence[Pooled]]) -> dict[str, str]:
     first = found.records[0]
     encoder, reference = first["encoder"], first["reference"]
-    trained = {"over trainings": "Student's t, one deviation for all ways to train"}
     rows = _methods(found.lines) | {
         "images": ", ".join(dict.fromkeys(map(comparison.drawn, found.records))),
         "seeds": _across([comparison.used_seeds(record) for record in found.records]),
@@ -152,7 +153,7 @@ def _how(found: Comparison, over: bool) -> dict[str, str]:
         "reference": f"{reference.get('dataset') or reference.get('path')}, "
         f"{reference.get('split')}",
     }
-    rows |= trained if over else {}
+    rows |= {"over trainings": _how_over(over)} if over else {}
     if found.unrecorded:
         rows["not recorded"] = f"{', '.join(found.unrecorded)} (in some of them)"
     if found.noted:
@@ -176,6 +177,17 @@ def _methods(lines: Sequence[Line]) -> dict[str, str]:
             rows[f"  of{tail}"] = _some([*labels], "; ")
         tail += " "  # the keys of a table are different ones
     return rows or {"difference": "none"}
+
+
+def _how_over(over: Mapping[str, Sequence[Pooled]]) -> str:
+    """The numbers of trainings are the same for all measures, and so are the methods."""
+    first, *others = next(iter(over.values()))
+    alone = [one for one in (first, *others) if one.sd is None]
+    if not alone:
+        return "Welch's t, a deviation for each way to train"
+    if first in alone or others == alone:
+        return "Student's t, one deviation for all ways to train"
+    return "Welch's t; of a single training Student's, with one deviation for all ways"
 
 
 def _some(names: Sequence[str], between: str) -> str:
@@ -240,6 +252,7 @@ def _as_json(
                     "sd": one.sd,
                     "difference": one.difference
                     and _difference(one.difference, _verdict(name, rows[0], one)),
+                    "note": one.note or None,
                 }
                 for one in rows
             ]

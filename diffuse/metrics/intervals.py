@@ -135,6 +135,6 @@ def reach_of(draws: Sequence[float]) -> float:
     return quantile(blocks - 1) * math.sqrt((blocks - 1) * statistics.pvariance(draws))
 
 
-def quantile(freedom: int) -> float:
+def quantile(freedom: float) -> float:
     """Of Student's t: half of a 95% interval in deviations."""
     return float(stdtrit(freedom, 0.975))
