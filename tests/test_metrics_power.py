@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy.stats import nct, t
+from scipy.stats import chi2, nct, t
 
-from diffuse.metrics import Need, Spread, needed, power_of, resolved
+from diffuse.metrics import Need, Spread, at_most, needed, power_of, resolved
 
 SPREAD = Spread(images=0.4, n=1000, seeds=0.3)
 
@@ -19,8 +19,10 @@ def simulated(delta, spread, n, seeds, times=4000):
         return truth + training + random.normal(0, spread.images * np.sqrt(spread.n / n), shape)
 
     a, b = run(delta), run(0)
-    error = np.sqrt((a.var(1, ddof=1) + b.var(1, ddof=1)) / seeds)
-    return np.mean(a.mean(1) - b.mean(1) > t.ppf(0.975, 2 * seeds - 2) * error)
+    ours, theirs = a.var(1, ddof=1), b.var(1, ddof=1)
+    freedom = (seeds - 1) * (ours + theirs) ** 2 / (ours**2 + theirs**2)
+    error = np.sqrt((ours + theirs) / seeds)
+    return np.mean(a.mean(1) - b.mean(1) > t.ppf(0.975, freedom) * error)
 
 
 @pytest.mark.parametrize("need", needed(1.0, SPREAD), ids=lambda need: f"{need.seeds} seeds")
@@ -29,13 +31,31 @@ def test_what_is_needed_is_enough_and_a_fifth_less_is_not(need):
     assert simulated(0.8, SPREAD, need.n, need.seeds) < 0.72
 
 
-@pytest.mark.parametrize(("n", "seeds"), [(500, 2), (2000, 3), (4000, 8)])
-def test_power_is_the_tail_of_scipys_noncentral_t(n, seeds):
-    variance = 0.4**2 * 1000 / n + 0.3**2
-    shift = 0.7 / np.sqrt(2 * variance / seeds)
+@pytest.mark.parametrize(("delta", "seeds"), [(1.0, 2), (3.0, 2), (0.7, 3), (0.7, 8)])
+def test_power_is_that_of_welchs_test_which_two_trainings_have_little_of(delta, seeds):
+    found = power_of(delta, SPREAD, 2000, seeds)
+    assert found == pytest.approx(simulated(delta, SPREAD, 2000, seeds, 40_000), abs=0.01)
+    shift = delta / np.sqrt(2 * SPREAD.variance(2000) / seeds)
     freedom = 2 * seeds - 2
-    wanted = nct.sf(t.ppf(0.975, freedom), freedom, shift)
-    assert power_of(0.7, SPREAD, n, seeds) == pytest.approx(wanted, rel=1e-6)
+    students = nct.sf(t.ppf(0.975, freedom), freedom, shift)  # were the deviations known to be one
+    assert found < students - {2: 0.14, 3: 0.05, 8: 0.001}[seeds]
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 100])
+def test_power_rises_to_1_and_is_a_number_however_large_the_difference(seeds):
+    found = [power_of(delta, SPREAD, 2000, seeds) for delta in np.geomspace(0.01, 100, 400)]
+    assert (np.diff(found) >= -1e-12).all()
+    assert found[-1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("number", "low", "high"), [(2, 0.446, 31.9), (3, 0.521, 6.28), (4, 0.566, 3.73)]
+)
+def test_a_deviation_of_few_values_may_be_another_by_far(number, low, high):
+    assert at_most(number, 0.025) == pytest.approx(low, abs=5e-4)
+    assert at_most(number, 0.975) == pytest.approx(high, rel=2e-3)
+    wanted = np.sqrt((number - 1) / chi2.ppf(0.2, number - 1))
+    assert at_most(number, 0.8) == pytest.approx(wanted)
 
 
 def test_the_fewest_images_are_the_fewest():
@@ -63,8 +83,8 @@ def test_no_number_of_images_makes_up_for_trainings_that_scatter():
 def test_one_training_will_do_where_two_checkpoints_are_asked_about():
     (need,) = needed(1.0, Spread(images=0.4, n=1000), seeds=(1,))
     error = 0.4 * np.sqrt(2 * 1000 / need.n)
-    reach = t.ppf(0.975, 19)  # of each jackknife, and the two intervals add up in quadrature
-    assert nct.sf(reach, 38, 1.0 / error) == pytest.approx(need.power, rel=1e-6)
+    reach = t.ppf(0.975, 19)  # of a jackknife over 20 blocks
+    assert nct.sf(reach, 19, 1.0 / error) == pytest.approx(need.power, rel=1e-6)
     assert isinstance(need, Need)
     with_seeds = power_of(1.0, SPREAD, 1000, 1)
     assert with_seeds == power_of(1.0, SPREAD._replace(seeds=0.0), 1000, 1)
@@ -94,6 +114,8 @@ def test_what_does_not_scatter_is_always_resolved():
         (lambda: needed(1.0, Spread(float("nan"), 1000)), "deviations must be at least 0"),
         (lambda: power_of(1.0, SPREAD, 1, 2), "n of at least 2 .* n=1 and seeds=2"),
         (lambda: resolved(SPREAD, 100, 0), "a seed, got n=100 and seeds=0"),
+        (lambda: at_most(1, 0.8), "2 values and a share in .*, got 1 and 0.8"),
+        (lambda: at_most(2, 1.0), "2 values and a share in .*, got 2 and 1"),
     ],
 )
 def test_what_cannot_be_planned_is_refused_in_one_line(call, message):

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from diffuse import run_folders
 from diffuse.commands.evaluating import measured
-from diffuse.commands.evaluating.measured import Measured
+from diffuse.commands.evaluating.measured import ENOUGH, SURE, Measured
 from diffuse.config import Job
 from diffuse.console import clock, print_columns, print_json, print_table
 from diffuse.errors import ConfigError
@@ -122,10 +122,7 @@ def _known(found: Measured) -> dict[str, str]:
     rows = {
         "FID": f"{found.value:.3f} at n={spread.n:,}",
         "over images": f"sd {spread.images:.3g} at n={spread.n:,} ({found.of_images})",
-        "over trainings": f"sd {spread.seeds:.3g}, of {len(found.values)} trainings: "
-        + ", ".join(f"{value:.3f}" for value in found.values)
-        if found.values
-        else "not known: there is one training of this config",
+        **_over_trainings(found),
         "drawing": f"{found.speed:.1f} images/s",
         **({"features": f"{found.features:.1f} images/s"} if found.features else {}),
         "training": "?" if found.training is None else f"{clock(found.training)} each",
@@ -134,6 +131,17 @@ def _known(found: Measured) -> dict[str, str]:
     for k, more in enumerate(found.records[1:], 1):
         rows[" " * k] = str(more)  # the keys of a table are different ones
     return rows
+
+
+def _over_trainings(found: Measured) -> dict[str, str]:
+    if not (known := found.scatter):
+        return {"over trainings": "not known: there is one training of this config"}
+    of = ", ".join(f"{value:.3f}" for value in found.values)
+    return {
+        "over trainings": f"sd {known.measured:.3g} as measured, of {len(found.values)}: {of}",
+        "  the true sd": f"{known.low:.3g} to {known.high:.3g} (95%)",
+        "  planned with": f"{known.planned:.3g}, which it is at most ({SURE:.0%} sure)",
+    }
 
 
 def _resolved(power: float, found: Measured) -> dict[int, dict[int, float]]:
@@ -146,7 +154,7 @@ def _resolved(power: float, found: Measured) -> dict[int, dict[int, float]]:
 def _why_not(power: float, found: Measured) -> str:
     if found.values:
         least = resolved(found.spread, MOST, 16, power)
-        return f"trainings scatter too much: 16 of {MOST:,} images each tell {least:.3g} apart"
+        return f"trainings may scatter too much: 16 of {MOST:,} images each tell {least:.3g} apart"
     least = resolved(found.spread, MOST, 1, power)
     return f"{MOST:,} images tell {least:.3g} apart"
 
@@ -159,9 +167,11 @@ def assumptions(found: Measured) -> list[tuple[str, str]]:
         ("the other run", "scatters as this one does, and is measured in the same way"),
         ("the test", "two-sided at 5%, as in compare; the same noise in both can only help it"),
     ]
-    if found.values:
-        few = ": few, so itself known to a factor of 2 or so" if len(found.values) < 5 else ""
-        lines.append(("trainings", f"scatter as these {len(found.values)} did{few}"))
+    if found.scatter:
+        sd = f"sd {found.scatter.planned:.3g} at most"
+        lines.append(("trainings", f"scatter as a normal does, with {sd}: {SURE:.0%} sure"))
+        if len(found.values) < ENOUGH:
+            lines.append(("a third", "training is worth more than any plan that is made of two"))
     else:
         lines.append(("trainings", "one each: a verdict on two checkpoints, not on two ways to "
                       "train"))  # fmt: skip
@@ -201,6 +211,8 @@ def _as_json(cfg: DictConfig, found: Measured, costs: Sequence[Cost]) -> dict[st
 
 
 def _spread(found: Measured) -> dict[str, Any]:
-    spread = found.spread
-    return {"n": spread.n, "sd_images": spread.images,
-            "sd_trainings": spread.seeds if found.values else None}  # fmt: skip
+    known = found.scatter
+    return {"n": found.spread.n, "sd_images": found.spread.images,
+            "sd_trainings": known and known.measured,
+            "sd_trainings_ci95": known and [known.low, known.high],
+            "sd_trainings_planned": known and known.planned}  # fmt: skip

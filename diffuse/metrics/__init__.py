@@ -29,14 +29,14 @@ from diffuse.metrics.manifolds import Overlap, overlap
 from diffuse.metrics.memorisation import Closeness, Gap, authenticity, closeness, fid_gap
 from diffuse.metrics.neighbours import Neighbours, nearest, nearest_others
 from diffuse.metrics.pixels import PixelStatistics, pixel_statistics, sliced_wasserstein
-from diffuse.metrics.power import Need, Spread, needed, power_of, resolved
+from diffuse.metrics.power import Need, Spread, at_most, needed, power_of, resolved
 from diffuse.metrics.tables import Moments
 
 __all__ = [
     "ByClass", "Closeness", "Estimate", "Extrapolation", "Gap", "InceptionScore", "Interval", "Kid",
     "Moments", "Need", "Neighbours", "Overlap", "PixelStatistics", "Point", "Seeds", "Spread",
-    "agreement", "authenticity", "bias_curve", "blocks_for", "closeness", "enough", "fid",
-    "fid_by_class", "fid_estimate", "fid_gap", "fid_infinity", "fid_interval", "frechet",
+    "agreement", "at_most", "authenticity", "bias_curve", "blocks_for", "closeness", "enough",
+    "fid", "fid_by_class", "fid_estimate", "fid_gap", "fid_infinity", "fid_interval", "frechet",
     "inception_score", "kid", "kid_interval", "nearest", "nearest_others", "needed", "over_seeds",
     "overlap", "pixel_statistics", "power_of", "quantile", "reach_of", "resolved",
     "sliced_wasserstein", "wilson",

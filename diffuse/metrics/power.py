@@ -1,11 +1,15 @@
 """How many images and how many trainings it takes to tell two runs' FIDs apart."""
 
 import math
+from functools import cache
 from typing import NamedTuple
 
-from scipy.special import nctdtr, stdtrit
+import numpy as np
+from scipy.special import chdtr, chdtri, nctdtr, roots_jacobi, stdtrit
 
 from diffuse.metrics.intervals import BLOCKS
+
+NODES = 32  # of the integral over how two deviations may come out: from 16 on, 7 digits stay
 
 
 class Spread(NamedTuple):
@@ -26,13 +30,27 @@ class Need(NamedTuple):
     power: float  # how often the interval then excludes 0
 
 
+def at_most(values: int, sure: float) -> float:
+    """What a deviation that so many values gave is multiplied by: the true one is at most that,
+    with this confidence.
+
+        sqrt((k - 1) / chi2_{1 - sure, k - 1}),  of k values of a normal
+
+    With `sure` = 0.8 it is what to plan with (Browne, 1995: "On the use of a pilot sample for
+    sample size determination"): with the deviation as measured a plan promises too much more often
+    than not, since half of the deviations of few values are much too small.
+    """
+    if values < 2 or not 0 < sure < 1:
+        raise ValueError(f"it takes 2 values and a share in (0, 1), got {values} and {sure}")
+    return math.sqrt((values - 1) / float(chdtri(values - 1, sure)))
+
+
 def power_of(delta: float, spread: Spread, n: int, seeds: int) -> float:
     """How often a 95% interval for a difference delta excludes 0, on the side where delta is.
 
-    Student's t-test of two means of `seeds` values each; its power is a tail of the noncentral t
-    distribution: Cohen (1988), Chapter 2. With several trainings the deviation is estimated from
-    them. With one, it is the jackknives' over BLOCKS blocks, and the verdict is on these two
-    checkpoints only: what trainings differ by is in neither interval.
+    With several trainings it is Welch's t-test (1947) of two means of `seeds` values each, whose
+    true deviations are the same. With one it is Student's, of a jackknife over BLOCKS blocks, and
+    the verdict is on these two checkpoints only: what trainings differ by is not in the interval.
     """
     if not delta > 0:  # NaN is not, either
         raise ValueError(f"delta must be > 0, got {delta}")
@@ -40,12 +58,41 @@ def power_of(delta: float, spread: Spread, n: int, seeds: int) -> float:
         raise ValueError(f"power needs n of at least 2 and a seed, got n={n} and seeds={seeds}")
     alone = spread._replace(seeds=0.0) if seeds == 1 else spread
     error = math.sqrt(2 * alone.variance(n) / seeds)
-    freedom = 2 * (BLOCKS - 1) if seeds == 1 else 2 * (seeds - 1)
     if error == 0:
         return 1.0
-    # `compare` adds the jackknives' intervals up in quadrature
-    reach = float(stdtrit(BLOCKS - 1 if seeds == 1 else freedom, 0.975))
-    return 1 - float(nctdtr(freedom, min(delta / error, 30.0), reach))  # beyond 30 it is 1
+    if seeds == 1:
+        return float(_beyond(BLOCKS - 1, delta / error, stdtrit(BLOCKS - 1, 0.975)))
+    return _welch(delta / error, seeds)
+
+
+def _welch(shift: float, number: int) -> float:
+    """How often Welch's t exceeds its quantile where the difference is `shift` standard errors.
+
+    Of two deviations from k values each, the freedom depends on their shares b and 1 - b alone,
+    (k - 1) / (b^2 + (1 - b)^2), and the error on their sum alone; of normals the two are
+    independent. So it is the mean over b, which is Beta((k - 1) / 2, (k - 1) / 2), of tails of the
+    noncentral t with 2 (k - 1) degrees of freedom: a Gauss-Jacobi sum.
+    """
+    reach, weights = _quantiles(number)
+    return float(np.average(_beyond(2 * (number - 1), shift, reach), weights=weights))
+
+
+@cache
+def _quantiles(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of Welch's t at each node, and how much the node counts: [NODES] each."""
+    nodes, weights = roots_jacobi(NODES, (number - 3) / 2, (number - 3) / 2)
+    share = (1 + nodes) / 2
+    return stdtrit((number - 1) / (share**2 + (1 - share) ** 2), 0.975), weights
+
+
+def _beyond(freedom: int, shift: float, reach: np.ndarray) -> np.ndarray:
+    """How often noncentral t exceeds `reach`: Cohen (1988), Chapter 2.
+
+    Beyond a shift of 30 nctdtr may be NaN, and the numerator hardly scatters: chi-square is left.
+    """
+    if shift > 30:
+        return chdtr(freedom, freedom * (shift / reach) ** 2)
+    return 1 - nctdtr(freedom, shift, reach)
 
 
 def resolved(spread: Spread, n: int, seeds: int, wanted: float = 0.8) -> float:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -17,12 +17,23 @@ from diffuse.commands.evaluating.judging import FEW
 from diffuse.comparison import used_seeds
 from diffuse.errors import ConfigError, DataError
 from diffuse.meanings import LENGTHS
-from diffuse.metrics import Spread, blocks_for, quantile
+from diffuse.metrics import Spread, at_most, blocks_for, quantile
 from diffuse.trainings import APART, near
 
 log = logging.getLogger(__name__)
 
 Record = Mapping[str, Any]
+SURE = 0.8  # that trainings scatter no more than is planned with
+ENOUGH = 3  # trainings: of two, the deviation is known to a factor of 32
+
+
+class Scatter(NamedTuple):
+    """The deviation between trainings, and what the true one may be, as they are few."""
+
+    measured: float
+    low: float  # of the 95% interval
+    high: float
+    planned: float  # it is at most that, with the confidence SURE
 
 
 @dataclass(frozen=True)
@@ -33,12 +44,13 @@ class Measured:
     name: str  # as `run=` takes it
     records: list[Path]  # its newest evaluation, then those of its siblings
     value: float  # FID of the first
-    spread: Spread
+    spread: Spread  # as planned with
     of_images: str  # where the deviation over images is from
     values: list[float]  # FID of each training that differs in its seed alone; none = there is one
     speed: float  # images a second
     training: float | None  # seconds
-    next: list[str]  # the lines that would measure how trainings scatter
+    next: list[str]  # the lines that would measure how trainings scatter, or better
+    scatter: Scatter | None = None  # None: there is one training
     features: float | None = None  # images a second that the encoder sees; None: nobody knows
     least: int = 4  # images that mean something: two blocks of two, or enough for the features
 
@@ -61,6 +73,7 @@ def measured(outputs: Path, trained: Path, smoke: bool) -> Measured:
     records = [record, *(evaluations.read(path) for path in siblings.values())]
     values = [one["fid"]["value"] for one in records] if siblings else []
     sd, where = over_images(records)
+    scatter = scattered(values, sd, _draws(records)) if values else None
     seconds = [runs.read(path).get("seconds") for path in (trained, *siblings)]
     known = [float(one) for one in seconds if one]
     return Measured(
@@ -68,12 +81,13 @@ def measured(outputs: Path, trained: Path, smoke: bool) -> Measured:
         name=name,
         records=[folder, *siblings.values()],
         value=record["fid"]["value"],
-        spread=Spread(sd, record["n"], over_trainings(values, sd, _draws(records))),
+        spread=Spread(sd, record["n"], scatter.planned if scatter else 0.0),
         of_images=where,
         values=values,
         speed=statistics.fmean(one["images_per_second"] for one in records),
         training=statistics.fmean(known) if known else None,
-        next=[] if values else _next(trained, record),
+        next=[] if len(values) >= ENOUGH else _next([trained, *siblings], record),
+        scatter=scatter,
         features=_features(records),
         least=max(Measured.least, FEW * record["encoder"].get("features", 0)),
     )
@@ -108,16 +122,15 @@ def over_images(records: Sequence[Record]) -> tuple[float, str]:
     return math.sqrt(statistics.fmean(sd**2 for sd in found)), many
 
 
-def over_trainings(values: Sequence[float], images: float, draws: int | None) -> float:
+def scattered(values: Sequence[float], images: float, draws: int | None) -> Scatter:
     """The deviation between trainings, without what the images of so many draws add to it.
 
     Images from the same noise are alike in all trainings: how much of their scatter is in the
     values is not known then, nothing is taken off, and the deviation is rather too large.
     """
-    if len(values) < 2:
-        return 0.0
-    added = images**2 / draws if draws else 0.0
-    return math.sqrt(max(0.0, statistics.variance(values) - added))
+    variance, added = statistics.variance(values), images**2 / draws if draws else 0.0
+    factors = (1.0, *(at_most(len(values), sure) for sure in (0.025, 0.975, SURE)))
+    return Scatter(*(math.sqrt(max(0.0, factor**2 * variance - added)) for factor in factors))
 
 
 def _evaluations(outputs: Path, smoke: bool) -> list[tuple[Path, Path]]:
@@ -168,24 +181,26 @@ def _whole(folder: Path) -> Record | None:
         return None
 
 
-def _next(trained: Path, record: Record) -> list[str]:
-    """The same training with another seed, and the same evaluation of it."""
+def _next(trainings: Sequence[Path], record: Record) -> list[str]:
+    """The first training with a seed that none has, and the same evaluation of it."""
+    trained = trainings[0]
+    saved = [assembly.saved_config(path) for path in trainings]
     try:
         typed = yaml.safe_load((trained / "overrides.yaml").read_text()) or []
     except (OSError, yaml.YAMLError):
         typed = []
     about = runs.read(trained)
-    seed, name = about.get("seed", 0), about.get("name", trained.parent.name)
+    name = about.get("name", trained.parent.name)
     aside = ("seed=", "resume", "hypothesis=", *(f"train.{key}=" for key in LENGTHS))
     words = [word for word in typed if not word.startswith(aside)]
-    steps = assembly.saved_config(trained).train.steps  # it may be longer than was typed
-    words.append(f"train.steps={steps}")
+    words.append(f"train.steps={saved[0].train.steps}")  # it may be longer than was typed
+    words.append(f"seed={max(one.seed for one in saved) + 1}")
     evaluated = [
         word
         for word in shlex.split(record.get("command", "diffuse eval"))
         if not word.startswith(("run=", "name=", "--json", "hypothesis="))
     ]
     return [
-        shlex.join(["diffuse", "train", *words, f"seed={seed + 1}"]),
+        shlex.join(["diffuse", "train", *words]),
         shlex.join([*evaluated, f"run={name}"]),  # its newest version, which is then this one
     ]
