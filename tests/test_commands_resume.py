@@ -47,7 +47,8 @@ def test_a_signal_is_a_checkpoint_of_this_step_and_resuming_ends_as_if_nothing_h
         patch.setattr(command, "fit", at_step(step, lambda: os.kill(os.getpid(), number)))
         assert diffuse.train(FULL) == 128 + number
     run = tmp_path / "outputs/train/tiny/v001"
-    assert f"stopped at step {step}; resume=outputs/train/tiny/v001 continues" in diffuse.err
+    again = "diffuse train resume=outputs/train/tiny/v001 device=cpu"
+    assert f"stopped at step {step}; {again} continues" in diffuse.err
     assert (runs.read(run)["status"], runs.read(run)["step"]) == ("stopped", step)
     assert checkpoints.newest(run / "checkpoints").name == f"step_{step:08d}"
     assert diffuse.train(f"{FULL} resume=auto") == 0
@@ -145,11 +146,11 @@ def test_a_run_can_be_named_by_its_version(trained, diffuse):
 
 
 CHANGES = {
-    "model.width=16": ["model.width: 8.0 there, 16.0 here"],
+    "model.width=16": ["model.width: 8 there, 16 here"],
     "schedule=linear": ["schedule.name: cosine there, linear here"],
     "objective=eps": ["objective.name: v there, eps here"],
-    "optimizer.lr=0.5 train.batch=8": ["optimizer.lr", "train.batch: 16.0 there, 8.0 here"],
-    "dataset.subset=32": ["dataset.subset: 64.0 there, 32.0 here"],
+    "optimizer.lr=0.5 train.batch=8": ["optimizer.lr", "train.batch: 16 there, 8 here"],
+    "dataset.subset=32": ["dataset.subset: 64 there, 32 here"],
 }
 
 
@@ -220,7 +221,7 @@ def start(tiny, folder):
     process = subprocess.Popen(
         [sys.executable, "-m", "diffuse", "train", *words.split()],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(command.__file__).parents[2]),
+        env={**os.environ, "PYTHONPATH": str(Path(command.__file__).parents[3]),
              "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     rows = folder / "outputs/train/tiny/v001/metrics.jsonl"

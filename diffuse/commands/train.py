@@ -22,7 +22,7 @@ from diffuse import (
     yamls,
 )
 from diffuse.commands import guiding
-from diffuse.commands.training import following, resuming
+from diffuse.commands.training import following, inheriting, resuming
 from diffuse.commands.training.loop import loop
 from diffuse.commands.training.preparing import Work, prepare
 from diffuse.config import Job
@@ -44,6 +44,7 @@ PATIENCE = 4.0  # seconds of the peak
 
 def main(cfg: DictConfig, job: Job) -> int:
     """Check the config, then the run to continue, then the data; then claim a folder and train."""
+    cfg = inheriting.filled(cfg, job)
     check(cfg)
     hardware.check_devices(cfg.devices, hardware.device(cfg.device))
     tracker = assembly.tracker(cfg) if leads(cfg.devices) else None
@@ -81,7 +82,7 @@ def _claimed(work: Work, job: Job) -> runs.Run:
 def _reopened(work: Work, folder: Path) -> runs.Run:
     """The folder of the run that goes on."""
     step = work.training.step
-    known = _facts(work) | {"step": step, "images_seen": step * work.recipe.batch}
+    known = _facts(work) | {"step": step, "images_seen": work.seen.images}
     run = runs.Run.reopen(folder, "train", **known)
     changing = ("steps", "devices", "precision", "data")
     run.update(**{key: value for key, value in _facts(work).items() if key in changing})
@@ -102,9 +103,8 @@ def check(cfg: DictConfig) -> None:
     assembly.objective_and_weighting(measured)
     config.bind("optimizer", cfg.optimizer)
     config.bind("model", cfg.model, "channels", "size", "classes")
-    side = 64 * int(cfg.model.get("patch", 1))  # fits; the real one comes with the data
     with torch.device("meta"):
-        config.build("model", cfg.model, channels=1, size=(side, side), classes=10)
+        resuming.unfed(cfg)
     check_encoder(cfg.encoder)
     check_dataset(cfg.dataset)
     config.bind("tracker", cfg.tracker)
@@ -203,7 +203,8 @@ def _train(
         done = loop(work, journal, interrupts, meter, judge)
     if not done:
         run.finish("stopped", reason=f"signal {interrupts.caught or 'to another process'}")
-        log.warning("stopped at step %d; resume=%s continues", training.step, run.folder)
+        again = inheriting.hint(run.folder, job)
+        log.warning("stopped at step %d; %s continues", training.step, again)
         tracker.finish(seconds=5)  # whoever asked to stop does not wait long
         return interrupts.exit_code
     trained = training.step > meter.first  # else only what a kill had left to do was done
@@ -259,9 +260,8 @@ def summary(folder: Path) -> dict[str, str]:
 
 
 def _quick(best: Mapping[str, Any]) -> str:
-    """With its interval; older runs have none."""
-    ends = " ({:.2f} to {:.2f})".format(*best["ci95"]) if "ci95" in best else ""
-    return f"{best['fid']:.3f}{ends}"
+    """With its interval."""
+    return "{:.3f} ({:.2f} to {:.2f})".format(best["fid"], *best["ci95"])
 
 
 def _share(work: Work, rate: float) -> dict[str, float]:

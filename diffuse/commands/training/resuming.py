@@ -1,12 +1,15 @@
 """`resume=`: which run to continue, and whether this command still means the same training."""
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
-from diffuse import assembly, checkpoints, meanings, run_folders, runs
+from diffuse import assembly, checkpoints, config, meanings, run_folders, runs
 from diffuse.commands.training import beginning
 from diffuse.data import ImageSet
 from diffuse.errors import ConfigError, DataError, nearest
@@ -59,6 +62,8 @@ def _newest(cfg: DictConfig, own: Path | None) -> Path | None:
     outputs = Path(cfg.outputs)
     begun = own and any((own / left).exists() for left in ("run.json", "checkpoints"))
     versions = [own] if own and begun else run_folders.versions(outputs, "train", cfg.name)
+    others = [v for v in versions if v != own and _is_smoke(v) != cfg.smoke]
+    versions = [version for version in versions if version not in others]
     passed = []
     for version in versions:
         if checkpoints.newest(version / "checkpoints"):
@@ -66,6 +71,8 @@ def _newest(cfg: DictConfig, own: Path | None) -> Path | None:
                 log.warning("resume: %s; %s is continued instead", "; ".join(passed), version)
             return version
         passed.append(_why_not(version))
+    other = "no try-out" if cfg.smoke else "a try-out (debug=smoke)"
+    passed += [f"{version} is {other}" for version in others]
     where, why = outputs / "train" / cfg.name, f" ({'; '.join(passed)})" if passed else ""
     if cfg.resume == "auto":
         log.info("nothing to continue in %s%s: a new run", where, why)
@@ -73,6 +80,11 @@ def _newest(cfg: DictConfig, own: Path | None) -> Path | None:
     there_are_some = any(checkpoints.steps(version / "checkpoints") for version in versions)
     kind = DataError if there_are_some else ConfigError
     raise kind(f"resume=must: {where} has no whole checkpoint to continue from{why}")
+
+
+def _is_smoke(version: Path) -> bool:
+    """Was it a try-out? Neither it nor a real run goes on as the other."""
+    return bool(runs.facts_of(version).get("smoke"))
 
 
 def _why_not(version: Path) -> str:
@@ -120,12 +132,39 @@ def _let_through(different: dict[str, str], cfg: DictConfig, folder: Path) -> No
     allowed = [key for key in different if _is_in(key, cfg.resume_allow)]
     refused = [different[key] for key in different if key not in allowed]
     if refused:
+        keys = [key for key in different if key not in allowed]
+        ways = ["use those", *_through(keys, cfg, folder), "resume=none for a new run"]
         raise ConfigError(
             f"resume: {folder} was started with other settings ({'; '.join(refused)}); "
-            "use those, or let them through with resume.allow=[...], or resume=none for a new run"
+            f"{', or '.join(ways)}"
         )
     for key in allowed:
         log.info("resume.allow: %s", different[key])
+
+
+def _through(keys: Sequence[str], cfg: DictConfig, folder: Path) -> list[str]:
+    """How differences can be let through, where the checkpoint fits them."""
+    if {"optimizer.name", *BEGINNING} & set(keys):
+        return []
+    if any(_is_in(key, ["model"]) for key in keys):
+        with contextlib.suppress(ConfigError):  # code of somebody else's
+            if _shapes(cfg) != _shapes(assembly.saved_config(folder)):
+                return []
+    allow = ",".join([*cfg.resume_allow, *keys])
+    return [f"let {'them' if len(keys) > 1 else 'it'} through with resume.allow=[{allow}]"]
+
+
+def _shapes(cfg: DictConfig) -> dict[str, torch.Size]:
+    """Of the weights of a config's network, for images of some size."""
+    with torch.device("meta"):
+        net = unfed(cfg)
+    return {name: weight.shape for name, weight in net.state_dict().items()}
+
+
+def unfed(cfg: DictConfig) -> nn.Module:
+    """The network for images of a size that fits; the real one comes with the data."""
+    side = 64 * int(cfg.model.get("patch", 1))
+    return config.build("model", cfg.model, channels=1, size=(side, side), classes=10)
 
 
 def _shorter(cfg: DictConfig, saved: DictConfig, images: int | None = None) -> dict[str, str]:
@@ -146,7 +185,7 @@ def check_data(cfg: DictConfig, folder: Path, data: ImageSet, test: ImageSet) ->
     """The images have to be those that the run began with: a name and a folder do not say so."""
     known = runs.facts_of(folder).get("data", {})
     for key, split in (("sha256", data), ("test_sha256", test)):
-        there = known.get(key, split.sha256)  # older runs do not know both
+        there = known.get(key, split.sha256)  # a run.json that is damaged says nothing
         if there == split.sha256:
             continue
         change = f"dataset ({key} {there[:12]} there, {split.sha256[:12]} here)"
@@ -187,7 +226,7 @@ def _differences(cfg: DictConfig, saved: DictConfig) -> dict[str, str]:
                 for key in [k for k in flat if k.startswith(f"{group}.") and k != f"{group}.name"]:
                     del flat[key]
     return {
-        key: f"{key}: {there.get(key)} there, {here.get(key)} here"
+        key: f"{key}: {there.get(key, 'null')} there, {here.get(key, 'null')} here"
         for key in sorted(there.keys() | here.keys())
         if there.get(key) != here.get(key)
     }
@@ -202,9 +241,18 @@ def _flat(cfg: DictConfig) -> dict[str, str]:
             for name, inner in value.items():
                 walk(f"{key}.{name}", inner)
         else:
-            flat[key] = str(float(value)) if isinstance(value, (int, float)) else str(value)
+            flat[key] = _said(value)
 
     for key in (*FIXED, *(BEGINNING if cfg.get("init_from") else ())):
         node = OmegaConf.select(cfg, key)
         walk(key, OmegaConf.to_container(node) if OmegaConf.is_config(node) else node)
     return flat
+
+
+def _said(value: object) -> str:
+    """As it is typed: 64, also where a yaml has 64.0."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_said, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
