@@ -197,6 +197,22 @@ def network(monkeypatch):
 
 
 @pytest.fixture
+def drawn_figures(monkeypatch):
+    """Each figure that is saved, once."""
+    from matplotlib.figure import Figure
+
+    figures, save = [], Figure.savefig
+
+    def seen(self, *others, **more):
+        if self not in figures:
+            figures.append(self)
+        save(self, *others, **more)
+
+    monkeypatch.setattr(Figure, "savefig", seen)
+    return figures
+
+
+@pytest.fixture
 def kept(trained):
     """Where the shards of `trained` are kept."""
     return trained.parents[2] / ".samples"

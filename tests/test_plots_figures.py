@@ -11,7 +11,7 @@ from PIL import Image
 from diffuse import noise_laws, objectives, schedules
 from diffuse.data import to_range
 from diffuse.plots import processes, states
-from diffuse.plots.figures import sheet
+from diffuse.plots.figures import plain, sheet
 from diffuse.plots.pareto import pareto
 from diffuse.seeds import generator
 
@@ -136,21 +136,58 @@ def test_kinds_of_states_stand_under_each_other_image_by_image():
     assert rows[:, 0, 0, 0, 0].tolist() == [0, 255, 0, 255]
 
 
-def test_what_the_marks_of_pareto_mean_is_said_outside_the_panels(tmp_path, monkeypatch):
+def test_a_picture_of_an_embedding_shows_no_pattern_of_its_columns():
+    """What turns slowly is as it is, what turns faster than the columns is 0, not a block."""
+    shown = processes.blended(COSINE, 64, 10_000.0)
+    assert shown.shape == (processes.COLUMNS, 64)
+    assert shown.abs().max() <= 1
+    middle = (torch.arange(processes.COLUMNS, dtype=torch.float64) + 0.5) / processes.COLUMNS
+    slow = (250 * COSINE.sigma(middle).log() / 10_000).sin()
+    torch.testing.assert_close(shown[:, 31].double()[5:-5], slow[5:-5], rtol=0, atol=1e-2)
+    assert shown[5:10, 0].abs().max() < 0.05  # five turns in a column
+    single = processes.told(COSINE, 64, 10_000.0)
+    assert single[10:20, 0].abs().max() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.9, 55, "1 2 5 10 20 50"),
+        (3.1, 10.5, "4 5 6 8 10"),
+        (41, 47, "42 43.5 45 46.5"),
+    ],
+)
+def test_a_logarithmic_axis_has_plain_numbers(low, high, expected):
     from matplotlib.figure import Figure
 
-    figures, save = [], Figure.savefig
+    panel = Figure().subplots()
+    panel.set_yscale("log")
+    plain(panel.yaxis, low, high)
+    assert " ".join(label.get_text() for label in panel.get_yticklabels()) == expected
 
-    def seen(self, *others, **more):
-        figures.append(self)
-        save(self, *others, **more)
 
-    monkeypatch.setattr(Figure, "savefig", seen)
+def test_points_of_pareto_stand_aside_only_where_intervals_overlap(tmp_path, drawn_figures):
+    cells = [
+        {"sampler": name, "cheapest": name == "a", "asked": [5], "nfe": 5, "value": value,
+         "ci95": [value - 1, value + 1], "seconds": 0.01}
+        for name, value in (("a", 40.0), ("b", 41.0), ("c", 60.0))
+    ]  # fmt: skip
+    pareto(cells, {"value": 2.0, "ci95": [1.0, 3.0], "n": 1437}, tmp_path / "pareto")
+    found = {
+        bars.get_label(): bars.lines[0].get_xdata()[0]
+        for bars in drawn_figures[0].axes[0].containers
+    }
+    assert found["c"] == 5
+    assert found["a"] < 5 < found["b"]
+    assert found["b"] / found["a"] == pytest.approx(1.02)
+
+
+def test_what_the_marks_of_pareto_mean_is_said_outside_the_panels(tmp_path, drawn_figures):
     done = {"asked": [5], "nfe": 5, "value": 40.0, "ci95": [39.0, 41.0], "seconds": 0.01}
     cells = [{"sampler": "a", "cheapest": True} | done, {"sampler": "b", "cheapest": False} | done]
     cells.append({"sampler": "b", "asked": [2], "nfe": 2, "value": None, "seconds": None})
     pareto(cells, {"value": 2.0, "ci95": [1.0, 3.0], "n": 1437}, tmp_path / "pareto")
-    figure = figures[0]
+    figure = drawn_figures[0]
     assert [panel.get_legend() for panel in figure.axes] == [None, None]
     marks, samplers = figure.legends
     assert [text.get_text() for text in samplers.get_texts()] == ["a", "b"]

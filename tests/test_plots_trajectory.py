@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -105,12 +106,27 @@ def test_the_hook_on_the_network_is_gone_afterwards(denoiser, make_plan, follow)
     assert not denoiser._forward_hooks
 
 
+def test_the_curves_of_one_step_and_of_many_have_whole_steps_to_the_right(
+    make_plan, follow, tmp_path, drawn_figures
+):
+    plan = make_plan()
+    pictures.curves(follow(plan), "a walk of four", tmp_path / "curves")
+    one = follow(replace(plan, sigmas=plan.sigmas[[0, -1]]))
+    pictures.curves(one, "a walk of one", tmp_path / "one")
+    four, single = drawn_figures
+    assert {tuple(panel.get_xticks()) for panel in four.axes} == {(1, 2, 3, 4)}
+    assert len({panel.get_xlim() for panel in four.axes}) == 1
+    assert four.get_suptitle() == "a walk of four"
+    assert {tuple(panel.get_xticks()) for panel in single.axes} == {(1,)}
+    assert [text.get_text() for text in single.axes[1].texts] == ["there is no step before it"]
+
+
 def test_all_pictures_are_drawn_and_the_animation_has_a_frame_a_step(make_plan, follow, tmp_path):
     files = pictures.draw(follow(make_plan()), "a walk", ["a", "b", "c", "a"], tmp_path)
     names = ["curves.png", "curves.svg", "trajectory.csv", "trajectory.gif"]
     assert sorted(p.name for p in files) == [*names, "trajectory.png", "trajectory.svg"]
     assert Image.open(tmp_path / "trajectory.gif").n_frames == 4
-    assert {"a: x", "a walk"} <= {
+    assert {"class a, x", "a walk"} <= {
         line.strip()
         for line in (tmp_path / "trajectory.svg").read_text().replace("<", ">").split(">")
     }

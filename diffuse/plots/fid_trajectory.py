@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from diffuse.files import write_csv
 from diffuse.metrics import Estimate
-from diffuse.plots.figures import INK, WIDTH, drawing, files, look, whole_steps
+from diffuse.plots.figures import INK, WIDTH, above, drawing, files, look, plain, whole_steps
 from diffuse.scoring.along import Point
 
 if TYPE_CHECKING:
@@ -27,23 +27,23 @@ def draw(
     path = folder / "fid_trajectory"
     with drawing(path, WIDTH, 3.6, layout="constrained") as figure:
         title += f", {_short(points[-1].x.value)} at the end"
-        figure.suptitle(title, x=0.01, ha="left", fontsize=9.5)
         left, right = figure.subplots(1, 2, sharey=True)
         _curves(left, [point.step for point in points], points, floor)
-        whole_steps(left)
+        whole_steps(left, points[-1].step)
         left.set_xlabel("after step")
         _curves(right, [point.sigma for point in points], points, floor)
         right.set_xscale("log")
         right.invert_xaxis()
         right.set_xlabel("sigma that the step begins at")
         left.set_yscale("log")
+        plain(left.yaxis, *left.get_ylim())
+        right.tick_params(labelleft=False)
         left.set_ylabel("FID (band: 95%)")
         left.annotate(
             f"{floor_n:,} real images: {_short(floor)}", (0, floor), (3, 3),
             ("axes fraction", "data"), "offset points", fontsize=8,
         )  # fmt: skip
-        handles, labels = left.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower left", ncols=2)
+        above(figure, left, title)
     return [*files(path), table(points, folder)]
 
 

@@ -2,6 +2,7 @@
 
 import io
 import math
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -15,6 +16,7 @@ from diffuse.files import replace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 WIDTH = 8.0  # inches
@@ -24,6 +26,7 @@ CELL = 1.5  # inches; an image is not drawn larger
 LINE = 0.155  # inches of a line of text
 CHARACTER = 0.075  # inches of a character
 EDGE = 0.12  # inches around everything
+NARROW = 40  # characters that a title has room for, however few images are below it
 
 # Okabe & Ito (2008), without yellow: told apart by the colour-blind; the dashes do it in gray
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -64,12 +67,38 @@ def look(k: int) -> dict[str, Any]:
     return {"color": COLOURS[k % len(COLOURS)], "linestyle": DASHES[k % len(DASHES)]}
 
 
-def whole_steps(panel: "Axes") -> None:
-    """Steps to the right: no fractions of one."""
+def thinner(k: int, n: int) -> dict[str, Any]:
+    """The look of the k-th of n curves that may lie on each other: what is below is wider."""
+    return look(k) | ({"linewidth": 2.8 - 1.7 * k / (n - 1)} if n > 3 else {})
+
+
+def whole_steps(panel: "Axes", steps: int) -> None:
+    """Steps to the right, from 1: no fractions of one, and in every panel the same."""
     from matplotlib.ticker import MaxNLocator
 
     panel.set_xlabel("step")
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    places = MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]).tick_values(1, steps)
+    panel.set_xticks([place for place in places if 1 <= place <= steps])
+    beside = max(0.02 * (steps - 1), 0.05)
+    panel.set_xlim(1 - beside, steps + beside)
+
+
+def plain(
+    axis: "Axis", low: float, high: float, said: Callable[[float], str] = "{:g}".format
+) -> None:
+    """A logarithmic axis from low to high with numbers that people say: 5, 10, 20, not 10^1."""
+    from matplotlib.ticker import MaxNLocator
+
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks: list[float] = []
+    for digits in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        if len(ticks) < 4:
+            places = [digit * 10.0**power for power in powers for digit in digits]
+            ticks = [place for place in places if low <= place <= high]
+    if len(ticks) < 3:
+        ticks = [t for t in MaxNLocator(4).tick_values(low, high) if low <= t <= high]
+    axis.set_ticks(ticks, [said(tick) for tick in ticks])
+    axis.set_ticks([], minor=True)
 
 
 @contextmanager
@@ -97,24 +126,35 @@ def files(path: Path) -> list[Path]:
 
 @contextmanager
 def panels(
-    path: Path, names: Sequence[str], columns: int = 2, height: float = 2.5
+    path: Path, names: Sequence[str], columns: int = 2, height: float = 2.5, title: str = ""
 ) -> Iterator[list["Axes"]]:
     """Panels with a title each; what has a label in the first one is named above them all."""
     rows = -(-len(names) // columns)
-    with drawing(path, WIDTH, 0.35 + height * rows, layout="constrained") as figure:
+    high = 0.35 + height * rows + (LINE + EDGE) * bool(title)
+    with drawing(path, WIDTH, high, layout="constrained") as figure:
         axes = [figure.add_subplot(rows, columns, k + 1) for k in range(len(names))]
         for panel, name in zip(axes, names, strict=True):
             panel.set_title(name)
         yield axes
-        handles, labels = axes[0].get_legend_handles_labels()
-        if handles:
-            wide = max(map(len, labels)) + 6
-            figure.legend(
-                handles,
-                labels,
-                loc="outside upper left",
-                ncols=min(len(labels), max(1, 105 // wide)),
-            )
+        above(figure, axes[0], title)
+
+
+def above(figure: "Figure", panel: "Axes", title: str) -> None:
+    """The title of a figure, and under it what has a label in this panel."""
+    handles, labels = panel.get_legend_handles_labels()
+    if handles:
+        wide = max(map(len, labels)) + 6
+        figure.legend(
+            handles,
+            labels,
+            loc="outside upper left",
+            ncols=min(len(labels), max(1, 105 // wide)),
+            title=title or None,
+            title_fontsize=9.5,
+            alignment="left",
+        )
+    elif title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=9.5)
 
 
 def sheet(
@@ -126,6 +166,7 @@ def sheet(
     heading: str = "",  # what those lines are
     groups: int | None = None,  # rows that belong together: a wider gap follows
     counts: Sequence[int] = (),  # a bar at the right of each row
+    largest: float = CELL,  # inches of an image
 ) -> list[Path]:
     """Images in rows and columns that fill the sheet; pixels stay square and sharp."""
     mosaic, tops, lefts = _mosaic(images, groups or len(images))
@@ -133,9 +174,10 @@ def sheet(
     h, w = images.shape[-2:]
     left = EDGE + CHARACTER * _longest([*rows, heading]) + 0.05
     right = EDGE + (1.7 if counts else 0)
-    across = min(WIDTH - left - right, CELL * images.shape[1])
+    across = min(WIDTH - left - right, largest * images.shape[1])
     down = across * tall / wide
     lines = len(columns[0].split("\n")) if columns else 0
+    title = wrapped(title, max(NARROW, int((left + across + right - 2 * EDGE) / CHARACTER)))
     top = 2 * EDGE + LINE * (title.count("\n") + 1 + lines)
     wide_title = 2 * EDGE + CHARACTER * max(map(len, title.split("\n")))
     width, height = max(left + across + right, wide_title), top + down + EDGE
@@ -157,6 +199,12 @@ def sheet(
         if counts:
             _bars(figure.add_axes(_beside(area, width, right)), counts, axes)
     return files(path)
+
+
+def wrapped(title: str, characters: int) -> str:
+    """A title in lines of at most so many characters; paths stay whole."""
+    wrap = textwrap.TextWrapper(characters, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(part for line in title.split("\n") for part in wrap.wrap(line))
 
 
 def _longest(labels: Sequence[str]) -> int:

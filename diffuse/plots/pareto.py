@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffuse.plots.figures import COLOURS, INK, apart, files, look, panels
+from diffuse.plots.figures import COLOURS, INK, apart, files, look, panels, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 WIDE = 12  # times from the lowest to the highest value from which on the scale is logarithmic
 FLOOR, CHOSEN = "#8a8a8a", "#E69F00"
-APART = 1.035  # times between samplers of as many calls, whose intervals would hide each other
+APART = 1.02  # times between samplers of as many calls, whose intervals would hide each other
 RING: dict[str, Any] = {
     "marker": "o", "markerfacecolor": "none", "markeredgecolor": CHOSEN, "markeredgewidth": 2.2,
     "linestyle": "none",
@@ -39,12 +39,11 @@ def pareto(
             _floor(panel, floor)
             for k, name in enumerate(names):
                 ours = [cell for cell in scored if cell["sampler"] == name]
-                aside = APART ** (k - (len(names) - 1) / 2) if key == "nfe" else 1.0
-                style = look(k) | {"label": name}
-                _curve(panel, sorted(ours, key=lambda cell: cell[key]), key, aside, style)
-                if name == chosen["sampler"]:
-                    at = [chosen[key] * aside]
-                    panel.plot(at, [chosen["value"]], markersize=12, zorder=4, **RING)
+                places = [(_aside(cell, scored, key), cell) for cell in ours]
+                places.sort(key=lambda place: place[0])
+                _curve(panel, places, look(k) | {"label": name})
+            at = [_aside(chosen, scored, key)]
+            panel.plot(at, [chosen["value"]], markersize=12, zorder=4, **RING)
             _scales(panel, scored, floor, key)
         _lost(axes[0], cells, names)
         figure = axes[0].get_figure(root=True)
@@ -55,15 +54,28 @@ def pareto(
     return files(path)
 
 
+def _aside(cell: Mapping[str, Any], scored: Sequence[Mapping[str, Any]], key: str) -> float:
+    """Where a cell stands: at what it costs, or a little aside of it where intervals of as many
+    calls overlap.
+    """
+    if key != "nfe":
+        return cell[key]
+    low, high = cell["ci95"]
+    same = [one for one in scored if one["nfe"] == cell["nfe"]]
+    over = [one for one in same if one["ci95"][0] <= high and low <= one["ci95"][1]]
+    return cell[key] * APART ** (over.index(cell) - (len(over) - 1) / 2)
+
+
 def _curve(
-    panel: "Axes", cells: Sequence[Mapping[str, Any]], key: str, aside: float, style: dict[str, Any]
+    panel: "Axes", places: Sequence[tuple[float, Mapping[str, Any]]], style: dict[str, Any]
 ) -> None:
-    """One sampler: a point with its interval for each number of calls, a little aside of it."""
+    """One sampler: a point with its interval for each number of calls."""
+    cells = [cell for _, cell in places]
     values = [cell["value"] for cell in cells]
     below = [cell["value"] - cell["ci95"][0] for cell in cells]
     above = [cell["ci95"][1] - cell["value"] for cell in cells]
     panel.errorbar(
-        [cell[key] * aside for cell in cells], values, yerr=[below, above], marker="o",
+        [at for at, _ in places], values, yerr=[below, above], marker="o",
         markersize=3.8, markeredgecolor="white", markeredgewidth=0.5, capsize=2.2, elinewidth=1.0,
         capthick=1.0, zorder=3, **style,
     )  # fmt: skip
@@ -118,8 +130,6 @@ def _scales(
     panel: "Axes", scored: Sequence[Mapping[str, Any]], floor: Mapping[str, Any], key: str
 ) -> None:
     """Costs on a logarithmic scale, with the calls as they are; FID too if it has a wide range."""
-    from matplotlib.ticker import FuncFormatter, LogLocator
-
     panel.set_xscale("log")
     panel.set_xlabel(AXES[key])
     asked = sorted({nfe for cell in scored for nfe in cell["asked"]})
@@ -129,13 +139,11 @@ def _scales(
         ticks = apart(asked, lambda tick: tick * 1.15)
         panel.set_xticks(ticks, [f"{nfe:g}" for nfe in ticks])
     else:
-        panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: duration(x)))
+        plain(panel.xaxis, *panel.get_xlim(), duration)
     values = [floor["value"], *(cell["value"] for cell in scored)]
     if min(values) > 0 and max(values) > WIDE * min(values):
         panel.set_yscale("log")
-        panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        plain(panel.yaxis, *panel.get_ylim())
     panel.minorticks_off()
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,8 +18,12 @@ from diffuse.plots.images import animation, grid
 from diffuse.plots.states import scaled, short
 from diffuse.scoring.along import watched
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 MOVING = 4  # images in an animation
 PIXELS = 256  # and about its width
+LARGEST = 0.9  # inches of an image of the strip
 COLUMNS = ("step", "sigma", "calls", "change", "clipped", "largest")
 
 
@@ -100,18 +105,19 @@ def draw(trajectory: Trajectory, title: str, labels: Sequence[str], folder: Path
         folder / "trajectory",
         torch.stack(trajectory.strip, dim=2).flatten(0, 1),  # [n 2 columns ...] -> rows
         title,
-        [kind for label in labels for kind in (f"{label}: x" if label else "x", "denoised")],
+        [kind for label in labels for kind in (f"class {label}, x" if label else "x", "denoised")],
         [f"{step}\n{short(sigma)}" for step, sigma in zip(shown, sigmas, strict=True)],
         "after step\nat sigma",
         groups=2,
+        largest=LARGEST,
     )
     moving = min(n, MOVING)
     pictures = (grid(frame, moving, PIXELS) for frame in trajectory.frames)
     gif = animation(pictures, len(trajectory.frames), folder / "trajectory.gif")
-    return [*strip, *curves(trajectory, folder / "curves"), gif, table(trajectory, folder)]
+    return [*strip, *curves(trajectory, title, folder / "curves"), gif, table(trajectory, folder)]
 
 
-def curves(trajectory: Trajectory, path: Path) -> list[Path]:
+def curves(trajectory: Trajectory, title: str, path: Path) -> list[Path]:
     """What each step did, over the steps."""
     titles = {
         "sigma": "sigma",
@@ -120,22 +126,31 @@ def curves(trajectory: Trajectory, path: Path) -> list[Path]:
         "largest": "largest |x|",
     }
     half = trajectory.half()
-    with panels(path, list(titles.values()), height=2.2) as axes:
+    with panels(path, list(titles.values()), height=2.2, title=title) as axes:
         for panel, name in zip(axes, titles, strict=True):
             mark = {"marker": "o", "markersize": 3} if trajectory.steps <= 60 else {}
             panel.plot(trajectory.column("step"), trajectory.column(name), **look(0), **mark)
-            whole_steps(panel)
-            panel.margins(x=0.01)
+            whole_steps(panel, trajectory.steps)
             panel.set_yscale("log" if name in ("sigma", "largest") else "linear")
-        axes[1].axvline(half, color=INK, linewidth=0.8)
-        late = half > trajectory.steps / 2
-        axes[1].annotate(
-            f"half of it by step {half:,}", (half, 1), (-4 if late else 4, -2),
-            ("data", "axes fraction"), "offset points", ha="right" if late else "left", va="top",
-        )  # fmt: skip
+        if trajectory.steps > 1:
+            _mark(axes[1], half, late=half > trajectory.steps / 2)
+        else:
+            axes[1].annotate(
+                "there is no step before it", (0.5, 0.5), None, "axes fraction", ha="center"
+            )
+            axes[1].set_yticks([])
         axes[1].set_ylim(bottom=0)
         axes[2].set_ylim(bottom=0)
     return files(path)
+
+
+def _mark(panel: "Axes", half: int, late: bool) -> None:
+    """A line where half of the change has happened."""
+    panel.axvline(half, color=INK, linewidth=0.8)
+    panel.annotate(
+        f"half of it by step {half:,}", (half, 1), (-4 if late else 4, -2),
+        ("data", "axes fraction"), "offset points", ha="right" if late else "left", va="top",
+    )  # fmt: skip
 
 
 def table(trajectory: Trajectory, folder: Path) -> Path:

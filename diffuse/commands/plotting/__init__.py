@@ -38,6 +38,13 @@ def overlaid(cfg: DictConfig, job: Job, group: str) -> dict[str, Mapping[str, An
     return dict(node)
 
 
+def called(job: Job, group: str) -> str:
+    """The choice of a group with what was typed of its keys: linear betamax=0.01."""
+    words = [word.lstrip("+") for word in job.overrides]
+    keys = [word.removeprefix(f"{group}.") for word in words if word.startswith(f"{group}.")]
+    return " ".join([job.choices[group], *keys])
+
+
 def restored(cfg: DictConfig) -> tuple[Trained, str]:
     """The run that `run=` names, and which weights of it."""
     trained = restoring.trained(cfg)

@@ -11,7 +11,7 @@ from diffuse import assembly, passport, scoring, values
 from diffuse.assembly import Trained
 from diffuse.commands import describing, restoring
 from diffuse.commands.evaluating import judging
-from diffuse.commands.plotting import Picture, Said, restored
+from diffuse.commands.plotting import Picture, Said, called, restored
 from diffuse.commands.plotting.trajectory import check_steps
 from diffuse.config import Job
 from diffuse.console import Meter
@@ -47,7 +47,8 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
     real = scoring.real(assembly.judge(cfg, train=train, test=test), n)
     known = real.known_floor()
     steps = len(plan.sigmas) - 1
-    about = f"{job.choices['sampler']}, {steps:,} steps, grid {job.choices['grid']}"
+    counted = f"{steps:,} step{'s' * (steps != 1)}"
+    about = f"{called(job, 'sampler')}, {counted}, grid {called(job, 'grid')}"
     rows = {
         "run": run,
         "images": f"{n:,}, seed {cfg.seed}",

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from diffuse import config
-from diffuse.commands.plotting import Picture, Said, overlaid
+from diffuse.commands.plotting import Picture, Said, called, overlaid
 from diffuse.config import Job
 from diffuse.files import write_csv
 from diffuse.plots import processes
@@ -48,6 +48,7 @@ def schedule(cfg: DictConfig, job: Job) -> Picture:
 def noise_law(cfg: DictConfig, job: Job) -> Picture:
     """Which levels training sees: the density over t and over log sigma."""
     levels = config.build("schedule", cfg.schedule)
+    title = f"Noise laws on the schedule {called(job, 'schedule')}"
     said = Said(facts={"schedule": job.choices["schedule"], "draws": DRAWS, "noise_laws": {}})
     drawn: dict[str, Tensor] = {}
     for label, node in overlaid(cfg, job, "noise_law").items():
@@ -62,15 +63,16 @@ def noise_law(cfg: DictConfig, job: Job) -> Picture:
         said.facts["noise_laws"][label] = {"median": median, "middle90": [low, high]}
 
     def draw(folder: Path) -> tuple[list[Path], Said]:
-        return processes.noise_laws(drawn, levels, folder / "noise_law"), Said()
+        return processes.noise_laws(drawn, levels, title, folder / "noise_law"), Said()
 
-    return Picture(f"Noise laws on the schedule {job.choices['schedule']}", said, draw)
+    return Picture(title, said, draw)
 
 
 def grid(cfg: DictConfig, job: Job) -> Picture:
     """Which levels a sampler visits."""
     schedule = config.build("schedule", cfg.schedule)
     steps = cfg.steps or STEPS
+    title = f"Grids of {steps} steps on the schedule {called(job, 'schedule')}"
     levels = {
         label: config.build("grid", node, steps=steps, schedule=schedule)[:-1]
         for label, node in overlaid(cfg, job, "grid").items()
@@ -84,16 +86,17 @@ def grid(cfg: DictConfig, job: Job) -> Picture:
         )
 
     def draw(folder: Path) -> tuple[list[Path], Said]:
-        files = processes.grids(levels, folder / "grid")
+        files = processes.grids(levels, title, folder / "grid")
         rows = zip(range(1, steps + 1), *said.facts["grids"].values(), strict=True)
         return [*files, write_csv(folder / "grid.csv", [["step", *levels], *rows])], Said()
 
-    return Picture(f"Grids of {steps} steps on {job.choices['schedule']}", said, draw)
+    return Picture(title, said, draw)
 
 
 def embedding(cfg: DictConfig, job: Job) -> Picture:
     """What the network is told of a level, for three longest periods of its sines."""
     schedule = config.build("schedule", cfg.schedule)
+    title = f"Embedding of log(sigma) / 4 on the schedule {called(job, 'schedule')}"
     told = {period: processes.told(schedule, WIDTH, period) for period in PERIODS}
     said = Said(facts={"schedule": job.choices["schedule"], "width": WIDTH, "max_period": {}})
     near = processes.POINTS // 100
@@ -107,7 +110,11 @@ def embedding(cfg: DictConfig, job: Job) -> Picture:
         said.facts["max_period"][str(period)] = {"varying": varying, "alike": alike}
 
     def draw(folder: Path) -> tuple[list[Path], Said]:
-        shown = {f"max_period = {period}": values for period, values in told.items()}
-        return processes.embeddings(shown, folder / "embedding"), Said()
+        shown = {
+            f"max_period = {period:,}": processes.blended(schedule, WIDTH, period)
+            for period in PERIODS
+        }
+        about = f"{title}; white, too, where it turns faster than the picture shows"
+        return processes.embeddings(shown, about, folder / "embedding"), Said()
 
-    return Picture(f"Embedding of log(sigma) / 4 on {job.choices['schedule']}", said, draw)
+    return Picture(title, said, draw)

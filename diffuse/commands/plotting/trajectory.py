@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from diffuse import config, planning
 from diffuse.commands import restoring
-from diffuse.commands.plotting import Picture, Said, restored
+from diffuse.commands.plotting import Picture, Said, called, restored
 from diffuse.config import Job
 from diffuse.console import Meter
 from diffuse.errors import ConfigError
@@ -26,7 +26,8 @@ def trajectory(cfg: DictConfig, job: Job) -> Picture:
     plan = restoring.planned(cfg, trained, n)
     labels = classes(trained.spec, range(n), restoring.class_number(cfg, trained))
     steps = len(plan.sigmas) - 1
-    about = f"{job.choices['sampler']}, {steps:,} steps, grid {job.choices['grid']}"
+    counted = f"{steps:,} step{'s' * (steps != 1)}"
+    about = f"{called(job, 'sampler')}, {counted}, grid {called(job, 'grid')}"
     rows = {
         "run": run,
         "images": f"{n}, seed {cfg.seed}",
@@ -41,8 +42,9 @@ def trajectory(cfg: DictConfig, job: Job) -> Picture:
                 seen.add(*state)
                 if meter.due():
                     meter.show(len(seen.rows))
+        title = f"{trained.folder}, step {trained.state['step']:,}"
         names = [trained.spec.classes[k] if trained.conditional else "" for k in labels.tolist()]
-        files = pictures.draw(seen, f"{trained.folder}: {about}", names, folder)
+        files = pictures.draw(seen, f"{title}: {about}", names, folder)
         return files, _numbers(seen)
 
     return Picture("Trajectory", Said(rows), draw, trained)
@@ -63,6 +65,7 @@ def _numbers(seen: Trajectory) -> Said:
     half, steps = seen.half(), seen.steps
     clipped = [share for share in seen.column("clipped") if not math.isnan(share)]
     largest = seen.column("largest")
+    by = f"by step {half:,} of {steps:,}, {half / steps:.0%} of the way"
     calls = int(seen.rows[-1]["calls"])
     facts = {
         "steps": steps, "calls": calls, "half_change_step": half, "half_change_share": half / steps,
@@ -71,7 +74,7 @@ def _numbers(seen: Trajectory) -> Said:
     }  # fmt: skip
     rows = {
         "calls": f"{calls:,} an image",
-        "half of the change": f"by step {half:,} of {steps:,}, {half / steps:.0%} of the way",
+        **({"half of the change": by} if steps > 1 else {}),
         "outside the range": f"{facts['clipped_mean']:.1%} of the estimates, "
         f"{clipped[-1]:.1%} of the last one",
         "largest |x|": f"{largest[0]:.3g} after the first step, {largest[-1]:.3g} at the end",
