@@ -12,6 +12,7 @@ from PIL import Image
 from diffuse.data import open_dataset
 from diffuse.encoders import pixels
 from diffuse.plots.bias import bias
+from diffuse.plots.neighbours import decimals
 from diffuse.scoring import Judge, Settings, lookalikes, measured, real, rows_of
 
 PLANTED = {7: 100, 3: 41}  # image -> the training image that it is a copy of
@@ -75,6 +76,13 @@ def test_neighbours_are_shown_at_the_datas_own_size(judge, generated):
     assert torch.equal(ours.numbers, theirs.numbers)
     found = lookalikes.Lookalikes([0], generated[:1], ours, theirs, padded)
     assert found.shown(theirs).shape == (40, 2, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("distances", "digits"), [([0.0, 1.451, 7.0], 2), ([23.0, 104.0], 1), ([0.0], 2), ([1e-9], 3)]
+)
+def test_all_distances_of_a_kind_have_as_many_digits(distances, digits):
+    assert decimals(torch.tensor([distances])) == digits
 
 
 def test_an_evaluation_puts_them_into_its_folder_and_says_where(trained, diffuse):

@@ -51,6 +51,13 @@ def test_one_image_a_class_is_no_thin_strip():
     assert width == height
 
 
+def test_few_images_of_many_classes_are_a_square_and_more_are_rows():
+    images, labels = torch.zeros((40, 1, 2, 2), dtype=torch.uint8), torch.arange(40) % 10
+    sizes = [plots.by_class(images[:n], labels[:n]).size for n in (16, 40)]
+    assert sizes[0][0] == sizes[0][1]
+    assert sizes[1][0] / sizes[1][1] == pytest.approx(13 / 31)  # ten rows of four
+
+
 def test_a_png_keeps_every_pixel_and_appears_whole(tmp_path):
     image = torch.randint(0, 256, (3, 9, 7), dtype=torch.uint8)
     path = plots.save(plots.picture(image), tmp_path / "new/x.png")

@@ -14,6 +14,8 @@ from diffuse import files
 GRID_PIXELS = 512  # small images are enlarged until a grid is about this wide or high
 EMPTY = 32  # the gray level where there is no image
 GAP = 1  # pixels of the images between two of them
+BAR = 4  # pixels of height, under the frames of an animation
+STRIP = 3  # times as high as wide: more is no grid
 SECONDS, FASTEST, LAST = 6.0, 20, 2000  # of an animation; milliseconds of a frame, of the last one
 
 
@@ -47,10 +49,10 @@ def save(picture: Image.Image, path: Path) -> Path:
 
 
 def by_class(images: Tensor, labels: Tensor) -> Image.Image:
-    """A grid of all the images with a class a row; where that would be a thin strip, in turn."""
+    """A grid of all the images with a class a row; where that would be a thin strip, a square."""
     rows = [images[labels == c] for c in labels.unique(sorted=True)]
     columns = max(map(len, rows))
-    if columns < 2 or len(rows) < 2:
+    if len(rows) < 2 or len(rows) > STRIP * columns:
         return grid(images)
     short = [images.new_full((columns - len(row), *images.shape[1:]), EMPTY) for row in rows]
     return grid(
@@ -75,11 +77,11 @@ def animation(frames: Iterable[Image.Image], n: int, path: Path) -> Path:
     return files.replace(path, content.getvalue())
 
 
-def _with_bar(frame: Image.Image, share: float, height: int = 4) -> Image.Image:
+def _with_bar(frame: Image.Image, share: float) -> Image.Image:
     """The frame with a bar under it; the last pixel of the bar is as bright as it is filled."""
     bar = (torch.arange(frame.width).neg() + share * frame.width).clamp(0, 1)
-    strip = (EMPTY + (255 - EMPTY) * bar).round().to(torch.uint8).expand(1, height, -1)
-    whole = Image.new(frame.mode, (frame.width, frame.height + height))
+    strip = (EMPTY + (255 - EMPTY) * bar).round().to(torch.uint8).expand(1, BAR, -1)
+    whole = Image.new(frame.mode, (frame.width, frame.height + BAR))
     whole.paste(frame, (0, 0))
     whole.paste(picture(strip).convert(frame.mode), (0, frame.height))
     return whole

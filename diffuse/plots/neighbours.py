@@ -1,12 +1,13 @@
 """Images beside the training images that are nearest to them, with the distances."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from diffuse.plots.figures import COLOURS, EDGE, INK, LINE, drawing, files
+from diffuse.plots.figures import COLOURS, EDGE, INK, LINE, drawing, files, wrapped
 from diffuse.scoring.lookalikes import Lookalikes
 
 if TYPE_CHECKING:
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
 
 SIDE = 0.68  # inches of an image
 BETWEEN, ASIDE, BELOW = 0.05, 0.28, 0.2  # inches: images, groups of columns, rows
+CHARACTER = 0.068  # inches of a character of the title
 GENERATED = 1.0  # of the first column, which has a heading of its own
-HEADINGS = ("generated", "nearest training images by features:\ndistance",
+HEADINGS = ("generated:\nimage number", "nearest training images by features:\ndistance",
             "by pixels:\nrms difference in gray levels")  # fmt: skip
 
 
@@ -28,12 +30,12 @@ def neighbours(
     lefts.append(lefts[1] + k * (SIDE + BETWEEN) + ASIDE)
     wide, row = lefts[2] + k * (SIDE + BETWEEN), SIDE + BELOW
     words = (
-        f"{title}: the nearest to a training image\n"
-        f"by features; of test images half are within {median:.3g} and 5% within {threshold:.3g} "
+        f"{title}: the nearest to a training image by features\n"
+        f"of test images half are within {median:.3g} and 5% within {threshold:.3g} "
         "(marked here)"
     )
-    top, tall = EDGE + 2 * LINE + 0.5, n * row
-    wide = max(wide, 0.073 * max(map(len, words.split("\n"))))
+    words = wrapped(words, int(wide / CHARACTER))
+    top, tall = EDGE + (words.count("\n") + 1) * LINE + 0.5, n * row
     width, height = wide + 2 * EDGE, top + tall + EDGE
     with drawing(path, width, height) as figure:
         axes = figure.add_axes((EDGE / width, EDGE / height, wide / width, tall / height))
@@ -48,19 +50,26 @@ def neighbours(
             (lefts[1], found.features, threshold),
             (lefts[2], found.pixels, 0),
         ):
-            shown = found.shown(group)
+            shown, digits = found.shown(group), decimals(group.distances)
             for i, j in torch.cartesian_prod(torch.arange(n), torch.arange(k)).tolist():
                 x, y, distance = left + j * (SIDE + BETWEEN), i * row, float(group.distances[i, j])
                 _image(axes, shown[i, j], x, y)
                 near = distance < mark or distance == 0
+                number = f"{distance:.{digits}f}" if distance else "0"
                 axes.text(
-                    x + SIDE / 2, y + SIDE + 0.015, f"{distance:.3g}", ha="center", va="top",
+                    x + SIDE / 2, y + SIDE + 0.015, number, ha="center", va="top",
                     fontsize=7.5, color=COLOURS[1] if near else INK,
                     fontweight="bold" if near else "normal",
                 )  # fmt: skip
         axes.set_xlim(0, wide)
         axes.set_ylim(tall, 0)
     return files(path)
+
+
+def decimals(distances: Tensor) -> int:
+    """As many for all as the smallest takes to have three digits, at most 3."""
+    smallest = min((d for d in distances.flatten().tolist() if d > 0), default=1.0)
+    return min(3, max(0, 2 - math.floor(math.log10(smallest))))
 
 
 def _image(axes: "Axes", image: Tensor, left: float, top: float) -> None:

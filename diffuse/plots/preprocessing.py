@@ -26,7 +26,7 @@ def draw(found: Sequence[Effect], about: str, encoder: str, folder: Path) -> lis
         rows,
         f"images after each treatment and its change, {AMPLIFIED} times as strong (gray: none)\n"
         f"untouched first, then what most moves the FID of {about}",
-        names,
+        [_arrows(name) for name in names],
         ["image"] * count + ["change"] * count,
         groups=1,
     )
@@ -39,10 +39,15 @@ def difference(treated: Tensor, original: Tensor) -> Tensor:
     return (MIDDLE + AMPLIFIED * (treated.short() - original)).clamp(0, 255).byte()
 
 
+def _arrows(name: str) -> str:
+    return name.replace("->", "\N{RIGHTWARDS ARROW}")
+
+
 def chart(found: Sequence[Effect], title: str, path: Path) -> list[Path]:
     """A FID with its interval a row, the difference at its right, the untouched one as a line."""
     base, effects = found[0].fid, sorted_by_size(found)
     kinds = list(dict.fromkeys(effect.treatment.kind for effect in found[1:]))
+    order = dict.fromkeys(effect.treatment.kind for effect in effects)  # that of the rows
     with drawing(path, WIDTH, 1.25 + 0.25 * len(effects), layout="constrained") as figure:
         axes = figure.add_subplot()
         axes.axvspan(base.low, base.high, color=PALE, linewidth=0)
@@ -58,7 +63,7 @@ def chart(found: Sequence[Effect], title: str, path: Path) -> list[Path]:
                 f"{effect.change.value:+.3f}", (max(high, base.high), row), (6, 0),
                 textcoords="offset points", va="center", fontsize=8,
             )  # fmt: skip
-        axes.set_yticks(range(len(effects)), [effect.treatment.name for effect in effects])
+        axes.set_yticks(range(len(effects)), [_arrows(effect.treatment.name) for effect in effects])
         axes.set_ylim(len(effects) - 0.4, -1.2)
         axes.grid(False, axis="y")
         left, right = axes.get_xlim()
@@ -71,6 +76,7 @@ def chart(found: Sequence[Effect], title: str, path: Path) -> list[Path]:
         dots = [
             axes.plot([], [], "o", color=COLOURS[k % len(COLOURS)])[0] for k in range(len(kinds))
         ]
-        axes.legend(dots, kinds, loc="lower right")
+        legend = {_arrows(kind): dots[kinds.index(kind)] for kind in order}
+        axes.legend([*legend.values()], [*legend], loc="lower right")
         axes.set_title(title)
     return files(path)
