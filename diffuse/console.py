@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from diffuse import files
 
@@ -61,7 +62,7 @@ class Meter:
             self.bar.stop()
 
     def due(self) -> bool:
-        """Is it time to show something? Asking costs nothing; `show` may wait for the device."""
+        """Is it time to show something?"""
         wait = LIVE_SECONDS if self.bar else PLAIN_SECONDS
         return time.monotonic() - self.shown >= wait
 
@@ -112,7 +113,8 @@ def print_table(title: str, rows: dict[str, str]) -> None:
         for key, value in rows.items():
             print(f"  {key:<{width}}  {value}")
         return
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_header=False)
+    console.print(Text(title, "table.title"))  # a table's own is broken to its width
+    table = Table(box=box.SIMPLE_HEAD, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for key, value in rows.items():
@@ -121,12 +123,19 @@ def print_table(title: str, rows: dict[str, str]) -> None:
 
 
 def print_columns(title: str, rows: dict[str, dict[str, str]]) -> None:
-    """A row for each thing that is compared, with a name before it; the columns of the first."""
-    names = list(next(iter(rows.values())))
+    """A row for each thing that is compared, with a name before it.
+
+    The columns are the first one's, without those that are empty in all.
+    """
+    names = [k for k in next(iter(rows.values())) if any(row.get(k) for row in rows.values())]
     lines = [["", *names]] + [[row, *(rows[row].get(name, "") for name in names)] for row in rows]
     console = Console(highlight=False)
     if console.is_terminal:
-        table = Table(*lines[0], title=title, title_justify="left", box=box.SIMPLE_HEAD)
+        console.print(Text(title, "table.title"))
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column("", no_wrap=max(map(len, rows)) <= console.width // 2)  # else it is cut
+        for name in names:
+            table.add_column(name)
         for line in lines[1:]:
             table.add_row(*line)
         console.print(table)

@@ -102,6 +102,8 @@ def shown(value: Any) -> str:
         return value[:12]
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"[{', '.join(map(shown, value))}]"
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else str(value)
     return "none" if value is None else str(value)
 
 

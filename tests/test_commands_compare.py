@@ -24,8 +24,29 @@ def test_two_evaluations_side_by_side_with_a_verdict_and_what_differs(evaluated,
                   "paired, block by block (jackknife)", "[0] | [0]",
                   "two independent 95% intervals, in quadrature", "KID x 1000"):  # fmt: skip
         assert words in diffuse.out
-    assert max(map(len, diffuse.out.splitlines())) <= 80
+    warned = [line for line in diffuse.out.splitlines() if "is less than the 64 features" in line]
+    assert len(warned) == 1  # both say it
+    assert max(len(line) for line in diffuse.out.splitlines() if line not in warned) <= 80
     assert "NOT COMPARABLE" not in diffuse.out
+
+
+def test_what_one_of_them_warns_of_stands_beside_its_name(evaluated, diffuse):
+    path = evaluated / "v002/record.json"
+    record = json.loads(path.read_text())
+    record["warnings"].append("selected on the same images")
+    path.write_text(json.dumps(record))
+    assert diffuse("compare tiny/v001 tiny/v002") == 0
+    warned = diffuse.out.partition("What was warned of")[2].splitlines()
+    [said] = [line for line in warned if "selected on the same images" in line]
+    assert said.split()[0] == "tiny/v002"
+    assert "warnings" not in diffuse.out
+    assert diffuse.json("compare tiny/v001 tiny/v002")["warnings"][1] == record["warnings"]
+
+
+@pytest.mark.parametrize("second", ["tiny/v001", "outputs/eval/tiny/v001"])
+def test_an_evaluation_beside_itself_is_refused(second, evaluated, diffuse):
+    said = diffuse.error(f"compare tiny/v001 {second}")
+    assert "that is outputs/eval/tiny/v001 more than once" in said
 
 
 def test_as_json_the_difference_is_between_the_records_numbers(evaluated, diffuse):

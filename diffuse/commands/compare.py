@@ -17,6 +17,9 @@ from diffuse.errors import ConfigError
 from diffuse.measures import measure
 from diffuse.trainings import Pooled
 
+# of what is only noted: said elsewhere, or another one in any two evaluations
+TOLD = ("warnings", "command", "folder", "grid", "pictures", "seconds")
+TOLD += ("images_per_second", "features_per_second")
 MOST_ACROSS = 50  # characters of values side by side, of more than three
 
 
@@ -24,6 +27,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     """Find the records, refuse what cannot be compared, then print."""
     outputs = Path(cfg.outputs)
     folders = [folder for ref in cfg.runs for folder in evaluated.find(outputs, ref, cfg.smoke)]
+    _refuse_one_twice(cfg.runs, folders)
     if len(folders) < 2:
         raise ConfigError("compare takes two evaluations or more: diffuse compare mine theirs")
     records = [evaluations.read(folder) for folder in folders]
@@ -38,6 +42,18 @@ def main(cfg: DictConfig, job: Job) -> int:
     else:
         _show(found, names, changed, over)
     return 0
+
+
+def _refuse_one_twice(words: Sequence[str], folders: Sequence[Path]) -> None:
+    """An evaluation does not differ from itself: the word meant something else."""
+    seen: set[Path] = set()
+    for folder in folders:
+        if folder.resolve() in seen:
+            raise ConfigError(
+                f"compare: {', '.join(words)}: that is {folder} more than once; name each by its "
+                "path, outputs/eval/... or outputs/train/..."
+            )
+        seen.add(folder.resolve())
 
 
 def _refusal(found: Comparison) -> str:
@@ -99,10 +115,20 @@ def _show(
     if rows:
         print_table("What differs in how they were made", rows)
         print()
+    if rows := _warned(found.records, names):
+        print_table("What was warned of", rows)
+        print()
     if changed:
         print_table("What was changed in the training", {k: _across(v) for k, v in changed.items()})
         print()
     print_table("How they were compared", _how(found, over))
+
+
+def _warned(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, str]:
+    """What every record says against its own numbers, once where all say the same."""
+    said = ["; ".join(record.get("warnings", ())) for record in records]
+    alike = {"all": said[0]} if len(set(said)) == 1 else dict(zip(names, said, strict=True))
+    return {name: words for name, words in alike.items() if words}
 
 
 def _show_ways(name: str, over: Sequence[Pooled]) -> None:
@@ -156,8 +182,8 @@ def _how(found: Comparison, over: Mapping[str, Sequence[Pooled]]) -> dict[str, s
     rows |= {"over trainings": _how_over(over)} if over else {}
     if found.unrecorded:
         rows["not recorded"] = f"{', '.join(found.unrecorded)} (in some of them)"
-    if found.noted:
-        rows["also differ"] = _some([m.field for m in found.noted], ", ")
+    if noted := [m.field for m in found.noted if m.field not in TOLD]:
+        rows["also differ"] = _some(noted, ", ")
     for reason in dict.fromkeys(found.left_out.values()):
         names = [measure(name).label for name, why in found.left_out.items() if why == reason]
         rows[reason] = _some(names, "; ")
@@ -264,6 +290,7 @@ def _as_json(
         "unrecorded": found.unrecorded,
         "left_out": found.left_out,
         "seeds": [comparison.used_seeds(record) for record in found.records],
+        "warnings": [list(record.get("warnings", ())) for record in found.records],
     }
 
 

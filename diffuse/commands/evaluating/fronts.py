@@ -81,7 +81,7 @@ def show(job: Job, folder: Path, record: Row) -> int:
         "best": f"{named(best)}: {value(best)}",
         **_too_few(rows, record["n"]),
         scores.whose(record): f"{floor['value']:.3f} ({low:.3f} to {high:.3f})",
-        "n": f"{record['n']:,}" + (f", of {count} seeds each" if count > 1 else ""),
+        "n": f"{record['n']:,}" + (f" for each of {count} seeds" if count > 1 else ""),
         "reference": f"{reference['dataset']} {reference['split']}, {reference['n']:,} images",
         "encoder": f"{encoder['name']} ({encoder['sha256'][:8]})",
         "run": f"{weights['run']}, step {weights['step']:,}, {weights['name']} weights",

@@ -32,7 +32,7 @@ def show(job: Job, folder: Path, record: Mapping[str, Any], classes: tuple[str, 
         tables = (
             {measure(n).label: how(n, s) for n, s in more.items()} for how in (_with_floor, cells)
         )
-        print_columns("\nAnd", fitting(*tables))
+        print_columns("\nMore measures", fitting(*tables))
     if "per_class" in more:
         tables = (_classes(more["per_class"], classes, how) for how in (_with_floor, cells))
         print_columns("\nFID within each class", fitting(*tables))
@@ -82,7 +82,7 @@ def _others(record: Mapping[str, Any]) -> dict[str, str]:
     number = f"{reference['n']:,} images" if reference["n"] else "an unknown number of images"
     what = f"{reference['dataset']} {reference['split']}" if "dataset" in reference else ""
     rows = {
-        "n": f"{record['n']:,}" + (f", of {count} seeds each" if count > 1 else ""),
+        "n": f"{record['n']:,}" + (f" for each of {count} seeds" if count > 1 else ""),
         "reference": f"{what or reference['path']}, {number}",
         "encoder": f"{encoder['name']} ({encoder['sha256'][:8]})",
     }
