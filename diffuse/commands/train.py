@@ -254,7 +254,7 @@ def summary(folder: Path) -> dict[str, str]:
         "loss": f"{facts['loss']:.4f}" if "loss" in facts else "",
         "test loss": f"{facts['test_loss']:.4f}" if "test_loss" in facts else "",
         "best quick FID": _quick(facts["best"]) if "best" in facts else "",
-        "speed": _fast(facts),
+        "images/s": f"{facts['images_per_second']:,}" if "images_per_second" in facts else "",
         "time": clock(facts["seconds"]),
     }
 
