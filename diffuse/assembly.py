@@ -1,7 +1,6 @@
 """From a config to the objects of a training, and a run brought back to life."""
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -55,6 +54,11 @@ def network(cfg: DictConfig, spec: ImageSpec) -> nn.Module:
         size=(spec.height, spec.width),
         classes=len(spec.classes),
     )
+
+
+def knows_classes(cfg: DictConfig) -> bool:
+    """Does the backbone, ours or one from outside, take labels? Its yaml says so."""
+    return bool(cfg.model.get("conditional"))
 
 
 def denoiser(cfg: DictConfig, spec: ImageSpec, device: torch.device) -> Denoiser:
@@ -166,40 +170,25 @@ class Trained:
 
     @property
     def levels(self) -> tuple[float, float]:
+        """The lowest and the highest sigma that it was trained at."""
         low, high = self.state["levels"]
         return low, high
 
     @property
     def range(self) -> tuple[float, float]:
+        """The interval that pixels are mapped to."""
         low, high = self.cfg.range
         return low, high
 
     @property
     def conditional(self) -> bool:
-        return bool(self.cfg.model.get("conditional"))
+        """Does the network know classes?"""
+        return knows_classes(self.cfg)
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return next(self.denoiser.parameters()).device
-
-
-# What a run meant that was saved before a key existed.
-BEFORE = {
-    "weighting": {"name": "uniform"},
-    "reuse": {"name": "none"},
-    "nfe": None,
-    "compile": False,
-    "devices": 1,
-    "guidance": 1.0,
-    "guide": "labels",
-    "guidance_levels": [0.0, math.inf],
-}
-BEFORE_IN = {  # (group, name of its function): keys
-    ("model", "UNet"): {"noise_level": True},
-    ("schedule", "linear"): {"zero_snr": False},
-    ("grid", "uniform"): {"spacing": "trailing"},
-    ("optimizer", "Muon"): {"precision": "bf16"},
-}
 
 
 def config_of(folder: Path) -> DictConfig:
@@ -217,16 +206,8 @@ def config_of(folder: Path) -> DictConfig:
 
 
 def saved_config(folder: Path) -> DictConfig:
-    """The config of a training, with what it meant before a key existed.
-
-    It is data: names that reach outside our rooms need `trust=`.
-    """
-    cfg = OmegaConf.merge(BEFORE, config_of(folder))
-    assert isinstance(cfg, DictConfig)
-    for (group, name), keys in BEFORE_IN.items():
-        if OmegaConf.select(cfg, f"{group}.name") == name:
-            cfg[group] = OmegaConf.merge(keys, cfg[group])
-    path = folder / "config.yaml"
+    """The config of a training. It is data: names outside our rooms need `trust=`."""
+    cfg, path = config_of(folder), folder / "config.yaml"
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schemas.SCHEMAS["train"]), cfg)
     except Exception as e:  # as of `config_of`

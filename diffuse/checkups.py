@@ -37,12 +37,17 @@ class Checkup:
     """Looks at a training without touching it: own copy, own noise, the averaged weights."""
 
     def __init__(
-        self, training: Training, test: ImageSet, law: Law, plan: Plan, ranks: Ranks = ALONE
+        self,
+        training: Training,
+        test: ImageSet,
+        law: Law,
+        plan: Plan,
+        conditional: bool,  # does the network know classes?
+        ranks: Ranks = ALONE,
     ) -> None:
         self.training, self.test, self.law, self.plan = training, test, law, plan
-        self.ranks = ranks
+        self.conditional, self.ranks = conditional, ranks
         self.copy = copy.deepcopy(training.denoiser).eval()
-        self.conditional = bool(getattr(training.denoiser.net, "classes", 0))
 
     def averaged(self) -> Denoiser:
         """The denoiser with the averaged weights of the moment."""

@@ -39,7 +39,7 @@ def check(cfg: DictConfig, trained: DictConfig, where: str) -> None:
         words = [LABELS, *averages.files(decays), "raw", "early", "a step", "a share like 40%"]
         choices = ", ".join(words)
         raise ConfigError(f"guide: {where} has no average {cfg.guide}; choices: {choices}")
-    conditional = trained.model.get("conditional")
+    conditional = assembly.knows_classes(trained)
     if cfg.guide == LABELS and not (conditional and trained.train.label_dropout):
         never = "was never without a label (train.label_dropout=0)"
         why = never if conditional else "knows no classes"

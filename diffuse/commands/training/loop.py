@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from diffuse import memory
+from diffuse import assembly, memory
 from diffuse.checkups import Checkup
 from diffuse.commands.training.preparing import Work
 from diffuse.console import Meter
@@ -27,7 +27,8 @@ def loop(
 ) -> bool:
     """Train to the end or until one of the processes is told to stop: False then."""
     every, ranks = work.cfg.train, work.ranks
-    checkup = Checkup(work.training, work.test, work.law, work.plan, ranks)
+    conditional = assembly.knows_classes(work.cfg)
+    checkup = Checkup(work.training, work.test, work.law, work.plan, conditional, ranks)
 
     def stop_looking(*_: object) -> None:
         """A look may last longer than we have until a kill: whoever is told to stop saves in it."""
