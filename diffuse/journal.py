@@ -60,7 +60,7 @@ class Seen:
     def __init__(self, device: torch.device, state: Mapping[str, Any] | None = None) -> None:
         state = state or {}
         self.device = device
-        self.since = state.get("step", 0), state.get("images_seen")  # None: of steps alike
+        self.step, self.images = state.get("step", 0), state.get("images_seen", 0)  # to go on from
         self.window = Window(device, *state.get("window", ()))
         self.losses = Losses(**state.get("losses", {}))
 
@@ -104,10 +104,10 @@ class Journal:
 
     def images(self, step: int) -> int:
         """Seen until this step; before the last resume, batches may have been of another size."""
-        since, seen = self.seen.since
-        return step * self.batch if seen is None else seen + (step - since) * self.batch
+        return self.seen.images + (step - self.seen.step) * self.batch
 
     def log(self, step: int, **values: float) -> None:
+        """A row of metrics.jsonl, for the tracker, too."""
         self.run.log(step=step, images_seen=self.images(step), **values)
         self.tracker.log(step, values)
 
@@ -156,8 +156,8 @@ class Journal:
         best = self.best or {}
         if different := [key for key in about if best.get(key, about[key]) != about[key]]:
             log.warning(
-                "the best checkpoint begins anew: %s of the FID of step %d was another one",
-                " and ".join(different), best["step"],
+                "the best checkpoint begins anew: the FID of step %d had a different %s",
+                best["step"], " and ".join(different),
             )  # fmt: skip
             best = {}
         # the best one again: its checkpoint may be damaged

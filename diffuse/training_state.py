@@ -35,6 +35,7 @@ class Training:
     def new(
         cls, denoiser: Denoiser, optimizer: torch.optim.Optimizer, ema: float | Sequence[float]
     ) -> "Training":
+        """At its beginning: each average is the weights as they are."""
         device = next(denoiser.parameters()).device
         fp16 = denoiser.precision is torch.float16
         scaler = torch.amp.GradScaler(device.type, enabled=fp16)
@@ -91,7 +92,7 @@ class Training:
         if state["scaler"]:  # else the training was not in fp16
             self.scaler.load_state_dict(state["scaler"])
         for name in COUNTS:
-            setattr(self, name, state.get(name, 0))
+            setattr(self, name, state[name])
 
 
 def _inside(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:

@@ -129,3 +129,10 @@ def test_whole_checkpoints_are_of_use_without_a_whole_run_json(
         assert diffuse.train("train.steps=4 resume=auto") == 0
         assert "has 4 steps, 4 are asked for" in diffuse.out
     assert not trained.with_name("v002").exists()
+
+
+def test_images_seen_count_batches_of_another_size_without_a_whole_run_json(tiny, trained, diffuse):
+    (trained / "run.json").unlink()
+    line = f"train {tiny} train.steps=4 resume=auto train.batch=8 resume.allow=[train.batch]"
+    assert diffuse(line) == 0, diffuse.err
+    assert runs.read(trained)["images_seen"] == 4 * 16
