@@ -69,7 +69,7 @@ def test_the_first_is_what_one_alone_would_be_and_the_others_lie_beside_it(sever
 def test_each_can_be_sampled_from(weights, file, several, diffuse):
     facts = diffuse.json(f"sample n=2 steps=2 weights={weights}")
     assert facts["weights"]["sha256"] == checkpoints.sha256(last(several), file)
-    assert facts["weights"]["ema"] == (weights != "raw")
+    assert facts["weights"]["name"] == weights
 
 
 def test_each_can_be_evaluated(several, diffuse):

@@ -81,7 +81,7 @@ def test_weights_checkpoints_samplers_and_labels_can_be_chosen(trained, diffuse)
 def test_a_run_is_named_in_every_way(run, trained, diffuse):
     facts = diffuse.json(f"sample n=1 steps=1 run={run}")
     assert facts["weights"]["run"] == "outputs/train/tiny/v001"
-    assert (facts["weights"]["step"], facts["weights"]["ema"]) == (4, True)
+    assert (facts["weights"]["step"], facts["weights"]["name"]) == (4, "ema")
 
 
 BAD = {
@@ -168,7 +168,7 @@ RECORD = {
     "schema": None, "n": None, "fid": {"value", "ci95", "floor"}, "kid": {"value", "sd", "ci95"},
     "encoder": {"name", "sha256", "size", "filter"},
     "reference": {"dataset", "split", "sha256"},
-    "weights": {"run", "step", "ema", "sha256"},
+    "weights": {"run", "step", "name", "sha256"},
     "sampler": {"name", "grid", "steps", "nfe", "start", "clip"},
     "seeds": None, "device": None, "dtype": None, "revision": None, "versions": None,
     "seconds": None,

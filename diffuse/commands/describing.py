@@ -1,7 +1,7 @@
 """What images were drawn from and how: in words, and as it stands in records."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig
@@ -84,7 +84,6 @@ def weights_of(name: str, trained: Trained) -> dict[str, object]:
         "run": str(trained.folder),
         "step": trained.state["step"],
         "name": name,
-        "ema": name != "raw",
         "sha256": trained.sha256,
     }
 
@@ -100,7 +99,7 @@ def passport_of(
     average = {
         "decay": decay,
         "half_life": None if decay is None else averages.half_life(decay, step, batch),  # images
-        "images_seen": trained.state.get("images_seen", step * batch),
+        "images_seen": trained.state["images_seen"],
     }
     return {
         "schema": evaluations.SCHEMA,
@@ -110,16 +109,18 @@ def passport_of(
         "seeds": {"seed": plan.seed, "count": seeds, "first": 0, "last": n - 1},
         "dtype": dtype(trained),
         **passport.of_machine(trained.device),
-        "code": code(trained, plan, encoder),
+        "code": code(trained, [plan], encoder),
         "command": judging.command(job),
     }
 
 
 def dtype(trained: Trained) -> str:
+    """The number format that the network computes in, e.g. "bfloat16"."""
     return str(trained.denoiser.precision).removeprefix("torch.")
 
 
-def code(trained: Trained, plan: Plan, encoder: Encoder) -> str:
-    walk = getattr(plan.sampler, "func", plan.sampler)
+def code(trained: Trained, plans: Sequence[Plan], encoder: Encoder) -> str:
+    """sha256 of all code that draws and scores: samplers, objective, network and encoder."""
+    walks = [plan.sampler for plan in plans]  # in any order
     network = map(type, trained.denoiser.net.modules())
-    return passport.of_code(encoder, *network, trained.denoiser.objective.coefficients, walk)
+    return passport.of_code(encoder, *network, trained.denoiser.objective.coefficients, *walks)
