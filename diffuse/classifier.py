@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffuse.errors import DivergedError
-from diffuse.hardware import sent
-from diffuse.seeds import generator, seed_of
+from diffuse.hardware import autocast, sent
+from diffuse.seeds import generator, seeded
 
 CHECK_EVERY = 20  # steps; looking at a loss waits for the device
 BATCH = 500  # images that `accuracy` looks at together
@@ -112,8 +112,7 @@ def new_classifier(
     channels: int, classes: int, width: int, blocks: Sequence[int], seed: int
 ) -> Classifier:
     """Untrained, the same for the same seed; the caller's random numbers are left alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(seed, "classifier"))
+    with seeded(seed, "classifier"):
         return Classifier(channels, classes, width, blocks)
 
 
@@ -139,7 +138,7 @@ def train_classifier(
     2021), and features that have forgotten how images of a class differ make a blind FID.
     """
     _check(images, labels, epochs, batch)
-    device, low = images.device, dtype is not torch.float32
+    device = images.device
     total = training_steps(len(images), epochs, batch)
     batch, per_epoch = min(batch, len(images)), total // epochs
     peaks = [group["lr"] for group in optimizer.param_groups]
@@ -153,7 +152,7 @@ def train_classifier(
         order = torch.randperm(len(images), generator=random).to(device)
         for chosen in order[: per_epoch * batch].split(batch):
             x = centred(augment(images[chosen], crop, flip, random))
-            with torch.autocast(device.type, dtype, enabled=low):
+            with autocast(device, dtype):
                 logits = net.head(net(x))
             loss = F.cross_entropy(logits.float(), labels[chosen])
             optimizer.zero_grad()

@@ -30,9 +30,7 @@ class Denoiser(nn.Module):
 
     def _network(self, x: Tensor, c_in: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
         scaled = (_wide(x, c_in) * x).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(
-            x.device.type, self.precision, enabled=self.precision is not torch.float32
-        ):
+        with hardware.autocast(x.device, self.precision):
             return self.net(scaled, c_noise, label).to(x.dtype)
 
     def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:

@@ -101,6 +101,11 @@ def _convolution_seconds(*dtypes: torch.dtype) -> list[float]:
     return best
 
 
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """In here a network computes in this number format; in float32 nothing is cast."""
+    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
+
+
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on a device. A GPU takes it when it comes to it: nobody waits for that."""
     if device.type == "cuda" and tensor.device.type == "cpu":

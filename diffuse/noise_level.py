@@ -18,11 +18,11 @@ from diffuse import checkpoints
 from diffuse.data import ImageSet, ImageSpec, to_range
 from diffuse.denoiser import Denoiser
 from diffuse.errors import DataError, reason
-from diffuse.hardware import sent
+from diffuse.hardware import autocast, sent
 from diffuse.models.blocks import Downsample, ResBlock
 from diffuse.noise_laws import Law, uniform
 from diffuse.schedules import Schedule, alpha_bar
-from diffuse.seeds import generator, seed_of
+from diffuse.seeds import generator, seed_of, seeded
 from diffuse.training import Recipe, Step, Training, fit
 
 STAGES = 3  # each has twice the channels and half the side of the one before
@@ -65,8 +65,7 @@ class Regressor(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """y [b c h w] -> logits [b]; only the network runs in low precision."""
-        low = self.precision is not torch.float32
-        with torch.autocast(y.device.type, self.precision, enabled=low):
+        with autocast(y.device, self.precision):
             return self.net(y).float()
 
     def loss(self, x0: Tensor, sigma: Tensor, eps: Tensor, label: Tensor | None = None) -> Tensor:
@@ -90,8 +89,7 @@ def logit(sigma: Tensor) -> Tensor:
 
 def new_regressor(channels: int, width: int, seed: int, precision: torch.dtype) -> Regressor:
     """Untrained, the same for the same seed; the caller's random numbers are left alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(seed, "noise level"))
+    with seeded(seed, "noise level"):
         return Regressor(Network(channels, width), precision)
 
 

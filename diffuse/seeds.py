@@ -1,6 +1,8 @@
 """Random numbers as a pure function of what they are for: nothing needs to be remembered."""
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 
 import torch
 
@@ -14,3 +16,11 @@ def seed_of(*key: int | str) -> int:
 def generator(*key: int | str, device: str | torch.device = "cpu") -> torch.Generator:
     """A fresh generator that depends on the key alone."""
     return torch.Generator(device).manual_seed(seed_of(*key))
+
+
+@contextlib.contextmanager
+def seeded(*key: int | str) -> Iterator[None]:
+    """In here torch's own numbers depend on the key alone; those of the caller are left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(*key))
+        yield

@@ -10,7 +10,7 @@ from diffuse.data.digits import digits
 from diffuse.data.fashion_mnist import fashion_mnist
 from diffuse.data.folder import folder
 from diffuse.data.hub import hub
-from diffuse.data.images import ImageSet, ImageSpec, Raw, to_range, to_uint8, unfit
+from diffuse.data.images import ImageSet, ImageSpec, Raw, as_levels, to_range, to_uint8, unfit
 from diffuse.data.parquet import parquet
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "ImageSet",
     "ImageSpec",
     "Raw",
+    "as_levels",
     "check_dataset",
     "cifar10",
     "digits",

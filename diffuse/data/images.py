@@ -86,7 +86,12 @@ def to_uint8(x: Tensor, range: Sequence[float]) -> Tensor:
     levels = (x.to(torch.float32) - low) * (255 / (high - low))
     if not levels.isfinite().all():  # a NaN would become an arbitrary level
         raise DivergedError("images: some values are not finite, they cannot become pixels")
-    return levels.round().clamp(0, 255).to(torch.uint8)
+    return as_levels(levels)
+
+
+def as_levels(x: Tensor) -> Tensor:
+    """Numbers as the nearest of the levels 0 to 255, uint8."""
+    return x.round().clamp(0, 255).to(torch.uint8)
 
 
 def _ends(range: Sequence[float]) -> tuple[float, float]:
@@ -125,7 +130,7 @@ def resized(images: Tensor, height: int, width: int) -> Tensor:
     for i in range(0, len(images), BATCH):
         part = images[i : i + BATCH].to(torch.float32)
         part = interpolate(part, (height, width), mode="bilinear", antialias=True)
-        result[i : i + BATCH] = part.round().clamp(0, 255).to(torch.uint8)
+        result[i : i + BATCH] = as_levels(part)
     return result
 
 

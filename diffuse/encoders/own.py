@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
-from diffuse.data import ImageSpec
+from diffuse.data import ImageSpec, as_levels, to_range
 from diffuse.encoders import identity
 from diffuse.encoders.encoder import ANTIALIASED, Encoder, Preparation, wrong_channels
 from diffuse.encoders.probing import probe
 from diffuse.errors import DiffuseError, reason
-from diffuse.seeds import seed_of
+from diffuse.seeds import seeded
 
 MOST_PIXELS = 2**22  # at once
 MOST_SHOWN = 60  # letters of an attribute that cannot be
@@ -41,8 +41,7 @@ def wrapped(
     Random weights are drawn from a seed of their own, so that a net without a file of weights is
     the same every time; those of lazy layers are drawn when it sees its first image.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(0, "encoder"))
+    with seeded(0, "encoder"):
         net = _made(make, name)
         held = identity.attributes(net, name)
         encoder = _checked(net, name, spec) if isinstance(net, Encoder) else None
@@ -162,19 +161,12 @@ def _preparation(net: nn.Module, name: str, repeat: int) -> Preparation:
             "numbers: give the module an attribute range = (-1, 1), or (0, 1), or 'uint8'"
         )
     if isinstance(wanted, str) and wanted == "uint8":
-        return Preparation(f"{filter}, rounded", ANTIALIASED.resize, _levels, (0, 255), repeat)
+        return Preparation(f"{filter}, rounded", ANTIALIASED.resize, as_levels, (0, 255), repeat)
     try:
         low, high = (float(end) for end in wanted)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         low = high = 0.0
     if not (isfinite(low) and isfinite(high) and low < high):
         raise ValueError(f"{name}: range must be (low, high) or 'uint8', got {_shown(wanted)}")
-
-    def scale(levels: Tensor) -> Tensor:
-        return levels * ((high - low) / 255) + low
-
+    scale = partial(to_range, range=(low, high))
     return Preparation(filter, ANTIALIASED.resize, scale, (low, high), repeat)
-
-
-def _levels(x: Tensor) -> Tensor:
-    return x.round().clamp(0, 255).to(torch.uint8)

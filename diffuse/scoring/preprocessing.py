@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from diffuse.data import unfit
+from diffuse.data import as_levels, unfit
 from diffuse.encoders import Encoder, encode, resizing
 from diffuse.errors import reason
 from diffuse.metrics import Estimate, Moments, blocks_for
@@ -133,7 +133,7 @@ def _there_and_back(resize: Callable[[Tensor, Size], Tensor], way: Size, images:
 
 def _interpolated(images: Tensor, size: Size, **how: Any) -> Tensor:
     """By torch, rounded: what is saved in between has 8 bits."""
-    return F.interpolate(images.float(), size, **how).round().clamp(0, 255).byte()
+    return as_levels(F.interpolate(images.float(), size, **how))
 
 
 def _lanczos(images: Tensor, size: Size) -> Tensor:
@@ -168,7 +168,7 @@ def _through_jpeg(image: Tensor, quality: int) -> Tensor:
 
 def rounded(images: Tensor, seed: int = 0) -> Tensor:
     """Of numbers as a network gives them, up to half a level off: they are rounded back."""
-    return _between(images, seed).round().clamp(0, 255).byte()
+    return as_levels(_between(images, seed))
 
 
 def truncated(images: Tensor, seed: int = 0) -> Tensor:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from diffuse import run_folders, runs
-from diffuse.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +19,7 @@ def warn(folder: Path, outputs: Path) -> None:
     for other in reversed(
         [*run_folders.every(outputs, "sample"), *run_folders.every(outputs, "eval")]
     ):
-        theirs = _facts(other)
+        theirs = runs.facts_of(other)
         if (
             theirs.get("fingerprint") == ours["fingerprint"]
             and theirs["weights"]["sha256"] == ours["weights"]["sha256"]
@@ -34,13 +33,6 @@ def warn(folder: Path, outputs: Path) -> None:
                 _call(ours["sampler"]), _call(theirs["sampler"]), other,
             )  # fmt: skip
             return
-
-
-def _facts(folder: Path) -> dict[str, Any]:
-    try:
-        return runs.read(folder)
-    except DataError:
-        return {}
 
 
 def _declared(one: dict[str, Any], other: dict[str, Any]) -> bool:
