@@ -39,7 +39,7 @@ class Ema:
 
 
 def file_name(decay: float) -> str:
-    """The file of an average that is not the first one: 0.999 -> ema_0.9990, 1e-5 -> ema_0.00001."""
+    """The file of an average that is not the first one: 0.999 -> ema_0.9990, never 1e-05."""
     short = f"{decay:.4f}"
     return f"ema_{short if float(short) == decay else format(Decimal(repr(decay)), 'f')}"
 

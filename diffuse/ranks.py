@@ -136,7 +136,7 @@ class Losses:
             self.parallel = DistributedDataParallel(_Loss(denoiser))
             self.call = self.parallel
 
-    def __call__(self, x0: Tensor, sigma: Tensor, eps: Tensor, label: Tensor | None) -> Tensor:
+    def __call__(self, x0: Tensor, sigma: Tensor, eps: Tensor, label: Tensor) -> Tensor:
         return self.call(x0, sigma, eps, label)
 
     def unshared(self) -> contextlib.AbstractContextManager[None]:
@@ -151,7 +151,7 @@ class _Loss(nn.Module):
         super().__init__()
         self.denoiser = denoiser
 
-    def forward(self, x0: Tensor, sigma: Tensor, eps: Tensor, label: Tensor | None) -> Tensor:
+    def forward(self, x0: Tensor, sigma: Tensor, eps: Tensor, label: Tensor) -> Tensor:
         return self.denoiser.loss(x0, sigma, eps, label)
 
 

@@ -120,6 +120,7 @@ class Run:
             raise ConfigError(f"resume: {self.folder} is being trained by another process")
 
     def update(self, **facts: Any) -> None:
+        """Write more facts into run.json."""
         self.facts |= facts
         write_json(self.folder / "run.json", self.facts)
 

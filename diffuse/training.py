@@ -173,7 +173,7 @@ def _gradient(
     training: Training,
     recipe: Recipe,
     number: int,  # of the step
-    batch: tuple[Tensor, Tensor | None, Tensor, Tensor],
+    batch: tuple[Tensor, Tensor, Tensor, Tensor],
     losses: Losses,
     rank: int,
     size: int,  # images that the network sees at once
@@ -188,13 +188,12 @@ def _gradient(
     found: list[Tensor] = []
     for start in range(0, len(x0), size):
         part = slice(start, start + size)
-        labels = None if label is None else label[part]
         last = start + size >= len(x0)
         with (
             conditions.strict(training.strict),
             contextlib.nullcontext() if shared and last else losses.unshared(),
         ):
-            each = losses(x0[part], sigma[part], eps[part], labels)
+            each = losses(x0[part], sigma[part], eps[part], label[part])
             loss = each.mean() * (len(each) / len(x0))
             training.scaler.scale(loss).backward()
         found.append(loss.detach())
@@ -251,7 +250,7 @@ def draw(
     number: int,
     rollbacks: int = 0,
     ranks: Ranks = ALONE,
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The batch of a step: x0 [b c h w], labels [b], sigma [b] (float64, CPU) and eps [b c h w].
 
     Of several processes each gets its part of what one alone would draw. Each rollback draws other

@@ -91,6 +91,7 @@ class Encoder(nn.Module):
         }
 
     def forward(self, images: Tensor) -> Tensor:
+        """uint8 [b c h w] -> features [b dim], float32."""
         if images.dtype != torch.uint8:
             raise TypeError(
                 f"encoder {self.name} takes uint8 images in 0..255, got {images.dtype}: "

@@ -146,6 +146,7 @@ class UNet(nn.Module):
         return self.label(label) if emb is None else emb + self.label(label)
 
     def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
+        """x [b c h w], c_noise [b], label int64 [b] or None -> [b c h w]."""
         emb = self._told(c_noise, label)
         x = self.stem(F.pixel_unshuffle(x, self.patch) if self.patch > 1 else x)
         crossing = [x] if self.every else []
