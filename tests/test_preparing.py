@@ -30,7 +30,7 @@ def test_a_process_that_sees_other_files_than_the_first_one_stops(found, splits)
     found.check(*splits)
     with pytest.raises(DataError, match="other images than the first process has"):
         found.check(*reversed(splits))
-    with pytest.raises(DataError, match="step_00000004 is another one than the first process"):
+    with pytest.raises(DataError, match="step_00000004 differs from the one the first process"):
         replace(found, manifest="0" * 64).check(*splits)
     with pytest.raises(DataError, match="is not a whole checkpoint"):
         replace(found, checkpoint=found.checkpoint.with_name("step_00000009")).check(*splits)

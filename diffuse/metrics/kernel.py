@@ -18,9 +18,10 @@ class Kid(NamedTuple):
 
 
 def kid(a: Tensor, b: Tensor, subsets: int = 100, size: int | None = None, seed: int = 0) -> Kid:
-    """Unbiased MMD^2 with kernel (x.y / d + 1)^3 over random subsets: Binkowski et al. (2018), 3.
+    """Unbiased MMD^2 with kernel (x.y / d + 1)^3 over random subsets.
 
-    `size` defaults to 1,000 or the smaller table. Subsets are drawn without replacement.
+    Binkowski et al. (2018), section 3. `size` defaults to 1,000 or the smaller table. Subsets are
+    drawn without replacement.
     """
     x, y = as_pair(as_table(a), as_table(b))
     most = min(len(x), len(y))

@@ -91,7 +91,7 @@ class Found:
         if self.checkpoint:
             checkpoints.verify(self.checkpoint)
             if checkpoints.digest(self.checkpoint) != self.manifest:
-                raise DataError(f"{self.checkpoint} is another one than the first process has")
+                raise DataError(f"{self.checkpoint} differs from the one the first process has")
         if self.initial:
             self.initial.check()
 
