@@ -57,6 +57,11 @@ class Job:
                 return word
         return None
 
+    def refuse(self, keys: Iterable[str], why: str) -> None:
+        """ConfigError if one was typed: a key that changes nothing is not to look as if it did."""
+        if word := self.typed(*keys):
+            raise ConfigError(f"{word}: {why}")
+
 
 def trust(packages: str | Iterable[str] | None) -> None:
     """From now on, `name: package.module:thing` may import these packages, and no others."""

@@ -46,7 +46,7 @@ IDLE = (
 
 def main(cfg: DictConfig, job: Job, tracker: Quiet) -> int:
     """Read the images and what they are compared with, then claim a folder and score them."""
-    _refuse_idle_keys(job)
+    job.refuse(IDLE, "nothing is drawn with images=, which are there already")
     if not cfg.dataset and not cfg.reference:
         raise ConfigError("images: say what they are compared with, by dataset= or reference=")
     given = foreign.read_images(cfg.images)
@@ -58,7 +58,8 @@ def main(cfg: DictConfig, job: Job, tracker: Quiet) -> int:
         asked, drawn["labels"] = labels[chosen], hashlib.sha256(labels.numpy().data).hexdigest()
     statistics, real = _real(cfg, pixels, train, test)
     wanted = judging.groups(cfg, job, asked, len(pixels), real)
-    said = judging.warnings(
+    said = [*given.doubts]  # they were said when it was read
+    said += judging.warnings(
         real.encoder, len(pixels), pixels, real, statistics,
         asked if "per_class" in wanted else None,
     )  # fmt: skip
@@ -99,12 +100,6 @@ def main(cfg: DictConfig, job: Job, tracker: Quiet) -> int:
         run.finish("done")
         tracker.finish()
     return scores.show(job, folder, record, test.spec.classes if test else ())
-
-
-def _refuse_idle_keys(job: Job) -> None:
-    """A key that was typed and changes nothing would be taken for one that did."""
-    if word := job.typed(*IDLE):
-        raise ConfigError(f"{word}: nothing is drawn with images=, which are there already")
 
 
 def _chosen(cfg: DictConfig, job: Job, given: Images) -> tuple[Tensor | slice, dict[str, Any]]:
