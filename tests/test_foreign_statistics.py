@@ -43,6 +43,17 @@ def test_float32_statistics_and_other_entries_are_welcome(tmp_path):
     assert read_statistics(tmp_path / "a.npz").moments.mean.dtype == torch.float64
 
 
+def test_of_fewer_images_than_features_rounding_is_no_reason_to_refuse(tmp_path):
+    """Most eigenvalues are 0 then, and end a little below it."""
+    table = features(n=40, d=200).float().numpy()
+    mean = table.mean(0)
+    roughly = table.T @ table / len(table) - np.outer(mean, mean)
+    for sigma in (np.cov(table, rowvar=False).astype(np.float32), roughly):
+        assert np.linalg.eigvalsh(sigma.astype(np.float64))[0] < 0
+        np.savez(tmp_path / "a.npz", mu=mean, sigma=sigma)
+        assert read_statistics(tmp_path / "a.npz").moments.mean.numel() == 200
+
+
 @pytest.mark.parametrize("n", [np.array([300]), 300.0, np.array([[300.0]]), np.uint16(300)])
 def test_a_whole_number_of_any_kind_is_a_number_of_images(tmp_path, n):
     np.savez(tmp_path / "a.npz", **statistics(features()), n=n)
@@ -93,6 +104,7 @@ def skewed(sigma):
         (lambda s: s.update(mu=s["mu"] * np.nan), "some values of mu are not finite"),
         (lambda s: s.update(sigma=skewed(s["sigma"])), "it is not symmetric"),
         (lambda s: s.update(sigma=-s["sigma"]), "some correlation is beyond 1"),
+        (lambda s: s.update(sigma=1.9 * np.eye(6) - 0.9), "together vary less than 0"),
         (lambda s: s.update(sigma=s["sigma"] + 1j), "sigma must be floats, got complex128"),
         (lambda s: s.update(mu=s["mu"].astype(object)), "needs code to be run"),
         (lambda s: s.update(n=np.array([3, 4])), "n must be a number of images"),

@@ -72,7 +72,12 @@ def _numbers(path: Path, key: str, array: np.ndarray) -> Tensor:
 
 
 def _check_covariance(path: Path, sigma: Tensor) -> None:
-    """Symmetric, up to the rounding of float32, and as large on its diagonal as anywhere."""
+    """Symmetric, as large on its diagonal as anywhere, and no eigenvalue below 0.
+
+    All up to the rounding of float32. Of 500 images and 2048 features the lowest eigenvalue was
+    -1e-8 of the largest when saved in float32, -1e-7 when computed in it, and -1.4e-6 when computed
+    as E[x x^T] - E[x] E[x]^T.
+    """
     deviations = sigma.diagonal().clamp(min=0).sqrt()
     largest = torch.outer(deviations, deviations)
     slack = 1e-5 * float(sigma.abs().max())
@@ -80,6 +85,9 @@ def _check_covariance(path: Path, sigma: Tensor) -> None:
         raise DataError(f"{path}: sigma is no covariance, it is not symmetric")
     if (sigma.diagonal() < -slack).any() or (sigma.abs() > largest + slack).any():
         raise DataError(f"{path}: sigma is no covariance, some correlation is beyond 1")
+    eigenvalues = torch.linalg.eigvalsh((sigma + sigma.T) / 2)  # by size
+    if float(eigenvalues[0]) < -1e-5 * float(eigenvalues[-1]):
+        raise DataError(f"{path}: sigma is no covariance, some features together vary less than 0")
 
 
 def _count(path: Path, arrays: Mapping[str, Entry]) -> int | None:
