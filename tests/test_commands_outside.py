@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from diffuse import assembly, passport
 from diffuse.assembly import real_sets
@@ -130,3 +131,18 @@ def test_the_passport_says_which_numbers_were_read_and_that_there_is_no_floor(
     assert "floor" in both["fid"]
     assert not [line for line in alone["warnings"] if "trained on other images" in line]
     assert not [line for line in both["warnings"] if "no floor" in line]
+
+
+@pytest.mark.parametrize("lossy", ["images", "reference"])
+def test_a_record_says_that_images_were_compressed_with_loss(lossy, diffuse, tmp_path):
+    """Whichever of the two: a FID sees it in both."""
+    pixels = open_dataset({"name": "digits"}, "test").images[:8, 0].numpy()
+    for name, suffix in (("jpegs", "jpg"), ("pngs", "png")):
+        (tmp_path / name).mkdir()
+        for k, picture in enumerate(pixels):
+            Image.fromarray(picture).save(tmp_path / name / f"{k}.{suffix}")
+    which = "images=jpegs reference=pngs" if lossy == "images" else "images=pngs reference=jpegs"
+    record = diffuse.json(f"eval device=cpu encoder=pixels kid_subsets=2 kid_subset_size=4 {which}")
+    said = "8 images are compressed with loss, which a FID sees: jpegs/0.jpg"
+    assert record["warnings"].count(said) == 1
+    assert diffuse.err.count(said) == 1

@@ -33,6 +33,7 @@ class Images:
     sha256: str  # of their shape and pixels, so that PNG files and an array give the same
     source: str  # where they came from, for people
     labels: Tensor | None = None  # int64 [n], the whole numbers that stand beside them
+    doubts: tuple[str, ...] = ()  # about what was done to them before
 
 
 def read_images(path: str | Path) -> Images:
@@ -43,8 +44,8 @@ def read_images(path: str | Path) -> Images:
     path = Path(path)
     kind = path.suffix.lower()
     if path.is_dir():
-        images = _folder(path)
-        return Images(images, _digest(images), str(path))
+        images, doubts = _folder(path)
+        return Images(images, _digest(images), str(path), doubts=doubts)
     if kind in (".npy", ".npz", *OF_TENSORS):
         found = entries_of(path)
     elif path.exists():
@@ -70,7 +71,7 @@ def _digest(images: Tensor) -> str:
     return digest.hexdigest()
 
 
-def _folder(path: Path) -> Tensor:
+def _folder(path: Path) -> tuple[Tensor, tuple[str, ...]]:
     """Sorted so that 2.png comes before 10.png; hidden files and other kinds are left out."""
     there = [file for file in path.rglob("*") if not _hidden(file, path)]
     files = [file for file in there if file.is_file() or file.is_symlink()]
@@ -80,12 +81,13 @@ def _folder(path: Path) -> Tensor:
     if len(images) < len(files):
         other = next(f for f in files if f.suffix.lower() not in SUFFIXES)
         log.warning("%d files are no images and left out, e.g. %s", len(files) - len(images), other)
+    doubts = []
     if lossy := [f for f in images if f.suffix.lower() in LOSSY]:
-        log.warning(
-            "%d images are compressed with loss, which a FID sees: %s", len(lossy), lossy[0]
-        )
+        doubts = [f"{len(lossy)} images are compressed with loss, which a FID sees: {lossy[0]}"]
+        log.warning("%s", doubts[0])
     said = "all must have one size"
-    return decode(len(images), lambda i: images[i], lambda i: str(images[i]), None, advice=said)
+    pixels = decode(len(images), lambda i: images[i], lambda i: str(images[i]), None, advice=said)
+    return pixels, tuple(doubts)
 
 
 def _hidden(file: Path, root: Path) -> bool:

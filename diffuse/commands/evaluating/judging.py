@@ -201,7 +201,8 @@ def warnings(
         )
     for line in found:
         log.warning("%s", line)
-    return [*found, *encoder.doubts]  # those were said when it was opened
+    read = known.doubts if isinstance(known, Pictured) else ()
+    return [*found, *read, *encoder.doubts]  # those were said when they were opened
 
 
 def reference(real: Real, known: Statistics | None, test: Any) -> dict[str, Any]:

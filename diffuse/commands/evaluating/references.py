@@ -24,6 +24,7 @@ class Pictured(Statistics):
     """A reference of which the images are known, too."""
 
     images: Tensor  # uint8 [n c h w]
+    doubts: tuple[str, ...] = ()  # of `Images`
 
 
 def read(path: str, encoder: Encoder, size: Sequence[int], measured: bool) -> Statistics:
@@ -40,7 +41,9 @@ def read(path: str, encoder: Encoder, size: Sequence[int], measured: bool) -> St
     _refuse_another_size(given.source, given.images, size)
     table = _features(encoder, given) if measured else torch.zeros(2, encoder.dim)
     moments = Moments.of(table)
-    return Pictured(moments, len(given.images), given.sha256, given.source, given.images)
+    return Pictured(
+        moments, len(given.images), given.sha256, given.source, given.images, given.doubts
+    )
 
 
 def _refuse_another_size(source: str, images: Tensor, size: Sequence[int]) -> None:
