@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import inspect
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import diffuse
 from diffuse import files, hardware
 
 PACKAGE = Path(diffuse.__file__).parent
+OURS = ("diffuse", "torch", "builtins")  # they have versions, or are hashed as a whole
 INSTALLED = {"site-packages", "dist-packages"}  # folders of packages that are large, and versioned
 
 
@@ -95,17 +97,34 @@ def code(sources: Sequence[str], package: Path = PACKAGE) -> str:
 def source(thing: Any) -> str | None:
     """sha256 of the file that a class or function comes from; None for ours, torch's and builtins.
 
-    A decorated function comes from where it is written. Where there is no file it is a repr: of the
-    code of a function, else of the thing itself.
+    Where there is no file it is a repr: of the code of a function, else of the thing itself.
     """
-    thing = inspect.unwrap(thing)
-    if (thing.__module__ or "").partition(".")[0] in ("diffuse", "torch", "builtins"):
+    if _package(thing) in OURS:
         return None
     try:
         return hashlib.sha256(Path(inspect.getfile(thing)).read_bytes()).hexdigest()
     except (OSError, TypeError):  # typed into a session, or compiled
         code = getattr(thing, "__code__", None)
         return repr((code.co_code, code.co_consts, code.co_names)) if code else repr(thing)
+
+
+def _module(thing: Any) -> str:
+    """Where it is written; a wrapper often says that it is what is inside."""
+    return getattr(thing, "__globals__", {}).get("__name__") or thing.__module__ or ""
+
+
+def _package(thing: Any) -> str:
+    return _module(thing).partition(".")[0]
+
+
+def _layers(thing: Any) -> list[Any]:
+    """A decorated function, and what is around it: not what torch and Python have for that."""
+    found = []
+    while (inside := getattr(thing, "__wrapped__", None)) is not None:
+        if hasattr(thing, "__globals__") and _package(thing) not in sys.stdlib_module_names:
+            found.append(thing)
+        thing = inside
+    return [*found, thing]
 
 
 def of_others(*things: Any) -> dict[str, dict[str, str]]:
@@ -122,10 +141,17 @@ def of_others(*things: Any) -> dict[str, dict[str, str]]:
 def sources(thing: Any) -> dict[str, str]:
     """sha256 of the file that a class or function is in, and of those beside it that it imports.
 
-    Empty for ours and torch's own. What an installed package changes is not seen. Where there is
-    no file it is what `source` says, under an empty name.
+    Of a decorated function, those of its decorators, too. Empty for ours and torch's own. What an
+    installed package changes is not seen, nor what code reads. Where there is no file it is what
+    `source` says, under an empty name.
     """
-    thing = inspect.unwrap(thing)
+    found: dict[str, str] = {}
+    for layer in _layers(thing):
+        found |= _sources(layer)
+    return found
+
+
+def _sources(thing: Any) -> dict[str, str]:
     if (found_in := source(thing)) is None:
         return {}
     try:
@@ -134,7 +160,7 @@ def sources(thing: Any) -> dict[str, str]:
         return {"": found_in}
     if not first.is_file():  # typed into a session, or made by a decorator
         return {"": found_in}
-    levels = thing.__module__.count(".") + (first.name == "__init__.py")
+    levels = _module(thing).count(".") + (first.name == "__init__.py")
     top, found, waiting = first.parents[levels], {}, [first]
     while waiting:
         path = waiting.pop()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 
@@ -91,3 +92,55 @@ def test_a_known_evaluation_is_of_the_same_code_whatever_its_revision(
     assert one == diffuse.json(f"{LINE} encoder=pixels")["folder"] != first
     edited.write_text(edited.read_text().replace("2 * root", "3 * root"))
     assert diffuse.json(f"{LINE} encoder=pixels")["folder"] not in (first, one)
+
+
+def test_a_known_evaluation_of_the_best_checkpoint_was_asked_for_as_such(diffuse):
+    """The same weights: but of those that were chosen on these images there is a warning."""
+    assert diffuse.train("train.steps=4 train.eval_every=4 train.eval_n=8") == 0, diffuse.err
+    plain = diffuse.json(f"{LINE} encoder=pixels")
+    best = diffuse.json(f"{LINE} encoder=pixels checkpoint=best")
+    assert best["weights"]["sha256"] == plain["weights"]["sha256"]
+    said = ["was chosen by its FID" in " ".join(record["warnings"]) for record in (plain, best)]
+    assert said == [False, True]
+    assert diffuse.json(f"{LINE} encoder=pixels checkpoint=4")["folder"] == plain["folder"]
+    again = diffuse.json(f"{LINE} encoder=pixels checkpoint=best")
+    assert (again["folder"], again["warnings"]) == (best["folder"], best["warnings"])
+
+
+READS = """
+from pathlib import Path
+import torch
+
+class Net(torch.nn.Module):
+    range = (0, 1)
+
+    def forward(self, x):
+        return x.flatten(1) * float(Path(__file__).with_name("gain.txt").read_text())
+
+@torch.no_grad()
+def walk(denoise, x, sigmas, randn):
+    denoised = denoise(x, sigmas[0]) if len(sigmas) > 1 else x
+    yield denoised, denoised
+"""
+
+
+@pytest.mark.parametrize("what", ["encoder", "sampler"])
+def test_a_number_by_code_from_outside_is_never_known(
+    what, trained, diffuse, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "reading_code.py").write_text(READS)
+    (tmp_path / "gain.txt").write_text("1")
+    (tmp_path / "mine/sampler").mkdir(parents=True)
+    (tmp_path / "mine/sampler/my.yaml").write_text("name: reading_code:walk\n")
+    own = {
+        "encoder": "encoder=own encoder.name=reading_code:Net",
+        "sampler": "encoder=pixels --config-dir mine sampler=my",
+    }[what]
+    line = f"{LINE} {own} trust=reading_code"
+    first = diffuse.json(line)["folder"]
+    assert diffuse.json(line)["folder"] != first
+    [told] = [said for said in diffuse.err.splitlines() if "measured again" in said]
+    assert "known=true finds nothing" in told
+    assert f"reading_code{'.walk' if what == 'sampler' else ''}" in told
+    sys.modules.pop("reading_code", None)

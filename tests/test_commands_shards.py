@@ -1,8 +1,10 @@
 """`diffuse sample` and `eval` by shards: drawn once, by many, and after whatever happened."""
 
+import json
 import os
 import re
 import signal
+import sys
 from dataclasses import replace
 
 import pytest
@@ -10,6 +12,8 @@ from sharded import LINE, arrays, drawn_by
 
 from diffuse import run_folders, runs, shards
 from diffuse.commands import drawing, sample
+from diffuse.commands.drawing import shard_worker, sharing
+from diffuse.shards import Store
 
 
 def test_images_are_drawn_once_and_a_larger_n_adds_what_is_missing(trained, diffuse, kept):
@@ -136,6 +140,114 @@ def test_a_plan_that_cannot_be_written_down_is_drawn_and_not_kept(
     assert arrays(diffuse, "n=4")[1] == {"drawn": 1, "known": 0}
     assert "images are not kept: a plan holds a thing" in diffuse.err
     assert not kept.exists()
+
+
+READS = """
+import json
+from itertools import pairwise
+from pathlib import Path
+import torch
+
+@torch.no_grad()
+def walk(denoise, x, sigmas, randn):
+    gain = json.loads(Path(__file__).with_name("gain.json").read_text())
+    for sigma, after in pairwise(sigmas):
+        denoised = gain * denoise(x, sigma)
+        x = torch.lerp(denoised, x, (after / sigma).item())
+        yield x, denoised
+"""
+
+
+@pytest.fixture
+def own(trained, tmp_path, monkeypatch):
+    """The words for a sampler from outside that multiplies by what stands in a file; the file."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "reading_sampler.py").write_text(READS)
+    (tmp_path / "mine/sampler").mkdir(parents=True)
+    (tmp_path / "mine/sampler/my.yaml").write_text("name: reading_sampler:walk\n")
+    (tmp_path / "gain.json").write_text("0.5")
+    yield "--config-dir mine trust=reading_sampler", tmp_path / "gain.json"
+    sys.modules.pop("reading_sampler", None)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_what_code_from_outside_drew_is_never_used_again(devices, own, diffuse, kept):
+    """It may read what changes, and nobody sees that; all processes of a command share it."""
+    words, gain = own
+    words += " sampler=my"
+    found = []
+    for value in ("0.5", "0.2", "0.5"):
+        gain.write_text(value)
+        found.append(arrays(diffuse, f"n=6 {words} devices={devices}"))
+        assert diffuse.err.count("are kept for this command only: nobody knows") == 1
+        assert "(reading_sampler.walk)" in diffuse.err
+        assert "worker" not in diffuse.err
+        assert not list(kept.iterdir())
+    (first, _), (changed, _), (again, _) = found
+    assert (first == again).all()
+    assert (first != changed).any()
+    assert [counts for _, counts in found] == 3 * [{"drawn": 2, "known": 0}]
+
+
+def test_a_worker_draws_with_code_from_outside_for_its_parent_alone(
+    own, diffuse, kept, monkeypatch
+):
+    orders = []
+    real = sharing.Workers.__init__
+
+    def noted(self, cfg, trained, plan, asked):
+        real(self, cfg, trained, plan, asked)
+        orders.extend(map(json.loads, self.orders))
+        self.orders = []
+
+    monkeypatch.setattr(sharing.Workers, "__init__", noted)
+    arrays(diffuse, f"n=6 devices=2 sampler=my {own[0]}")
+    [order] = orders
+    held = Store(kept, order["description"])
+    with held:
+        shard_worker.work(order)
+        assert sorted(held.there()) == [0, 1]
+    assert not held.folder.exists()
+
+
+def test_a_stopped_drawing_by_code_from_outside_promises_nothing(own, diffuse, kept, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "draw", stopped_at(1, signal.SIGTERM))
+        assert diffuse(f"sample {LINE} n=8 sampler=my {own[0]}") == 143
+    assert "goes on" not in diffuse.err
+    assert not list(kept.iterdir())
+    assert diffuse.json(f"sample {LINE} n=8 sampler=my {own[0]}")["shards"] == {
+        "drawn": 2,
+        "known": 0,
+    }
+
+
+def test_all_cells_of_a_pareto_by_code_from_outside_are_held_until_its_end(own, diffuse, kept):
+    words = f"{own[0]} samplers=[my,ddim] nfe=[2] n=8 batch=4 encoder=pixels device=cpu"
+    found = [diffuse.json(f"pareto {words}") for _ in range(2)]
+    assert [[c["shards"]["known"] for c in r["cells"]] for r in found] == [[0, 0], [0, 2]]
+    assert all(cell["images_per_second"] > 0 for cell in found[0]["cells"])
+    assert len(list(kept.iterdir())) == 1
+
+
+def test_the_code_of_a_pareto_is_that_of_all_its_samplers(own, diffuse, tmp_path):
+    def code(names):
+        line = f"pareto {own[0]} samplers=[{names}] nfe=[2] n=8 batch=8 encoder=pixels device=cpu"
+        return diffuse.json(line)["code"]
+
+    before = code("ddim,my")
+    assert before == code("my,ddim") != code("ddim")
+    path = tmp_path / "reading_sampler.py"
+    path.write_text(path.read_text() + "# changed")
+    assert code("ddim,my") == code("my,ddim") != before
+
+
+def test_the_speed_is_that_of_one_process_first_and_later(trained, diffuse, kept, monkeypatch):
+    """However many drew: else what was drawn by two would take twice as long when read again."""
+    real = Store.keep
+    monkeypatch.setattr(Store, "keep", lambda self, shard, seconds: real(self, shard, 2.0))
+    first, again = (diffuse.json(f"sample {LINE} n=8")["images_per_second"] for _ in range(2))
+    assert first == again == 2.0  # batch=4 in two seconds, as it was written down
 
 
 def test_the_folder_of_shards_is_no_run(trained, diffuse, kept):

@@ -69,6 +69,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         record |= describing.passport_of(
             job, trained, first, judge.encoder, weights=cfg.weights, n=cfg.n, seeds=cfg.seeds
         )
+        record["code"] = describing.code(trained, [cell.plan for cell in table], judge.encoder)
         record |= {"schema": SCHEMA, "sampler": _shared(bench, first), "fid_floor": bench.floor}
         record |= {"floor_n": bench.floor["n"], "cells": rows}
         record |= {"left_out": [asdict(one) for one in left_out]}
@@ -108,7 +109,8 @@ def _all(bench: Bench, table: Sequence[Cell]) -> list[dict[str, Any]]:
                 about = {"sampler": cell.sampler, "asked": cell.asked, "steps": cell.steps}
                 rows.append(about | {"nfe": cell.calls} | _measured(bench, cell))
         except SystemExit:
-            log.info("%d of %d are measured: the same command goes on", len(rows), len(table))
+            goes_on = ": the same command goes on" * any(store.shared for store in kept)
+            log.info("%d of %d are measured%s", len(rows), len(table), goes_on)
             raise
     if not any(row["status"] == "done" for row in rows):
         raise DivergedError(f"no sampler came to an end: {rows[0]['reason']}")

@@ -12,10 +12,10 @@ from diffuse import conditions
 from diffuse.data import ImageSpec
 from diffuse.denoiser import Denoiser
 from diffuse.sampling import Plan, classes, draw
-from diffuse.shards.identity import describe
+from diffuse.shards.identity import describe, outside
 from diffuse.shards.store import Shard, Store, held
 
-__all__ = ["Shard", "Store", "count", "describe", "held", "images"]
+__all__ = ["Shard", "Store", "count", "describe", "held", "images", "outside"]
 
 WAIT = 0.1  # seconds between looks at shards that other processes are drawing
 

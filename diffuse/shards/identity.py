@@ -1,15 +1,18 @@
 """What an image depends on, written down: its sha256 is the name of a folder of shards.
 
 Two plans have one name only if they draw the same images to the last bit. What is not known to
-change nothing is part of it, so a doubt costs a second drawing and never a wrong image.
+change nothing is part of it, so a doubt costs a second drawing and never a wrong image. What code
+from outside reads is not known: its images have a name that no other command has.
 """
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache, partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -26,6 +29,8 @@ SOURCES = (
     "conditions.py", "data/images.py", "denoiser.py", "guidance.py", "hardware.py", "models",
     "noise_level.py", "objectives.py", "reuse.py", "samplers", "sampling.py", "seeds.py", "shards",
 )  # fmt: skip
+# Every command restores the network that it draws with, so this is a word for each command.
+COMMANDS: WeakKeyDictionary[Denoiser, str] = WeakKeyDictionary()
 
 
 def describe(
@@ -41,7 +46,7 @@ def describe(
     TypeError names what nobody has said how to write down.
     """
     device = next(denoiser.parameters()).device
-    return {
+    found = {
         "schema": SCHEMA,
         "weights": weights,
         "network": plain(network),
@@ -52,8 +57,34 @@ def describe(
         "label": "number mod classes" if label is None else label,
         "machine": conditions.machine(device),
         "objective": plain(denoiser.objective),
-        "code": [code(), conditions.of_others(*map(type, denoiser.net.modules()))],
+        "code": {"ours": code(), "outside": _parts(denoiser)},
     }
+    word = COMMANDS.setdefault(denoiser, secrets.token_hex(8)) if outside(found) else None
+    return found | {"command": word}
+
+
+def outside(description: Mapping[str, Any]) -> list[str]:
+    """The names of all code from outside that takes part in a drawing."""
+    made = description["network"].get("model", {}).get("name")  # it may put anything into ours
+    found = [made] if ":" in str(made) else []
+    found += [name for part in ("plan", "objective", "code") for name in _names(description[part])]
+    return list(dict.fromkeys(found))
+
+
+def _names(value: Any) -> Iterator[str]:
+    """Whatever is said to come from outside, anywhere in a description."""
+    if isinstance(value, Mapping):
+        if isinstance(others := value.get("outside"), Mapping):
+            yield from others
+        value = list(value.values())
+    if isinstance(value, list):
+        for entry in value:
+            yield from _names(entry)
+
+
+def _parts(denoiser: Denoiser) -> dict[str, dict[str, str]]:
+    """The modules of its network that are not ours."""
+    return conditions.of_others(*map(type, denoiser.net.modules()))
 
 
 @cache
@@ -77,16 +108,18 @@ def plain(value: Any) -> Any:
     if isinstance(value, torch.dtype | torch.device):
         return str(value)
     if isinstance(value, partial):
-        return {"call": plain(value.func), "args": plain(value.args), **plain(value.keywords)}
+        return {"call": plain(value.func), "args": plain(value.args),
+                "options": plain(value.keywords)}  # fmt: skip
     if isinstance(value, Predictor):  # wherever it lies
         return {"sha256": value.sha256, "range": [*value.range], "levels": [*value.levels]}
     if isinstance(value, Denoiser):  # a weaker one, for guidance
         forward = {key: plain(getattr(value, key)) for key in ("objective", "precision")}
         weights = sealed.digest(value.net.state_dict())
-        return {"net": plain(type(value.net)), "weights": weights, **forward}
+        net = {"net": plain(type(value.net)), "outside": _parts(value)}
+        return {**net, "weights": weights, **forward}
     if is_dataclass(value) and not isinstance(value, type):
         named = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-        return {"is": _name(type(value)), **named}
+        return {**plain(type(value)), "fields": named}
     if inspect.isroutine(value) or isinstance(value, type):
         return _called(value)
     raise TypeError(f"a plan holds a {type(value).__name__}, which has no written form")
@@ -97,7 +130,7 @@ def _called(function: Callable[..., Any]) -> dict[str, Any]:
     cells = getattr(function, "__closure__", None) or ()
     return {
         "name": _name(function),
-        "source": conditions.sources(function),
+        "outside": conditions.of_others(function),
         "holds": [plain(cell.cell_contents) for cell in cells],
     }
 

@@ -56,6 +56,11 @@ class Store:
         self.writable = True
         self.lock: IO[bytes] | None = None
 
+    @property
+    def shared(self) -> bool:
+        """Do other commands find it? Others are deleted as soon as nobody holds them."""
+        return self.description.get("command") is None
+
     def __enter__(self) -> "Store":
         try:
             self.hold()
@@ -80,6 +85,9 @@ class Store:
         if self.lock:
             self.lock.close()
             self.lock = None
+            if not self.shared:
+                with contextlib.suppress(OSError):
+                    _deleted(self.folder)
 
     def _refused(self, error: OSError) -> None:
         """Say once that images cannot be kept."""

@@ -1,6 +1,7 @@
 """What shards are named after: whatever an image depends on, and nothing is forgotten."""
 
 import dataclasses
+import functools
 import importlib
 import json
 import re
@@ -175,7 +176,7 @@ def test_a_function_of_somebody_else_counts_with_its_file_and_what_it_holds(make
 
     keys = {conditions.key(about(make_plan(sampler=walk(eta)))) for eta in (0.0, 0.0, 0.5)}
     assert len(keys) == 2
-    assert about(make_plan(sampler=walk(0.0)))["plan"]["sampler"]["source"] is not None
+    assert about(make_plan(sampler=walk(0.0)))["plan"]["sampler"]["outside"]
 
 
 def test_code_of_somebody_else_counts_with_what_it_imports(about, tmp_path, monkeypatch):
@@ -206,6 +207,46 @@ def test_code_of_somebody_else_counts_with_what_it_imports(about, tmp_path, monk
     assert len(set(keys)) == 3
 
 
+def wrapper(function):
+    @functools.wraps(function)
+    def inner(*args, **options):
+        yield from function(*args, **options)
+
+    return inner
+
+
+def test_images_of_code_from_outside_are_of_one_command(about, make_plan, denoiser, make_net):
+    """It may read files: only code that is known as a whole draws for later commands, too."""
+    own = {"plan": make_plan(sampler=wrapper(ddim))}  # which passes itself off as ours
+    weak = Denoiser(torch.nn.Sequential(make_net(), Others()), v(), unweighted(), torch.float32)
+    net = Denoiser(torch.nn.Sequential(make_net(), Others()), v(), unweighted(), torch.float32)
+    made = {"network": {"model": {"name": "their_code:make"}}}
+    coefficients = dataclasses.replace(v(), coefficients=partial(lambda sigma: sigma))
+    objective = Denoiser(denoiser.net, coefficients, unweighted(), torch.float32)
+    for change in (
+        own, made, {"denoiser": net}, {"denoiser": objective},
+        {"plan": make_plan(guidance=Guidance(2.0, weak=weak))},
+    ):  # fmt: skip
+        first, again = about(**change), about(**change)
+        assert len(identity.outside(first)) == 1, change
+        assert first == again
+        identity.COMMANDS.clear()  # as in another command
+        assert {**about(**change), "command": None} == {**first, "command": None} != first
+        assert conditions.key(about(**change)) != conditions.key(first)
+    assert identity.outside(about()) == []
+    assert about()["command"] is None
+
+
+class Others(torch.nn.Identity):
+    pass
+
+
+def test_no_option_of_a_sampler_hides_what_is_called(about, make_plan):
+    """Whatever somebody calls an option of theirs."""
+    plans = [make_plan(sampler=partial(f, call=1, args=2, outside=3)) for f in (ddim, heun)]
+    assert len({conditions.key(about(plan)) for plan in plans}) == 2
+
+
 def test_code_without_a_file_counts_by_what_it_is():
     """Typed into a session, or made by a decorator; a partial counts by its function."""
 
@@ -229,5 +270,6 @@ def test_the_key_is_the_sha256_of_what_lies_beside_the_shards(draw, tmp_path):
     [folder] = (tmp_path / "kept").iterdir()
     text = json.loads((folder / "plan.json").read_text())
     assert conditions.key(text) == folder.name
-    assert text["plan"]["sampler"]["eta"] == 1.0
+    assert text["plan"]["sampler"]["options"]["eta"] == 1.0
+    assert text["command"] is None
     assert text["plan"]["seed"] == 0

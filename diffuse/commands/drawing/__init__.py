@@ -15,7 +15,7 @@ from diffuse.commands.drawing.saving import Result
 from diffuse.console import Meter
 from diffuse.data import ImageSpec
 from diffuse.sampling import Plan
-from diffuse.shards import Shard, Store, count, describe, images
+from diffuse.shards import Shard, Store, count, describe, images, outside
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +34,16 @@ def kept(
 ) -> AbstractContextManager[Store | None]:
     """Where the shards of a plan are kept, if they are."""
     try:
-        return Store(sharing.folder(cfg.outputs), identity(trained, plan, label))
+        about = identity(trained, plan, label)
     except TypeError as error:
         log.warning("images are not kept: %s", error)
         return nullcontext()
+    if (others := outside(about)) and plan.seed == cfg.seed:  # it is said once
+        log.info(
+            "images are kept for this command only: nobody knows what code from outside reads (%s)",
+            ", ".join(others),
+        )
+    return Store(sharing.folder(cfg.outputs), about)
 
 
 def of_seeds(store: Store, first: int, many: int) -> list[Store]:
@@ -112,7 +118,7 @@ def _result(
         parts[0].fingerprint,
         drawn=sum(new),
         known=len(parts) - sum(new),
-        rate=fresh / seconds if fresh else speed,
+        rate=speed or (fresh / seconds if fresh else None),
     )
 
 
@@ -122,7 +128,7 @@ def _told(store: Store | None, n: int, batch: int) -> Iterator[None]:
     try:
         yield
     except SystemExit:
-        if store and store.writable:
+        if store and store.writable and store.shared:
             there = sum(k < count(n, batch) for k in store.there())
             log.info(
                 "%s of %s images are there: the same command goes on from them",

@@ -22,11 +22,11 @@ class Result:
     fingerprint: str  # of the first images before rounding: equal only if they were drawn alike
     drawn: int  # shards that were not there before
     known: int  # shards that were
-    rate: float | None  # images a second, where not all of them were drawn just now
+    rate: float | None  # images a second of one process, if that was written down
 
     @property
     def speed(self) -> float:
-        """Images a second of the drawing, whenever that was."""
+        """Images a second of a process that draws, whenever that was."""
         return self.rate or len(self.images) / self.seconds
 
     @property

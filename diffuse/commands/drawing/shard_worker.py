@@ -39,6 +39,8 @@ def work(order: Mapping[str, Any]) -> None:
     config.trust(cfg.trust)
     trained, plan = restoring.restore(cfg)
     ours = json.loads(json.dumps(drawing.identity(trained, plan, order["label"])))
+    if ours["command"]:  # from outside: to be shared with our parent alone
+        ours["command"] = order["description"].get("command")
     if different := [name for name in ours if ours[name] != order["description"].get(name)]:
         raise ConfigError(f"it would draw other images: another {', '.join(different)}")
     with Store(sharing.folder(cfg.outputs), ours) as store:
