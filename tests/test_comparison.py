@@ -10,7 +10,7 @@ from scipy import stats
 from test_passport import RECORD
 
 from diffuse.comparison import brief, compare, difference, verdict
-from diffuse.metrics import fid, fid_interval
+from diffuse.metrics import Moments, fid_estimate
 
 
 def score(value, low, high, per_seed=()):
@@ -115,7 +115,7 @@ def test_what_only_one_measured_is_left_out_by_name():
 
 def drawn(shift, random, reference, n=128, d=4):
     features = torch.randn(n, d, generator=random, dtype=torch.float64) + shift
-    return score(fid(features, reference), *fid_interval(features, reference))
+    return score(*fid_estimate(features, Moments.of(reference)))
 
 
 def without(one):

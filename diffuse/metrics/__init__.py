@@ -13,7 +13,7 @@ from diffuse.metrics.classes import (
     inception_score,
 )
 from diffuse.metrics.extrapolation import Extrapolation, Point, bias_curve, enough, fid_infinity
-from diffuse.metrics.gaussian import fid, fid_estimate, fid_interval, frechet
+from diffuse.metrics.gaussian import fid, fid_estimate, frechet
 from diffuse.metrics.intervals import (
     Estimate,
     Interval,
@@ -36,7 +36,7 @@ __all__ = [
     "ByClass", "Closeness", "Estimate", "Extrapolation", "Gap", "InceptionScore", "Interval", "Kid",
     "Moments", "Need", "Neighbours", "Overlap", "PixelStatistics", "Point", "Seeds", "Spread",
     "agreement", "at_most", "authenticity", "bias_curve", "blocks_for", "closeness", "enough",
-    "fid", "fid_by_class", "fid_estimate", "fid_gap", "fid_infinity", "fid_interval", "frechet",
+    "fid", "fid_by_class", "fid_estimate", "fid_gap", "fid_infinity", "frechet",
     "inception_score", "kid", "kid_interval", "nearest", "nearest_others", "needed", "over_seeds",
     "overlap", "pixel_statistics", "power_of", "quantile", "reach_of", "resolved",
     "sliced_wasserstein", "wilson",

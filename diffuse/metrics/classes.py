@@ -79,8 +79,6 @@ def fid_by_class(
     asked: Tensor,  # [n], the class that each row of a was asked for
     b: Tensor,
     labels: Tensor,  # [m], the class that each row of b has
-    blocks: int = BLOCKS,
-    seed: int = 0,
 ) -> ByClass:
     """The FID within each class that `labels` has, and their mean: Miyato & Koyama (2018), "intra".
 
@@ -101,7 +99,7 @@ def fid_by_class(
         if n < 4 or m < 2:
             raise ValueError(f"class {c} needs 4 images and 2 of the reference, got {n} and {m}")
         reference = Moments.of(y[labels == c])
-        estimates.append(fid_estimate(x[asked == c], reference, min(blocks, n // 2), seed))
+        estimates.append(fid_estimate(x[asked == c], reference, min(BLOCKS, n // 2)))
     return ByClass(tuple(estimates), _mean(estimates))
 
 

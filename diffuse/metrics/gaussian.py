@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from diffuse.metrics.intervals import BLOCKS, Interval, Jackknifed, around, blocks_of
-from diffuse.metrics.tables import Moments, as_pair, as_table
+from diffuse.metrics.intervals import BLOCKS, Jackknifed, around, blocks_of
+from diffuse.metrics.tables import Moments, as_pair
 
 
 def frechet(a: Moments, b: Moments) -> float:
@@ -23,21 +23,15 @@ def fid(a: Tensor, b: Tensor) -> float:
     return frechet(Moments.of(a), Moments.of(b))
 
 
-def fid_interval(a: Tensor, b: Tensor, blocks: int = BLOCKS, seed: int = 0) -> Interval:
-    """A 95% interval for E[fid(a, b)] over samples a of this size; the reference b is fixed.
-
-    Delete-a-block jackknife (Kuensch, 1989) with Student's t. A percentile bootstrap is wrong here:
-    a resampled table has fewer distinct rows, hence more bias, and its draws sit far above the FID.
-    Where a and b come from one distribution it is too wide by about the square root of 2.
-    """
-    estimate = fid_estimate(as_table(a), Moments.of(b), blocks, seed)
-    return Interval(estimate.low, estimate.high)
-
-
 def fid_estimate(
     table: Tensor, reference: Moments, blocks: int = BLOCKS, seed: int = 0
 ) -> Jackknifed:
-    """The FID and its interval at once, where the moments of the reference are at hand."""
+    """The FID and a 95% interval for its mean over tables of this size; the reference is fixed.
+
+    Delete-a-block jackknife (Kuensch, 1989) with Student's t. A percentile bootstrap is wrong here:
+    a resampled table has fewer distinct rows, hence more bias, and its draws sit far above the FID.
+    Where both are of one distribution it is too wide by about the square root of 2.
+    """
     value, *left_out = jackknifed(table, reference, blocks, seed)
     return around(value, left_out, least=0)
 

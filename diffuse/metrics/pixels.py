@@ -37,7 +37,7 @@ def pixel_statistics(images: Tensor, blocks: int = BLOCKS, seed: int = 0) -> Pix
 
 
 def sliced_wasserstein(
-    a: Tensor, b: Tensor, projections: int = 128, blocks: int = BLOCKS, seed: int = 0
+    a: Tensor, b: Tensor, projections: int = 128, blocks: int = BLOCKS
 ) -> Estimate:
     """The root mean W_2^2 of random projections: Rabin et al. (2012), Bonneel et al. (2015).
 
@@ -50,13 +50,13 @@ def sliced_wasserstein(
         raise ValueError(f"images must be of one size, got {[*a.shape[1:]]} and {[*b.shape[1:]]}")
     if projections < 1:
         raise ValueError(f"projections must be at least 1, got {projections}")
-    random = generator(seed, "sliced")
+    random = generator(0, "sliced")
     axes = torch.randn(x.shape[1], projections, generator=random, dtype=torch.float64)
     axes /= axes.norm(dim=0)
     found, order = _project(x, axes).sort()
     wanted = _project(y, axes).sort().values
     block = torch.empty(len(x), dtype=torch.int64)
-    for i, rows in enumerate(blocks_of(len(x), blocks, seed)):
+    for i, rows in enumerate(blocks_of(len(x), blocks, 0)):
         block[rows] = i
     member = block[order]  # of each sorted value
     left_out = [
