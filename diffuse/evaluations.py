@@ -1,4 +1,4 @@
-"""Records of evaluations as they are read again: of this version or an older one, and whole."""
+"""Records of evaluations as they are read again, and whole."""
 
 import json
 import math
@@ -32,10 +32,10 @@ NEEDED = ("n", "encoder.name", "encoder.sha256", "reference", "fid", "fid.value"
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The record in a run folder, of this schema or an older one."""
+    """The record in a run folder."""
     path = folder / FILE
     try:
-        record = json.loads(path.read_text(), parse_constant=lambda word: None)  # older: Infinity
+        record = json.loads(path.read_text())
     except FileNotFoundError:
         raise DataError(f"{folder} holds no evaluation: it has no {FILE}") from None
     except ValueError as error:
@@ -55,7 +55,7 @@ def read(folder: Path) -> dict[str, Any]:
     for name, score in measures.scores(record).items():
         if len({len(score[key]) for key in ("per_seed", "per_seed_ci95") if key in score}) > 1:
             raise DataError(f"{path} is damaged: {name} has more of per_seed or of per_seed_ci95")
-    return upgraded(record)
+    return record
 
 
 def _check(path: Path, record: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
@@ -94,14 +94,3 @@ IS: dict[str, Callable[[Any], bool]] = {
     "numbers": _are(_is_number),
     "pairs of numbers": _are(_is_interval),
 }
-
-
-def upgraded(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as this version would have written it, as far as the older one says."""
-    record = {**record}
-    if record.get("schema", 1) < 2:
-        # all that schema 1 could do: one seed, [-1, 1] for the encoder, uint8 in between
-        record["seeds"] = {"count": 1, **record.get("seeds", {})}
-        record["encoder"] = {"range": [-1.0, 1.0], "rounding": "uint8", **record["encoder"]}
-        record["reference"] = {"range": [0, 255], **record["reference"]}
-    return record

@@ -110,7 +110,7 @@ def shown(value: Any) -> str:
 def differing(records: Sequence[Mapping[str, Any]], wanted: str) -> list[Differing]:
     """The fields of this role that differ between records.
 
-    A field that a record does not have (an older schema, images of another tool) differs from
+    A field that a record does not have (images of another tool have no sampler) differs from
     nothing: `unrecorded` names it.
     """
     found = []

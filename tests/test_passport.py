@@ -134,39 +134,10 @@ def test_a_record_comes_back_from_its_file_as_it_was(tmp_path):
     assert differing([evaluations.read(tmp_path), RECORD], SAME) == []
 
 
-def test_what_has_no_end_was_written_as_infinity_once_and_is_null_now(tmp_path):
+def test_what_has_no_end_is_null_in_a_file(tmp_path):
     record = RECORD | {"sampler": RECORD["sampler"] | {"churn_max": math.inf}}
-    (tmp_path / "record.json").write_text(json.dumps(record))
-    old = evaluations.read(tmp_path)
     runs.write_json(tmp_path / "record.json", record)
-    assert "Infinity" not in (tmp_path / "record.json").read_text()
-    assert evaluations.read(tmp_path) == old
-    assert old["sampler"]["churn_max"] is None
-
-
-def of_schema_1():
-    """What the first version of `diffuse eval` wrote."""
-    old = copy.deepcopy(RECORD) | {"schema": 1}
-    for key in ("metrics", "real", "settings", "threads", "command"):
-        del old[key]
-    del old["seeds"]["count"], old["weights"]["decay"], old["weights"]["half_life"]
-    del old["reference"]["range"], old["size"]
-    for key in ("layer", "features", "channels", "range", "rounding"):
-        del old["encoder"][key]
-    return old
-
-
-def test_a_record_of_the_first_schema_can_still_be_compared(tmp_path):
-    (tmp_path / "record.json").write_text(json.dumps(of_schema_1()))
-    old = evaluations.read(tmp_path)
-    assert old["seeds"]["count"] == 1
-    assert old["encoder"]["range"] == [-1.0, 1.0]
-    assert differing([old, RECORD], SAME) == []
-    assert differing([old, planted("n")], SAME)
-    assert differing([old, planted("encoder.range")], SAME)
-    assert set(passport.unrecorded([old, RECORD])) == {
-        "encoder.layer", "encoder.features", "encoder.channels", "size"
-    }  # fmt: skip
+    assert evaluations.read(tmp_path)["sampler"]["churn_max"] is None
 
 
 def test_what_was_not_recorded_is_no_mismatch_but_is_said():
