@@ -22,7 +22,6 @@ from diffuse.commands.plotting import (
 )
 from diffuse.config import Job
 from diffuse.console import print_json, print_table
-from diffuse.errors import ConfigError
 from diffuse.interrupts import Interrupts
 
 WALKED = (
@@ -38,10 +37,7 @@ PICTURES: dict[str, tuple[Callable[[DictConfig, Job], Picture], str]] = {
     "embedding": (processes.embedding, "schedule"),
     "noise": (noise.noise, "dataset schedule objective n columns range"),
     "denoise": (denoise.denoise, "run checkpoint weights n columns"),
-    "trajectory": (
-        trajectory.trajectory,
-        f"{WALKED} n columns",
-    ),
+    "trajectory": (trajectory.trajectory, f"{WALKED} n columns"),
     "fid_trajectory": (fid_trajectory.fid_trajectory, f"{WALKED} encoder n"),
     "samplers": (
         samplers.samplers,
@@ -54,7 +50,8 @@ PICTURES: dict[str, tuple[Callable[[DictConfig, Job], Picture], str]] = {
 def main(cfg: DictConfig, job: Job) -> int:
     """`diffuse plot <what>`: prepare it, then claim a folder and draw."""
     prepare, reads = PICTURES[cfg.what]
-    _refuse_idle_keys(cfg.what, reads.split(), job)
+    uses = reads.split()
+    job.refuse(_idle(uses), f"`plot {cfg.what}` does not use it; it uses {', '.join(uses)}")
     hardware.device(cfg.device)
     picture = prepare(cfg, job)
     said = picture.said
@@ -78,12 +75,10 @@ def main(cfg: DictConfig, job: Job) -> int:
     return 0
 
 
-def _refuse_idle_keys(what: str, reads: list[str], job: Job) -> None:
-    """A key that was typed and changes nothing would be taken for one that did."""
+def _idle(uses: list[str]) -> set[str]:
+    """The keys of `diffuse plot` that a picture does not read."""
     common = {entry.name for entry in fields(schemas.Common)}
-    idle = {entry.name for entry in fields(schemas.Plot)} - common - {"what", *reads}
-    if word := job.typed(*idle):
-        raise ConfigError(f"{word}: `plot {what}` does not use it; it uses {', '.join(reads)}")
+    return {entry.name for entry in fields(schemas.Plot)} - common - {"what", *uses}
 
 
 def _show(job: Job, title: str, rows: dict[str, str], facts: dict[str, Any]) -> None:
