@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffuse.measures import measure, rank, scores
-from diffuse.metrics import over_seeds, reach_of
+from diffuse.metrics import Seeds, over_seeds, reach_of
 from diffuse.passport import NOTED, SAME, TRIED, Differing, differing, unrecorded
 
 Record = Mapping[str, Any]
@@ -49,16 +49,18 @@ def difference(
     """How far `other` is from `first`, both {value, ci95, per_seed, jackknife} of one measure.
 
     With the same seeds image k of both starts from the same noise. More than one: Student's t of
-    the differences seed by seed. One: the jackknife of the difference, since the same images are in
-    the same block of both. It covers images that were drawn apart as well, but then it gains
-    nothing. Else, without the values of a jackknife, the intervals count as independent and their
-    reaches add up in quadrature, each side with the ends that face each other.
+    the differences seed by seed, and what no seed changes. One: the jackknife of the difference,
+    since the same images are in the same block of both. It covers images that were drawn apart as
+    well, but then it gains nothing. Else, without the values of a jackknife, the intervals count as
+    independent and their reaches add up in quadrature, each side with the ends that face each
+    other.
     """
     value = other["value"] - first["value"]
     if same_seeds and (gaps := _gaps(first, other, "per_seed")):
         found = over_seeds(gaps)
         if _scatters(found.sd, found.mean):
-            return Difference(found.mean, found.low, found.high, paired=True, how=BY_SEED)
+            ends = _with_what_is_fixed(found, first, other)
+            return Difference(found.mean, *ends, paired=True, how=BY_SEED)
     if same_n and (gaps := _gaps(first, other, "jackknife")):
         reach = reach_of(gaps)
         if _scatters(reach, value):
@@ -67,6 +69,23 @@ def difference(
     down = math.hypot(other["value"] - low, first_high - first["value"])
     up = math.hypot(high - other["value"], first["value"] - first_low)
     return Difference(value, value - down, value + up, paired=False, how=IN_QUADRATURE)
+
+
+def _with_what_is_fixed(
+    found: Seeds, first: Mapping[str, Any], other: Mapping[str, Any]
+) -> tuple[float, float]:
+    """An interval of differences seed by seed, and what no seed changes in either number.
+
+    The real images are the same for both, but each gap takes its own part of their chance: about
+    2 (mu_test - mu_train) . mu, with the mean mu of the images drawn. Both parts add up as if
+    independent. Of two FIDs at infinite n the difference goes on to that of the parabolas' ends:
+    both fits miss alike.
+    """
+    real = [one.get("real_reach", 0.0) for one in (first, other)]
+    reach = math.hypot(found.high - found.mean, *real)
+    ours, theirs = (one.get("parabola", one["value"]) - one["value"] for one in (other, first))
+    bent = ours - theirs
+    return found.mean - reach + min(0.0, bent), found.mean + reach + max(0.0, bent)
 
 
 def _scatters(spread: float, value: float) -> bool:
