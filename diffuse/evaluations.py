@@ -24,11 +24,13 @@ KINDS = {
     "weights.run": "text", "weights.step": "a whole number",
 }  # fmt: skip
 SCORE = {
-    "value": "a number", "ci95": "two numbers", "floor": "a number", "floor_ci95": "two numbers",
-    "per_seed": "numbers", "per_seed_ci95": "pairs of numbers", "counts": "numbers",
-    "jackknife": "numbers",
+    "value": "a number", "ci95": "two numbers, the lower one first", "floor": "a number",
+    "floor_ci95": "two numbers, the lower one first", "per_seed": "numbers",
+    "per_seed_ci95": "pairs of numbers, the lower one first", "counts": "numbers",
+    "jackknife": "numbers", "real_reach": "a number", "parabola": "a number",
 }  # fmt: skip
 NEEDED = ("n", "encoder.name", "encoder.sha256", "reference", "fid", "fid.value", "fid.ci95")
+NEEDED_IN = {"seeds": ("count",), "weights": ("run", "step")}  # where there is such a table
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -55,6 +57,9 @@ def read(folder: Path) -> dict[str, Any]:
     for name, score in measures.scores(record).items():
         if len({len(score[key]) for key in ("per_seed", "per_seed_ci95") if key in score}) > 1:
             raise DataError(f"{path} is damaged: {name} has more of per_seed or of per_seed_ci95")
+    for table, keys in NEEDED_IN.items():
+        if lacking := [key for key in keys if table in record and key not in record[table]]:
+            raise DataError(f"{path} is damaged: it has no {table}.{lacking[0]}")
     return record
 
 
@@ -77,7 +82,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_interval(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+    pair = isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+    return pair and value[0] <= value[1]
 
 
 def _are(each: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -90,7 +96,7 @@ IS: dict[str, Callable[[Any], bool]] = {
     "a whole number": lambda value: isinstance(value, int) and not isinstance(value, bool),
     "a whole number or null": lambda value: value is None or IS["a whole number"](value),
     "a number": _is_number,
-    "two numbers": _is_interval,
+    "two numbers, the lower one first": _is_interval,
     "numbers": _are(_is_number),
-    "pairs of numbers": _are(_is_interval),
+    "pairs of numbers, the lower one first": _are(_is_interval),
 }

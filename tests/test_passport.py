@@ -167,7 +167,8 @@ WRONG = {
     "schema": "2", "n": 20.5, "encoder": "x", "encoder.sha256": None, "reference": [], "seeds": 3,
     "seeds.count": "3", "weights": [1], "weights.step": "100", "fid": 1.0, "fid.value": "x",
     "fid.ci95": [1.0], "fid.floor": True, "kid.ci95": ["a", "b"], "metrics": [], "settings": "x",
-    "images_per_second": "fast", "fid.jackknife": [1.0, None],
+    "images_per_second": "fast", "fid.jackknife": [1.0, None], "kid.floor_ci95": [2.0, 1.0],
+    "kid.real_reach": "x", "kid.per_seed_ci95": [[2.0, 1.0]],
 }  # fmt: skip
 
 
@@ -185,7 +186,10 @@ def test_a_field_of_another_kind_is_named_with_its_file(field, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("field", ["fid", "fid.value", "fid.ci95", "encoder.name", "reference"])
+LACKING = ["fid", "fid.value", "fid.ci95", "encoder.name", "reference", "seeds.count"]
+
+
+@pytest.mark.parametrize("field", [*LACKING, "weights.run", "weights.step"])
 def test_a_field_that_is_not_there_is_named(field, tmp_path):
     damaged = copy.deepcopy(RECORD)
     *path, last = field.split(".")
@@ -193,6 +197,17 @@ def test_a_field_that_is_not_there_is_named(field, tmp_path):
     (tmp_path / "record.json").write_text(json.dumps(damaged))
     with pytest.raises(DataError, match=f"it has no {field}"):
         evaluations.read(tmp_path)
+
+
+@pytest.mark.parametrize(("ends", "damaged"), [([50, 40], True), ([40, 40], False)])
+def test_an_interval_that_ends_before_it_begins_is_none(ends, damaged, tmp_path):
+    record = RECORD | {"fid": RECORD["fid"] | {"value": 40.0, "ci95": ends}}
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    if damaged:
+        with pytest.raises(DataError, match=r"fid\.ci95 must be two numbers, the lower one first"):
+            evaluations.read(tmp_path)
+    else:
+        assert evaluations.read(tmp_path) == record
 
 
 @pytest.mark.parametrize("score", [{"per_seed": [1.0]}, {"per_seed": [1.0, "b"]}])
