@@ -247,7 +247,7 @@ def weights_file(trained: DictConfig, weights: str, folder: Path) -> str:
     decays = meanings.decays(trained.train)
     file = averages.find(weights, decays)
     if file is None:
-        choices = ", ".join([*averages.files(decays), "raw"])  # a number has no nearest word
+        choices = ", ".join([*averages.names(decays), "raw"])  # a number has no nearest word
         raise ConfigError(f"weights: {folder} has no average {weights}; choices: {choices}")
     return file
 

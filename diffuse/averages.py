@@ -50,6 +50,11 @@ def files(decays: Sequence[float]) -> dict[str, str]:
     return {"ema": "ema", first: "ema", **{name: name for name in others}}
 
 
+def names(decays: Sequence[float]) -> list[str]:
+    """What can be asked for, as it is typed: ema_0.999."""
+    return ["ema", *(f"ema_{format(Decimal(repr(decay)), 'f')}" for decay in decays)]
+
+
 def find(word: str, decays: Sequence[float]) -> str | None:
     """The file of the average that somebody calls ema, or ema_0.999; None if there is none."""
     name = word if word == "ema" else file_name(float(word.removeprefix("ema_")))

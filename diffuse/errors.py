@@ -47,11 +47,18 @@ def first_line(error: BaseException | str) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip()
 
 
+def closest(word: str, choices: Iterable[str], cutoff: float) -> str | None:
+    """The one most like it, if one is: of the same letters, if that is all that is wrong."""
+    found = get_close_matches(word, choices, n=MANY, cutoff=cutoff)  # best first
+    same = [choice for choice in found if sorted(choice) == sorted(word)]
+    return next(iter([*same, *found]), None)
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Did you mean...? The closest choice if one is close, then all, or the ten closest of many."""
     choices = sorted(map(str, choices))
-    close = get_close_matches(str(word), choices, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    close = closest(str(word), choices, 0.5)
+    hint = f"did you mean {close!r}? " if close else ""
     shown = choices if len(choices) <= MANY else get_close_matches(str(word), choices, SHOWN, 0.0)
     more = f" and {len(choices) - len(shown):,} more" if len(shown) < len(choices) else ""
     return f"{hint}choices: {', '.join(shown) or 'none'}{more}"

@@ -49,6 +49,11 @@ PATTERNS = {
     **dict.fromkeys(("weights", "init_weights"), AVERAGE),
     "guide": rf"{AVERAGE}|\d+|\d\d?%",
 }
+SHAPES = {  # what they match, for people
+    "device": ("cuda:N",),
+    **dict.fromkeys(("weights", "init_weights"), ("ema_0.999",)),
+    "guide": ("ema_0.999", "a step", "a share like 40%"),
+}
 
 
 def check(cfg: DictConfig) -> None:
@@ -71,7 +76,8 @@ def check(cfg: DictConfig) -> None:
             raise ConfigError(f"{key} must be in [0, 1), got {value}")
     for key, value in _given(cfg, CHOICES):
         if value not in CHOICES[key] and not re.fullmatch(PATTERNS.get(key, NEVER), value):
-            raise ConfigError(f"{key}: unknown choice {value!r}; {nearest(value, CHOICES[key])}")
+            choices = [*CHOICES[key], *SHAPES.get(key, ())]
+            raise ConfigError(f"{key}: unknown choice {value!r}; {nearest(value, choices)}")
     for key, value in _given(cfg, WORDS):
         WORDS[key](value)
     if "seeds" in cfg:

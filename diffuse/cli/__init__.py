@@ -60,9 +60,12 @@ def _dispatch(words: list[str]) -> int:
         return completion.main(rest)
     elif verb not in VERBS:
         kind = "flag" if verb.startswith("-") else "command"
-        raise ConfigError(f"unknown {kind} {verb!r}; {nearest(verb, [*VERBS, 'completion'])}")
+        known = [*VERBS, "completion", "--help", "--version"]
+        raise ConfigError(f"unknown {kind} {verb!r}; {nearest(verb, known)}")
     elif {"--help", "-h"} & set(rest):
-        group = next((word for word in rest if not word.startswith("-")), None)
+        from diffuse.cli import arguments
+
+        group = arguments.topic(verb, rest)
         print(usage.group_page(verb, group) if group else usage.page(verb))
     else:
         with Interrupts(at_once=True):  # from here on: imports and data take a while

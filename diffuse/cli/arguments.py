@@ -101,17 +101,16 @@ def parse(verb: str, argv: list[str]) -> Arguments:
 
 def _take_flag(word: str, words: list[str], flags: dict[str, str], verb: str) -> None:
     flag, equals, value = word.partition("=")
-    if flag not in FLAGS:
-        key = flag.lstrip("-")
+    key, page = flag.lstrip("-"), usage.root(verb)
+    known = (*page.keys, *page.groups)
+    if flag not in FLAGS or (flag == "--run" and key in known):  # Hydra has a flag --run
         if SECRET.search(flag):
             raise ConfigError(_no_secrets(key))
-        page = usage.root(verb)
-        if key in (*page.keys, *page.groups):
+        if key in known:
             value = value or (words or ["..."])[0]
             raise ConfigError(f"unknown flag {flag!r}; did you mean {key}={value}, no dashes?")
-        raise ConfigError(
-            f"unknown flag {flag!r}; {nearest(flag, [f for f in FLAGS if '--' in f])}"
-        )
+        shown = [name for name in usage.flag_names(verb) if name.startswith("--")]
+        raise ConfigError(f"unknown flag {flag!r}; {nearest(flag, shown)}")
     name, takes = FLAGS[flag]
     if equals and not takes:
         raise ConfigError(f"{flag} takes no value")
@@ -125,6 +124,18 @@ def _take_flag(word: str, words: list[str], flags: dict[str, str], verb: str) ->
         if name == known and value not in choices:
             raise ConfigError(f"{flag}: unknown choice {value!r}; {nearest(value, choices)}")
     flags[name] = value
+
+
+def topic(verb: str, words: list[str]) -> str | None:
+    """What `--help` is asked about: a group, or one choice of it."""
+    left, groups = list(words), usage.root(verb).groups
+    while left:
+        word = left.pop(0)
+        if FLAGS.get(word, ("", ""))[1] == "value":
+            left = left[1:]
+        elif not word.startswith("-") and ("=" not in word or word.partition("=")[0] in groups):
+            return word
+    return None
 
 
 def _refuse_flags_together(flags: dict[str, str]) -> None:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 import yaml
 from hydra.errors import MissingConfigException, OverrideParseException
@@ -10,7 +9,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException, ValidationError
 
 from diffuse.cli import usage
-from diffuse.errors import first_line, nearest
+from diffuse.errors import closest, first_line, nearest
 
 # what comes with an extra of ours: (group, choice) -> its name
 EXTRAS = {
@@ -106,6 +105,6 @@ def _of_a_message(message: str, verb: str) -> str:
 
 def _unknown_group(word: str, verb: str) -> str:
     known = usage.root(verb)
-    if key := get_close_matches(word, known.keys, n=1, cutoff=0.85):  # sampler -> samplers
-        return f"unknown group {word!r}; did you mean the key {key[0]!r}?"
+    if key := closest(word, known.keys, 0.85):  # sampler -> samplers
+        return f"unknown group {word!r}; did you mean the key {key!r}?"
     return f"unknown group {word!r}; {nearest(word, known.groups)}"

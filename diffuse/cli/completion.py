@@ -56,8 +56,7 @@ def words(line: str) -> list[str]:
     if verb not in VERBS:
         return []
     if last.startswith("-"):
-        flags = [word for row, _ in usage.flags(verb) for word in row.replace(",", "").split()]
-        return [flag for flag in (*flags, "--help") if flag.startswith(last) and flag[0] == "-"]
+        return [flag for flag in usage.flag_names(verb) if flag.startswith(last)]
     return _overrides(verb, [word for word in typed[2:] if "=" in word], last)
 
 

@@ -5,11 +5,10 @@ import re
 import sys
 import textwrap
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 
 from diffuse.commands import VERBS
-from diffuse.errors import ConfigError, nearest
+from diffuse.errors import ConfigError, closest, nearest
 
 WIDTH = 80
 PACKAGE = Path(__file__).parent.parent
@@ -58,6 +57,12 @@ class Root:
     def keys(self) -> list[str]:
         """Every dotted key, in the order of the file."""
         return [key.name for _, keys in self.sections for key in keys]
+
+    def example(self, name: str) -> str:
+        """A value of a key: one of the examples', else its default."""
+        shown = re.search(rf" {re.escape(name)}=(\S+)", "\n".join(self.examples))
+        default = next(key.default for _, keys in self.sections for key in keys if key.name == name)
+        return shown[1] if shown else default
 
 
 @dataclass
@@ -110,13 +115,15 @@ def nearest_key(word: str, verb: str) -> str:
     if word == "resume" and word not in keys and verb not in NEVER_SWEPT:
         drawn = "; the same words go on with what is drawn" if "devices" in keys else ""
         return f"it goes with --multirun only{drawn}"
+    if word in keys:
+        return f"say its value, like {word}={known.example(word)}"
     same = [key for key in keys if key.rpartition(".")[2] == word]  # batch -> train.batch
     own = [group for group in known.groups if group not in ("experiment", "debug")]
     holding = [g for g in own if any(has_key(g, choice, word) for choice in choices(g))]
     if inside := [] if same else [f"{group}.{word}" for group in holding]:
         return f"did you mean {' or '.join(map(repr, inside))}?"
-    close = same or get_close_matches(word, keys, n=1, cutoff=0.6)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    close = same[0] if same else closest(word, keys, 0.6)
+    hint = f"did you mean {close!r}? " if close else ""
     return f"{hint}`diffuse {verb} --help` lists what there is"
 
 
@@ -225,6 +232,12 @@ def _key(parent: str, entry: re.Match[str]) -> Key:
 def flags(verb: str) -> list[tuple[str, str]]:
     """What may be typed besides keys, and what it does."""
     return [row for row in FLAGS if verb not in NEVER_SWEPT or row not in SWEEPING]
+
+
+def flag_names(verb: str) -> list[str]:
+    """Every flag that a page shows."""
+    words = [word for row, _ in flags(verb) for word in row.replace(",", "").split()]
+    return [word for word in words if word[0] == "-"] + ["--help"]
 
 
 def front_page() -> str:

@@ -58,6 +58,8 @@ def class_number(cfg: DictConfig, trained: Trained) -> int | None:
         return names.index(str(cfg.label))
     if str(cfg.label).isdigit() and int(cfg.label) < len(names):
         return int(cfg.label)
+    if str(cfg.label).isdigit():
+        raise ConfigError(f"label: no class {cfg.label}; their numbers are 0 to {len(names) - 1}")
     raise ConfigError(f"label: no class {cfg.label!r}; {nearest(str(cfg.label), names)}")
 
 

@@ -42,7 +42,8 @@ def hub(
         read = partial(_read_local, path, split, splits, config, (image, label, size))
         return Raw(name_of(path), *prepared(files, settings, read), source=str(path))
     if id is None or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", id):
-        raise ValueError(f"id must be a name on the Hub like ylecun/mnist, got {id!r}")
+        got = "null" if id is None else repr(id)
+        raise ValueError(f"id must be a name on the Hub like ylecun/mnist, got {got}")
     folder, origin = _fetched(id, splits, config, revision)
     files = list(folder.glob("*.parquet"))
     table = prepared(

@@ -92,6 +92,14 @@ def test_help_for_what_there_is_not_is_an_error(words, said, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_help_leaves_out_the_values_of_flags_and_keys(tmp_path, capsys):
+    for words in (["--config-dir", str(tmp_path), "n=3"], ["n=3", "-cd", str(tmp_path)]):
+        assert cli.main(["sample", *words, "--help", "sampler"]) == 0
+        assert "usage: diffuse sample sampler=<choice>" in capsys.readouterr().out
+    assert cli.main(["sample", "n=3", "--help"]) == 0
+    assert "usage: diffuse sample [key=value" in capsys.readouterr().out
+
+
 def field_names(schema, prefix=""):
     for key, kind in schema.__annotations__.items():
         if kind is schemas.Training:
