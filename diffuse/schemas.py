@@ -206,7 +206,7 @@ class NoiseLevel(Common):
 class Plot(Drawing, Restored, Common):
     """conf/plot.yaml"""
 
-    what: str = MISSING
+    what: str | None = MISSING
     n: int | None = MISSING
     columns: int = MISSING
     range: list[float] = MISSING

@@ -68,6 +68,13 @@ def test_a_dry_run_says_what_it_would_draw_and_writes_nothing(what, trained, dif
     assert not (trained.parents[2] / "plot").exists()
 
 
+def test_without_a_picture_it_says_which_there_are_and_writes_nothing(diffuse, tmp_path):
+    for words in ("", " dataset=digits", " --multirun schedule=linear,cosine"):
+        said = diffuse.error(f"plot{words}")
+        assert "takes a picture: diffuse plot schedule; choices: data, schedule," in said
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_data_set_is_counted(diffuse):
     facts = diffuse.json("plot data dataset=digits range=[0,1] n=20")
     assert facts["images"] == 1437

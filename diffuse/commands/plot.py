@@ -22,6 +22,7 @@ from diffuse.commands.plotting import (
 )
 from diffuse.config import Job
 from diffuse.console import print_json, print_table
+from diffuse.errors import ConfigError
 from diffuse.interrupts import Interrupts
 
 WALKED = (
@@ -49,6 +50,7 @@ PICTURES: dict[str, tuple[Callable[[DictConfig, Job], Picture], str]] = {
 
 def main(cfg: DictConfig, job: Job) -> int:
     """`diffuse plot <what>`: prepare it, then claim a folder and draw."""
+    check(cfg)
     prepare, reads = PICTURES[cfg.what]
     uses = reads.split()
     job.refuse(_idle(uses), f"`plot {cfg.what}` does not use it; it uses {', '.join(uses)}")
@@ -73,6 +75,14 @@ def main(cfg: DictConfig, job: Job) -> int:
     facts |= {"folder": str(folder), "plot": names[0], "files": names}
     _show(job, picture.title, said.rows | more.rows | _written(files), facts)
     return 0
+
+
+def check(cfg: DictConfig) -> None:
+    """Everything that can be wrong without looking at a run or data."""
+    if cfg.what is None:
+        raise ConfigError(
+            f"plot takes a picture: diffuse plot schedule; choices: {', '.join(PICTURES)}"
+        )
 
 
 def _idle(uses: list[str]) -> set[str]:
