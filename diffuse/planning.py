@@ -185,9 +185,9 @@ def plan(
         asked = sampling.asked(walk, sigmas)
         kept = made(cfg, len(asked))
         if cfg.reuse.name != "none" and all(kept):
-            log.warning(
-                "reuse=%s saves none of %d calls: set its keys lower", cfg.reuse.name, len(kept)
-            )
+            fewer = max(1, len(kept) // 5)
+            how = f"try reuse.last={fewer}" if "last" in cfg.reuse else "set its keys otherwise"
+            log.warning("reuse=%s saves none of %d calls: %s", cfg.reuse.name, len(kept), how)
     return Plan(
         sampler=walk,
         sigmas=sigmas,

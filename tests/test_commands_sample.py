@@ -88,7 +88,8 @@ BAD = {
     "run=tinny": "no run 'tinny' in outputs/train; did you mean 'tiny/v001'?",
     "checkpoint=3": "no checkpoint 3; choices: 2, 4",
     "label=eleven": "label: no class 'eleven'",
-    "label=10": "label: no class 10",
+    "label=10": "label: no class 10; their numbers are 0 to 9",
+    "guide=early": "guide=early: it does nothing at guidance=1; say guidance=2, too",
 }
 
 
@@ -214,3 +215,14 @@ def test_a_model_that_knows_no_classes_is_asked_for_none(diffuse):
     assert set(arrays(diffuse).files) == {"images"}
     assert diffuse.train("train.steps=2 model.conditional=true") == 0
     assert set(arrays(diffuse).files) == {"images", "labels"}
+
+
+def test_skipping_that_skips_nothing_says_what_would(trained, diffuse):
+    assert diffuse("sample n=1 steps=20 reuse=skip dry_run=true") == 0
+    assert "reuse=skip saves none of 20 calls: try reuse.last=4\n" in diffuse.err
+    assert diffuse("sample n=1 steps=20 reuse=skip reuse.last=4 dry_run=true") == 0
+    assert "saves none" not in diffuse.err
+
+
+def test_whoever_says_that_nothing_is_guided_may_say_away_from_what(trained, diffuse):
+    assert diffuse("sample n=1 guidance=1 guide=early dry_run=true") == 0, diffuse.err

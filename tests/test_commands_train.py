@@ -230,3 +230,11 @@ def test_muon_computes_in_the_number_format_of_the_network(precision, tiny, diff
     other = {"fp32": "bf16", "bf16": "fp32"}[precision]
     refused = f"train {tiny} {words} optimizer.precision={other} train.steps=4 resume=must"
     assert f"optimizer.precision: {precision} there, {other} here" in diffuse.error(refused)
+
+
+def test_a_plan_says_that_it_times_steps_and_that_a_batch_is_more_than_there_is(diffuse):
+    assert diffuse.train("train.steps=1 train.batch=65 dry_run=true") == 0
+    assert "warning: train.batch=65 is more than the 64 images there are" in diffuse.err
+    assert diffuse.err.endswith("timing some steps\n")
+    assert diffuse.train("train.steps=1 train.batch=64 dry_run=true") == 0
+    assert "more than" not in diffuse.err

@@ -18,7 +18,7 @@ from diffuse import (
     scoring,
 )
 from diffuse.assembly import Trained
-from diffuse.commands import describing, drawing, restoring, sample, starting
+from diffuse.commands import describing, drawing, guiding, restoring, sample, starting
 from diffuse.commands.drawing import saving, twins
 from diffuse.commands.drawing.saving import Result
 from diffuse.commands.evaluating import judging, known, outside, pictures, scores
@@ -38,6 +38,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     if cfg.images is not None:
         return outside.main(cfg, job, tracker)
     trained, plan = restoring.restore(cfg)
+    guiding.refuse_idle(cfg, job)
     label = restoring.class_number(cfg, trained)
     if cfg.dry_run:
         planned = describing.facts(cfg, job, trained, plan)

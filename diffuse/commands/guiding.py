@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from diffuse import assembly, averages, checkpoints, meanings, planning
 from diffuse.assembly import Trained
+from diffuse.config import Job
 from diffuse.denoiser import Denoiser
 from diffuse.errors import ConfigError
 from diffuse.guidance import LABELS, Guidance
@@ -36,7 +37,7 @@ def check(cfg: DictConfig, trained: DictConfig, where: str) -> None:
         return
     decays = meanings.decays(trained.train)
     if cfg.guide not in (LABELS, "raw") and averages.find(cfg.guide, decays) is None:
-        words = [LABELS, *averages.files(decays), "raw", "early", "a step", "a share like 40%"]
+        words = [LABELS, *averages.names(decays), "raw", "early", "a step", "a share like 40%"]
         choices = ", ".join(words)
         raise ConfigError(f"guide: {where} has no average {cfg.guide}; choices: {choices}")
     conditional = assembly.knows_classes(trained)
@@ -47,6 +48,13 @@ def check(cfg: DictConfig, trained: DictConfig, where: str) -> None:
             f"guidance={cfg.guidance:g}: {where} {why} to guide by; use guidance=1, or "
             "guide=early, an earlier checkpoint"
         )
+
+
+def refuse_idle(cfg: DictConfig, job: Job) -> None:
+    """What to guide away from was typed, and nobody said that nothing is to be guided."""
+    if not planning.is_guided(cfg) and not job.typed("guidance"):
+        why = "it does nothing at guidance=1; say guidance=2, too"
+        job.refuse(("guide", "guidance_levels"), why)
 
 
 def of_looks(cfg: DictConfig, denoiser: Denoiser | None = None) -> Guidance | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from diffuse import assembly, config, hardware, planning, runs
-from diffuse.commands import describing, restoring, starting
+from diffuse.commands import describing, guiding, restoring, starting
 from diffuse.commands.drawing import draw, twins
 from diffuse.commands.drawing.saving import save, save_grid
 from diffuse.config import Job
@@ -21,6 +21,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     check(cfg)
     tracker = assembly.tracker(cfg)
     trained, plan = restoring.restore(cfg)
+    guiding.refuse_idle(cfg, job)
     label = restoring.class_number(cfg, trained)
     about = describing.class_of(trained, label)
     if cfg.dry_run:

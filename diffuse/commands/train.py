@@ -46,6 +46,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     """Check the config, then the run to continue, then the data; then claim a folder and train."""
     cfg = inheriting.filled(cfg, job)
     check(cfg)
+    guiding.refuse_idle(cfg, job)
     hardware.check_devices(cfg.devices, hardware.device(cfg.device))
     tracker = assembly.tracker(cfg) if leads(cfg.devices) else None
     with conditions.repeatable(), crew(cfg.devices) as meet:
@@ -116,6 +117,7 @@ def check(cfg: DictConfig) -> None:
 
 def _print_plan(work: Work, job: Job) -> None:
     """What would happen, with a few steps run to say how long it takes."""
+    log.info("timing some steps")  # of a large batch each may take minutes
     seconds = work.seconds()
     left = work.recipe.steps - work.training.step
     c, h, w = work.data.spec.shape

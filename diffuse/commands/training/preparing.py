@@ -107,6 +107,11 @@ def prepare(cfg: DictConfig, folder: Path | None, meet: Meet) -> Work:
     assembly.settle(cfg, device)
     initial = beginning.find(cfg) if folder is None else None
     data, test = open_splits(cfg.dataset)
+    if cfg.train.batch > len(data):
+        log.warning(
+            "train.batch=%d is more than the %d images there are: a step sees some of them twice",
+            cfg.train.batch, len(data),
+        )  # fmt: skip
     checkpoint = None
     if folder is not None:
         resuming.check_data(cfg, folder, data, test)
