@@ -69,11 +69,13 @@ def test_the_folder_may_be_deleted_at_any_time(draw, tmp_path):
 def test_the_speed_is_that_of_the_drawing_and_not_of_the_reading(draw, tmp_path, about, plan):
     draw(8, pause=0.02)
     kept = Store(tmp_path / "kept", about(plan))
-    assert kept.speed() == pytest.approx(4 / (STEPS * 0.02), rel=0.5)
-    assert kept.speed() < 4 / (STEPS * 0.02)
+    speed = kept.speed()
+    assert 0 < speed < 4 / (STEPS * 0.02)  # no faster than the network, however busy the machine
+    draw(8)  # they are read
+    assert kept.speed() == speed
     with open(next((tmp_path / "kept").glob("*/drawn.jsonl")), "ab") as file:
         file.write(b'{"shard": 2, "ima')  # a full disk
-    assert kept.speed() == pytest.approx(4 / (STEPS * 0.02), rel=0.5)
+    assert kept.speed() == speed
     assert Store(tmp_path / "kept", {"nobody": 0}).speed() is None
 
 
