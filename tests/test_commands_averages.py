@@ -81,7 +81,7 @@ def test_each_can_be_evaluated(several, diffuse):
 @pytest.mark.parametrize(
     ("weights", "words"),
     [
-        ("ema_0.7", "ema_0.7; choices: ema, ema_0.5000, ema_0.9000, ema_0.99995, raw"),
+        ("ema_0.7", "ema_0.7; choices: ema, ema_0.5, ema_0.9, ema_0.99995, raw"),
         ("ema_1", "weights: unknown choice 'ema_1'"),
         ("rawe", "did you mean 'raw'?"),
     ],
