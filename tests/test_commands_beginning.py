@@ -80,7 +80,7 @@ WRONG = {
     "model=course model.attention=[]": "init_from: model.",
     "init_from=tiny@3": "has no checkpoint 3; choices: 2, 4",
     "init_from=tinny": "no run 'tinny'",
-    "init_weights=ema_0.7": "has no average ema_0.7; choices: ema, ema_0.5000, raw",
+    "init_weights=ema_0.7": "has no average ema_0.7; choices: ema, ema_0.5, raw",
 }
 
 
