@@ -277,7 +277,7 @@ def test_an_evaluation_by_code_from_outside_is_never_a_known_one(package, traine
     for number in ("value", "floor"):  # of the reference, too: nothing was left of the first gain
         assert two[number] == pytest.approx(9 * one[number], rel=1e-4)
     first, second = (record["folder"].split("eval/")[1] for record in found[:2])
-    assert "encoder.options.gain is 1.0 and 3.0" in diffuse.error(f"compare {first} {second}")
+    assert "encoder.options.gain is 1 and 3" in diffuse.error(f"compare {first} {second}")
 
 
 def test_a_key_of_its_own_is_added_with_a_plus(package, trained, diffuse):
