@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import shutil
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from diffuse import cli, training
 from diffuse.data import ImageSet, ImageSpec
 from diffuse.denoiser import Denoiser
+from diffuse.encoders import pixels
 from diffuse.grids import uniform as grid
 from diffuse.models import UNet
 from diffuse.noise_laws import uniform
@@ -19,6 +21,7 @@ from diffuse.objectives import v
 from diffuse.samplers import ddim
 from diffuse.sampling import Plan
 from diffuse.schedules import cosine
+from diffuse.scoring import Judge, rows_of
 from diffuse.training import Recipe, Training
 from diffuse.weightings import uniform as unweighted
 
@@ -216,3 +219,24 @@ def drawn_figures(monkeypatch):
 def kept(trained):
     """Where the shards of `trained` are kept."""
     return trained.parents[2] / ".samples"
+
+
+@pytest.fixture
+def judge(images):
+    """Pixels of `images` beside 40 training images."""
+    random = torch.Generator().manual_seed(1)
+    others = torch.randint(0, 256, (40, 1, 8, 8), generator=random, dtype=torch.uint8)
+    train = replace(images, images=others, labels=torch.arange(40) % 3, sha256="train")
+    return Judge(pixels(images.spec, 4), train=train, test=images)
+
+
+@pytest.fixture
+def drawn(judge):
+    """Rows of gray images by their seed, three classes in turn."""
+
+    def draw(seed, n=24):
+        random = torch.Generator().manual_seed(100 + seed)
+        grey = torch.randint(60, 200, (n, 1, 8, 8), generator=random, dtype=torch.uint8)
+        return rows_of(judge.encoder, grey, torch.arange(n) % 3)
+
+    return draw

@@ -129,17 +129,15 @@ def continued(cfg: DictConfig, folder: Path) -> DictConfig:
 
 def _let_through(different: dict[str, str], cfg: DictConfig, folder: Path) -> None:
     """ConfigError with the differences that `resume.allow=` does not name."""
-    allowed = [key for key in different if _is_in(key, cfg.resume_allow)]
-    refused = [different[key] for key in different if key not in allowed]
+    refused = [key for key in different if not _is_in(key, cfg.resume_allow)]
     if refused:
-        keys = [key for key in different if key not in allowed]
-        ways = ["use those", *_through(keys, cfg, folder), "resume=none for a new run"]
+        ways = ["use those", *_through(refused, cfg, folder), "resume=none for a new run"]
+        said = "; ".join(different[key] for key in refused)
         raise ConfigError(
-            f"resume: {folder} was started with other settings ({'; '.join(refused)}); "
-            f"{', or '.join(ways)}"
+            f"resume: {folder} was started with other settings ({said}); {', or '.join(ways)}"
         )
-    for key in allowed:
-        log.info("resume.allow: %s", different[key])
+    for change in different.values():
+        log.info("resume.allow: %s", change)
 
 
 def _through(keys: Sequence[str], cfg: DictConfig, folder: Path) -> list[str]:
