@@ -42,8 +42,8 @@ def _refuse_one_twice(words: Sequence[str], folders: Sequence[Path]) -> None:
     for folder in folders:
         if folder.resolve() in seen:
             raise ConfigError(
-                f"compare: {', '.join(words)}: that is {folder} more than once; paths tell trainings "
-                "from evaluations of their name"
+                f"compare: {', '.join(words)}: that is {folder} more than once; paths tell "
+                "trainings from evaluations of their name"
             )
         seen.add(folder.resolve())
 
