@@ -175,12 +175,12 @@ def _cells(line: Line, form: str) -> dict[str, str]:
 def _minus(found: Difference | None, scale: float) -> str:
     if found is None:
         return ""
-    digits = scores.decimals(scale * (found.high - found.low))
-    ends = (_signed(scale * bound, digits) for bound in (found.value, found.low, found.high))
-    return "{} ({} to {})".format(*ends)
+    ends = [scale * bound for bound in (found.value, found.low, found.high)]
+    digits = scores.decimals(ends[2] - ends[1]) if max(map(abs, ends)) < 100 else 0
+    return "{} ({} to {})".format(*(_signed(end, digits) for end in ends))
 
 
 def _signed(value: float, digits: int) -> str:
     """Without the sign of what rounds to nothing."""
-    text = f"{value:+.{digits}f}" if abs(value) < 100 else f"{value:+.0f}"
+    text = f"{value:+.{digits}f}"
     return text if text.strip("+-0.") else f"{0:.{digits}f}"
