@@ -169,13 +169,19 @@ def load_state(path: Path) -> Any:
 
 
 def purge(
-    folder: Path, keep: int, protect: Iterable[int] = (), multiple: int | None = None
+    folder: Path,
+    keep: int,
+    protect: Iterable[int] = (),
+    multiple: int | None = None,
+    now: int | None = None,
 ) -> None:
     """Delete all but the newest `keep` checkpoints and the protected ones, and dead temporaries.
 
-    With `multiple`, those whose step is a multiple of it are protected, too.
+    With `multiple`, those whose step is a multiple of it are protected, too. Those after the step
+    `now` are damaged, or training would have gone on from them: they do not count, and stay.
     """
-    spared = {*steps(folder)[-keep:], *protect}
+    newer = [step for step in steps(folder) if now is not None and step > now]
+    spared = {*[step for step in steps(folder) if step not in newer][-keep:], *newer, *protect}
     spared |= {step for step in steps(folder) if multiple and step % multiple == 0}
     _delete(folder, [step for step in steps(folder) if step not in spared])
 

@@ -29,6 +29,7 @@ class Quick:
     n: int
     fid: float
     ci95: tuple[float, float]  # of the FID
+    floor: float | None  # the FID of as many real images; None if there are not enough
     kid: float
     encoder: str  # sha256
 
@@ -48,6 +49,7 @@ class Checkup:
         self.training, self.test, self.law, self.plan = training, test, law, plan
         self.conditional, self.ranks = conditional, ranks
         self.copy = copy.deepcopy(training.denoiser).eval()
+        self.floors: dict[int, float] = {}  # FID of n real images of the training split
 
     def averaged(self) -> Denoiser:
         """The denoiser with the averaged weights of the moment."""
@@ -72,7 +74,11 @@ class Checkup:
             scoring.measured(group, rows, judge.real, QUICK)[group] for group in ("fid", "kid")
         )
         low, high = fid["ci95"]
-        return Quick(n, fid["value"], (low, high), kid["value"], judge.encoder.sha256)
+        if n not in self.floors and n <= len(judge.train):
+            real = [judge.floor(n)]
+            self.floors[n] = scoring.measured("fid", real, judge.real, QUICK)["fid"]["value"]
+        floor = self.floors.get(n)
+        return Quick(n, fid["value"], (low, high), floor, kid["value"], judge.encoder.sha256)
 
     def _draw(self, n: int) -> tuple[Tensor, Tensor]:
         """The same images, whichever processes share the work."""

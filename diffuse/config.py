@@ -8,6 +8,7 @@ import importlib
 import inspect
 import os
 import re
+import shlex
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,6 +49,14 @@ class Job:
     json: bool = False
     folder: Path | None = None  # set in a sweep only: outputs/<verb>/<name>/vNNN/<k>
     choices: dict[str, str] = field(default_factory=dict)  # group -> the yaml that was chosen
+    config_dir: str | None = None  # a folder of yamls, as typed
+
+    @property
+    def line(self) -> str:
+        """What was typed."""
+        given = [word.removeprefix("what=") for word in self.overrides]  # of `diffuse plot`
+        flags = ["--config-dir", self.config_dir] if self.config_dir else []
+        return shlex.join(["diffuse", self.command, *given, *flags, *(["--json"] * self.json)])
 
     def typed(self, *keys: str) -> str | None:
         """The first word that was typed for one of these keys, or for one inside of it."""

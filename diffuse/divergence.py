@@ -18,31 +18,33 @@ ROLLBACKS = 3  # times that `rollback` begins again
 
 
 class Diverged(DivergedError):
-    """A step whose loss or gradient is not finite; `facts` is what diverged.json holds."""
+    """A step whose loss or gradient is not finite, and after which training does not go on."""
 
-    def __init__(
-        self,
-        net: nn.Module,  # with the gradient that went wrong
-        step: Step,
-        images: Tensor,  # their numbers
-        sigma: Tensor,  # their levels
-        in_a_row: int,
-    ) -> None:
+    def __init__(self, step: Step, in_a_row: int) -> None:
         many = f"; {in_a_row} steps in a row" if in_a_row > 1 else ""
         super().__init__(f"{said(step)}{many}; the last good step was {step.number - in_a_row}")
         self.step = step
-        self.facts: dict[str, Any] = {
-            "step": step.number,
-            "lr": step.lr,
-            "loss": finite(step.loss),
-            "grad_norm": finite(step.grad_norm),
-            "images": images.tolist(),
-            "sigmas": [finite(level) for level in sigma],
-            "weight_norms": {k: finite(p.norm()) for k, p in net.named_parameters()},
-            "grad_norms": {
-                k: finite(p.grad.norm()) for k, p in net.named_parameters() if p.grad is not None
-            },
-        }
+
+
+def diagnosis(
+    net: nn.Module,  # with the gradient that went wrong
+    step: Step,
+    images: Tensor,  # their numbers
+    sigma: Tensor,  # their levels
+) -> dict[str, Any]:
+    """What diverged.json says of a step."""
+    return {
+        "step": step.number,
+        "lr": step.lr,
+        "loss": finite(step.loss),
+        "grad_norm": finite(step.grad_norm),
+        "images": images.tolist(),
+        "sigmas": [finite(level) for level in sigma],
+        "weight_norms": {k: finite(p.norm()) for k, p in net.named_parameters()},
+        "grad_norms": {
+            k: finite(p.grad.norm()) for k, p in net.named_parameters() if p.grad is not None
+        },
+    }
 
 
 def said(step: Step) -> str:
@@ -73,8 +75,8 @@ class Spike:
         return f"step {self.step}: the loss jumped to {self.loss:.4g}, {times:.3g} times the usual"
 
 
-class Losses:
-    """The losses of the last steps, among which a spike stands out.
+class Spikes:
+    """Those among the losses of the last steps, each of which it is told.
 
     They stay on the device until somebody asks; what is found does not depend on when that is.
     """
@@ -102,7 +104,7 @@ class Losses:
         return found
 
     def state(self) -> dict[str, Any]:
-        """What `Losses(**state)` goes on from."""
+        """What `Spikes(**state)` goes on from."""
         self._settle()
         return {"before": [*self.before], "found": [astuple(spike) for spike in self.found]}
 

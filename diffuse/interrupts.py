@@ -16,12 +16,13 @@ RELAYED = 5.0  # the same under torchrun, which is told, too, and then tells us 
 class Interrupts:
     """While it is entered, `caught` is the signal that asks to stop, or None.
 
-    With `at_once` there is nothing to tidy up: the signal raises SystemExit(exit_code). SIGUSR1 is
-    what Slurm is told to send before the time is over (`--signal=USR1@120`); it counts as SIGTERM.
+    With `at_once` there is nothing to tidy up: the signal raises SystemExit(exit_code), once only,
+    however many are entered: what follows is the tidy end of somebody further out. SIGUSR1 is what
+    Slurm is told to send before the time is over (`--signal=USR1@120`); it counts as SIGTERM.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    asked: ClassVar[threading.Event] = threading.Event()  # has any signal been caught so far?
+    asked: ClassVar[threading.Event] = threading.Event()  # since the outermost one was entered?
 
     def __init__(self, at_once: bool = False) -> None:
         self.at_once = at_once
@@ -36,16 +37,18 @@ class Interrupts:
         self.read_end, self.write_end = os.pipe()
         os.set_blocking(self.write_end, False)
         self.wakeup = signal.set_wakeup_fd(self.write_end, warn_on_full_buffer=False)
-        threading.Thread(target=_leave_at_the_second, args=[self.read_end], daemon=True).start()
+        if self.wakeup == -1:
+            self.asked.clear()
+        threading.Thread(target=self._count, args=[self.read_end], daemon=True).start()
         self.before = {s: signal.signal(s, self._handle) for s in self.SIGNALS}
         return self
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.caught is not None:
             return
-        self.caught = number
+        self.caught, again = number, self.asked.is_set()
         self.asked.set()
-        if self.at_once:
+        if self.at_once and not again:
             raise SystemExit(self.exit_code)
 
     def __exit__(self, *error: object) -> None:
@@ -54,18 +57,27 @@ class Interrupts:
         signal.set_wakeup_fd(self.wakeup)
         os.close(self.write_end)  # the thread reads the end of the file, and closes the other end
 
+    def _count(self, read_end: int) -> None:
+        """Python runs no handler while a long computation lasts, so a thread counts signals."""
+        begun, burst = None, RELAYED if "TORCHELASTIC_RUN_ID" in os.environ else BURST
+        while number := os.read(read_end, 1):
+            if number[0] not in self.SIGNALS:
+                continue
+            if begun is None:
+                begun = time.monotonic()
+                self.first(number[0])
+            elif time.monotonic() - begun > burst:
+                self.second(number[0])
+        os.close(read_end)
+
+    def first(self, number: int) -> None:
+        """What the thread does, whatever the work is busy with: nothing."""
+
+    def second(self, number: int) -> None:
+        """The work has no say any more."""
+        os._exit(exit_code(number))
+
 
 def exit_code(number: int) -> int:
     """INTERRUPTED for SIGINT, TERMINATED for all that ask to stop."""
     return INTERRUPTED if number == signal.SIGINT else TERMINATED
-
-
-def _leave_at_the_second(read_end: int) -> None:
-    """Python runs no handler while a long computation lasts, so a thread counts signals."""
-    first, burst = None, RELAYED if "TORCHELASTIC_RUN_ID" in os.environ else BURST
-    while number := os.read(read_end, 1):
-        if number[0] in Interrupts.SIGNALS:
-            first = first or time.monotonic()
-            if time.monotonic() - first > burst:
-                os._exit(exit_code(number[0]))
-    os.close(read_end)

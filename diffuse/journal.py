@@ -2,10 +2,9 @@
 
 import logging
 import math
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from PIL import Image
@@ -14,9 +13,10 @@ from torch import Tensor
 from diffuse import checkpoints, hardware, plots, runs
 from diffuse.background import Background
 from diffuse.checkups import Quick
-from diffuse.divergence import ROLLBACKS, Diverged, Losses, said
+from diffuse.divergence import ROLLBACKS, Diverged, said
 from diffuse.errors import DivergedError
 from diffuse.runs import Run
+from diffuse.seen import Seen
 from diffuse.trackers import Quiet
 from diffuse.training import Step, Training
 
@@ -35,49 +35,6 @@ def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
-class Window:
-    """The mean loss of some steps; it stays on the device until somebody asks."""
-
-    def __init__(self, device: torch.device, total: float = 0.0, count: int = 0) -> None:
-        self.total = torch.tensor(total, dtype=torch.float32, device=device)
-        self.count = count
-
-    def add(self, loss: Tensor) -> None:
-        self.total += loss
-        self.count += 1
-
-    def close(self) -> float:
-        """The mean; the next window begins."""
-        mean = self.total.item() / max(1, self.count)
-        self.total.zero_()
-        self.count = 0
-        return mean
-
-
-class Seen:
-    """The losses so far, as far as they are still needed; all of it is in a checkpoint."""
-
-    def __init__(self, device: torch.device, state: Mapping[str, Any] | None = None) -> None:
-        state = state or {}
-        self.device = device
-        self.step, self.images = state.get("step", 0), state.get("images_seen", 0)  # to go on from
-        self.window = Window(device, *state.get("window", ()))
-        self.losses = Losses(**state.get("losses", {}))
-
-    @classmethod
-    def of(cls, checkpoint: Path, device: torch.device) -> Self:
-        return cls(device, checkpoints.load_state(checkpoint))
-
-    def add(self, step: Step) -> None:
-        if not step.skipped:
-            self.window.add(step.loss)
-            self.losses.add(step.number, step.loss)
-
-    def state(self) -> dict[str, Any]:
-        window = [self.window.total.item(), self.window.count]
-        return {"window": window, "losses": self.losses.state()}
-
-
 class Journal:
     """Writes metrics, grids and checkpoints of one training."""
 
@@ -91,14 +48,15 @@ class Journal:
         multiple: int | None,  # and those whose step is a multiple of this
         about: dict[str, Any],  # what `sample` and `eval` need besides the weights
         seen: Seen,
+        drawn: str = "",  # how images of a quick FID are drawn
         weak_step: int | None = None,  # a step whose checkpoint stays, too
         back_to: int | None = None,  # rollbacks go to a multiple of this
     ) -> None:
         self.run, self.tracker, self.training = run, tracker, training
         self.batch, self.keep, self.multiple = batch, keep, multiple
-        self.about, self.seen, self.back_to = about, seen, back_to
+        self.about, self.seen, self.drawn, self.back_to = about, seen, drawn, back_to
         self.weak = _weak(run.folder / "checkpoints", weak_step, training.step)
-        self.best: dict[str, Any] | None = run.facts.get("best")
+        self.best = _whole(run.facts.get("best"))
         self.saved = training.step
         self.background = Background(threaded(seen.device))
 
@@ -123,6 +81,7 @@ class Journal:
         if step.skipped:
             count = self.training.skipped
             log.warning("%s; left out, no weight was changed (%d so far)", said(step), count)
+            self.diagnose(step)
             self.run.update(skipped=count)
 
     def steps(self, step: Step) -> None:
@@ -152,7 +111,7 @@ class Journal:
     def score(self, step: int, quick: Quick | None) -> None:
         """A quick FID; the checkpoint with the lowest one is kept."""
         assert quick is not None
-        about = {"n": quick.n, "encoder": quick.encoder}
+        about = {"n": quick.n, "encoder": quick.encoder, "drawing": self.drawn}
         best = self.best or {}
         if different := [key for key in about if best.get(key, about[key]) != about[key]]:
             log.warning(
@@ -165,8 +124,10 @@ class Journal:
             self.best = {"step": step, "fid": quick.fid, "ci95": [*quick.ci95], **about}
             self.save(wait=True)
             self.run.update(best=self.best)
-        ends = dict(zip(("fid_low", "fid_high"), quick.ci95, strict=True))
-        self.log(step, fid=quick.fid, **ends, kid=quick.kid, eval_n=quick.n)
+        fid = {"fid": quick.fid, "fid_low": quick.ci95[0], "fid_high": quick.ci95[1]}
+        if quick.floor is not None:
+            fid["fid_real"] = quick.floor
+        self.log(step, **fid, kid=quick.kid, eval_n=quick.n)
 
     def save(self, wait: bool = False) -> None:
         """A checkpoint of this step, unless there is one; then the ones too many are deleted.
@@ -198,7 +159,7 @@ class Journal:
         folder = self.run.folder / "checkpoints"
         checkpoints.save(folder, step, files, state)
         regular = [k for k in checkpoints.steps(folder) if k <= step and self.is_regular(k)]
-        checkpoints.purge(folder, self.keep, [*spared, *regular[-1:]], self.multiple)
+        checkpoints.purge(folder, self.keep, [*spared, *regular[-1:]], self.multiple, step)
 
     def is_regular(self, step: int) -> bool:
         """Is there a checkpoint of this step in every such training, stopped or not?"""
@@ -208,10 +169,14 @@ class Journal:
         log.debug("step %d saved; peak memory %.0f MiB", facts["step"], facts["memory"] / 2**20)
         self.run.update(**facts)
 
+    def diagnose(self, step: Step) -> None:
+        """diverged.json, for who wants to know why; of several such steps it is the last."""
+        runs.write_json(self.run.folder / "diverged.json", step.why)
+
     def diverged(self, lost: Diverged) -> None:
-        """diverged.json, for who wants to know why."""
+        """Training does not go on from there."""
         self.background.wait()
-        runs.write_json(self.run.folder / "diverged.json", lost.facts)
+        self.diagnose(lost.step)
 
     def last(self) -> Path | None:
         """The checkpoint to go back to: no signal and no look has made it."""
@@ -231,6 +196,13 @@ class Journal:
         log.warning(
             "%s; back to step %d, rollback %d of %d", said(lost.step), self.saved, count, ROLLBACKS
         )
+
+
+def _whole(best: Any) -> dict[str, Any] | None:
+    """What run.json says of the best checkpoint, unless it is damaged there."""
+    kinds = {"step": int, "fid": float}
+    whole = isinstance(best, dict) and all(isinstance(best.get(k), kinds[k]) for k in kinds)
+    return best if whole else None
 
 
 def _weak(folder: Path, wanted: int | None, now: int) -> list[int]:

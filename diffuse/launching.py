@@ -8,11 +8,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch.distributed as dist
 
+from diffuse import children
 from diffuse.errors import ConfigError, DiffuseError, first_line
 from diffuse.interrupts import Interrupts
 from diffuse.ranks import ALONE, Ranks
@@ -84,49 +85,47 @@ def left_behind(gone: Callable[[], str | None]) -> Iterator[None]:
 @contextlib.contextmanager
 def _started(devices: int, where: str) -> Iterator[Callable[[], str | None]]:
     """The others as children; what is called in here says which of them is gone, if one is."""
-    command = [sys.executable, "-m", "diffuse.commands.training.following", where, str(devices)]
-    children = [
-        subprocess.Popen(
-            [*command, str(rank)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for us; they end when we do
-        )
+    started = [
+        children.start("diffuse.commands.training.following", where, str(devices), str(rank))
         for rank in range(1, devices)
     ]
-    over = threading.Event()
-    for rank, child in enumerate(children, 1):
-        threading.Thread(target=_watch, args=(rank, child, over), daemon=True).start()
+    over, failed = threading.Event(), []
+    for rank, child in enumerate(started, 1):
+        threading.Thread(target=_watch, args=(rank, child, over, failed), daemon=True).start()
     try:
-        yield partial(_gone, children)
+        yield partial(_gone, failed)
     finally:
         over.set()
-        for child in children:
+        for child in started:
             assert child.stdin is not None
             child.stdin.close()  # whoever still waits for us learns that we are gone
-        for child in children:
+        for child in started:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(GRACE)
             child.kill()
             child.wait()
 
 
-def _watch(rank: int, child: "subprocess.Popen[bytes]", over: threading.Event) -> None:
-    """A child that is gone ends us, if we have not noticed by ourselves: we may wait for it."""
-    if child.wait() != 0 and not over.wait(GRACE):
-        print(f"error: {_ended(rank, child.returncode)}", file=sys.stderr)
-        os._exit(1)
+def _watch(
+    rank: int, child: "subprocess.Popen[bytes]", over: threading.Event, failed: list[str]
+) -> None:
+    """A child that fails ends us, if we have not noticed by ourselves: we may wait for it."""
+    if child.wait() != 0:
+        failed.append(_ended(rank, child.returncode))
+        if not over.wait(GRACE):
+            print(f"error: {failed[0]}", file=sys.stderr)
+            os._exit(1)
 
 
-def _gone(children: "list[subprocess.Popen[bytes]]", seconds: float = 3.0) -> str | None:
-    """Which child is gone; one that lets a connection go may take a moment to end."""
+def _gone(failed: Sequence[str], seconds: float = 3.0) -> str | None:
+    """What became of the first child that failed: others may have lost it, as we have.
+
+    One that lets a connection go may take a moment to end.
+    """
     until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        for rank, child in enumerate(children, 1):
-            if child.poll():
-                return _ended(rank, child.returncode)
+    while time.monotonic() < until and not failed:
         time.sleep(0.05)
-    return None
+    return failed[0] if failed else None
 
 
 def _ended(rank: int, code: int) -> str:

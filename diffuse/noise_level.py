@@ -136,7 +136,7 @@ def train(
 ) -> Iterator[Step]:
     """Up to `steps`, and then the averaged weights. DivergedError if a gradient is not finite."""
     recipe = Recipe(
-        steps=steps, batch=batch, lr_schedule="onecycle", warmup=0, clip_grad=1.0, ema=EMA,
+        steps=steps, batch=batch, lr_schedule="onecycle", warmup=0, clip_grad=1.0,
         label_dropout=0.0, shuffle=True, range=range, seed=seed_of(seed, "noise level"),
     )  # fmt: skip
     peaks = [group["lr"] for group in optimizer.param_groups]

@@ -28,8 +28,8 @@ def is_there(facts: dict[str, Any]) -> bool:
 
     A number alone does not say: numbers are given again, and in containers they are all small.
     """
-    pid, process = facts["pid"], facts.get("process") or ""
-    if facts.get("host") != platform.node() or not alive(pid):
+    pid, process = facts.get("pid"), facts.get("process") or ""
+    if facts.get("host") != platform.node() or not isinstance(pid, int) or not alive(pid):
         return False
     return not process.startswith(f"{pid}@") or _birth(pid) in ("", process)
 

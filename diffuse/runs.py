@@ -5,7 +5,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,13 +80,22 @@ class Run:
         return run
 
     @classmethod
-    def reopen(cls, folder: Path, command: str, **facts: Any) -> "Run":
+    def reopen(
+        cls,
+        folder: Path,
+        command: str,
+        as_it_was: Callable[[], bool] = lambda: True,  # when somebody looked what there is
+        **facts: Any,
+    ) -> "Run":
         """Continue a run in its own folder, which it holds from now on.
 
         Without a whole run.json there, `facts` are what it begins anew with.
         """
         run = cls(folder)
         run.hold()
+        if not as_it_was():
+            run.let_go()
+            raise ConfigError(f"resume: another process has trained {folder} meanwhile; try again")
         run.facts = facts_of(folder)
         if not run.facts:
             log.warning("%s is damaged or gone: it begins anew", folder / "run.json")
@@ -96,11 +105,14 @@ class Run:
         run.update(status="running", **owners.facts())
         return run
 
-    def goes_on(self, step: int, device: str) -> None:
-        """Write down where the run goes on, if that is not where it was: last bits may differ."""
+    def goes_on(self, step: int, device: str, changes: Sequence[str] = ()) -> None:
+        """Write down where and how the run goes on, if that is not as it was.
+
+        On another device or torch last bits may differ; `changes` are of its settings.
+        """
         here = {"device": device, "versions": provenance.versions()}
         before = (self.facts.get("resumed") or [self.facts])[-1]
-        changed = [
+        moved = [
             f"{name} {there} there, {now} here"
             for name, there, now in (
                 ("device", before.get("device"), device),
@@ -108,16 +120,24 @@ class Run:
             )
             if there not in (None, now)
         ]
-        if changed:
-            log.warning("%s: what is trained now may differ in last bits", "; ".join(changed))
-            known = self.facts.get("resumed", [])
-            self.update(resumed=[*known, {"step": step, **here, "git": provenance.git_revision()}])
+        if moved:
+            log.warning("%s: what is trained now may differ in last bits", "; ".join(moved))
+        if moved or changes:
+            more = {"changed": [*changes]} if changes else {}
+            known, git = self.facts.get("resumed", []), provenance.git_revision()
+            self.update(resumed=[*known, {"step": step, **here, "git": git, **more}])
 
     def hold(self) -> None:
         """Keep all others out: of many that continue a run at once, one does."""
         self.lock = self.lock or owners.lock(self.folder / "overrides.yaml")  # never replaced
         if self.lock is None:
             raise ConfigError(f"resume: {self.folder} is being trained by another process")
+
+    def let_go(self) -> None:
+        """Somebody else may hold it now."""
+        if self.lock:
+            self.lock.close()
+        self.lock = None
 
     def update(self, **facts: Any) -> None:
         """Write more facts into run.json."""
@@ -177,9 +197,7 @@ class Run:
                 self.finish(status, reason=secrets.redacted(f"{type(e).__name__}: {e}"))
             raise
         finally:
-            if self.lock:
-                self.lock.close()
-            self.lock = None
+            self.let_go()
 
 
 def _beginning(folder: Path, command: str, facts: dict[str, Any]) -> dict[str, Any]:

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diffuse import compiling, conditions, memory, rehearsal
 from diffuse.data import ImageSet, to_range
-from diffuse.divergence import IN_A_ROW, Diverged
+from diffuse.divergence import IN_A_ROW, Diverged, diagnosis
 from diffuse.hardware import sent
 from diffuse.noise_laws import Law
 from diffuse.ranks import ALONE, Losses, Ranks
@@ -33,7 +34,6 @@ class Recipe:
     lr_schedule: str  # constant | cosine | onecycle
     warmup: int  # steps of linear warm-up
     clip_grad: float | None  # largest norm of the gradient
-    ema: float | Sequence[float]  # decay of the averaged weights, after its own warm-up
     label_dropout: float  # share of labels shown as "no class"
     shuffle: bool
     range: tuple[float, float]  # of the pixels the network sees
@@ -106,7 +106,9 @@ def fit(
             group["lr"] = peak * factor
         gradient = partial(_gradient, training, recipe, number, batch, losses, ranks.rank)
         told = can_be_told and bool(optimizer.state)  # the first step makes moments of what it sees
-        with memory.watched(len(batch[0]), size, partial(_attempt, training, gradient)):
+        attempt = partial(_attempt, training, gradient)
+        watched = partial(memory.watched, len(batch[0]), size, attempt)
+        with watched():
             buffers = rehearsal.Buffers(denoiser)  # what a network counts as it goes
             if not settled:  # after its first one DDP settles in which order it adds up gradients,
                 gradient(size)  # so a resumed training needs one before it goes on, too
@@ -131,23 +133,27 @@ def fit(
         left_out = not finite and not overflow
         if not finite:
             buffers.restore()
-        step = Step(number, loss, peaks[0] * factor, norm, number == recipe.steps, left_out)
+        step = Step(number, loss, peaks[0] * factor, norm, number == recipe.steps)
         training.in_a_row = training.in_a_row + 1 if left_out else 0
-        if left_out and (recipe.on_nan != "skip" or training.in_a_row >= IN_A_ROW):
-            gradient(size)  # once more: the first one was clipped
-            raise _diverged(training, images, law, recipe, step)
-        training.skipped += left_out
+        if left_out:
+            with watched():
+                gradient(size)  # once more: the first one was clipped
+            buffers.restore()
+            step = replace(step, why=_why(training, images, law, recipe, step))
+            if recipe.on_nan != "skip" or training.in_a_row >= IN_A_ROW:
+                raise Diverged(step, training.in_a_row)
+            training.skipped += 1
         training.step, batch = number, following
         yield step
 
 
-def _diverged(
+def _why(
     training: Training, images: ImageSet, law: Law, recipe: Recipe, step: Step
-) -> Diverged:
-    """With the images and levels of the step."""
+) -> dict[str, Any]:
+    """What there is to know of a step that was not finite, its images and levels too."""
     index = batch_indices(step.number, len(images), recipe)
     sigma = draw(images, law, recipe, step.number, training.rollbacks)[2]
-    return Diverged(training.denoiser.net, step, index, sigma, training.in_a_row)
+    return diagnosis(training.denoiser.net, step, index, sigma)
 
 
 def _attempt(training: Training, gradient: Callable[..., Tensor], size: int) -> None:

@@ -1,6 +1,7 @@
 """What changes while training: all that a checkpoint has to hold, and what is seen of a step."""
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,15 @@ class Training:
     in_a_row: int = 0  # and how many of them came last
     rollbacks: int = 0  # each draws the steps that follow anew
     strict: bool = False  # gradients are the same bytes every time, or torch raises
+    own: Collection[str] = ()  # settings of the optimizer that no checkpoint changes
 
     @classmethod
     def new(
-        cls, denoiser: Denoiser, optimizer: torch.optim.Optimizer, ema: float | Sequence[float]
+        cls,
+        denoiser: Denoiser,
+        optimizer: torch.optim.Optimizer,
+        ema: float | Sequence[float],
+        own: Collection[str] = (),
     ) -> "Training":
         """At its beginning: each average is the weights as they are."""
         device = next(denoiser.parameters()).device
@@ -41,7 +47,7 @@ class Training:
         scaler = torch.amp.GradScaler(device.type, enabled=fp16)
         decays = [ema] if isinstance(ema, float | int) else ema
         first, *others = [Ema(denoiser.net, decay) for decay in decays]
-        return cls(denoiser, first, optimizer, scaler, others)
+        return cls(denoiser, first, optimizer, scaler, others, own=own)
 
     @property
     def averages(self) -> dict[str, Ema]:
@@ -72,11 +78,8 @@ class Training:
         counts = {name: getattr(self, name) for name in COUNTS}
         return files, counts | {"optimizer": packed, "scaler": self.scaler.state_dict()}
 
-    def load(self, path: Path, is_own: Callable[[str], bool] = lambda key: False) -> None:
-        """Go back to a checkpoint that was verified.
-
-        `is_own` says which of the optimizer's settings are not taken from there: weight_decay, say.
-        """
+    def load(self, path: Path) -> None:
+        """Go back to a checkpoint that was verified."""
         state = checkpoints.load_state(path)
         self.denoiser.net.load_state_dict(checkpoints.load_tensors(path, "model"))
         for file, ema in self.averages.items():
@@ -85,7 +88,7 @@ class Training:
                 weight.copy_(averaged[name])
         moments = checkpoints.load_tensors(path, "optimizer")
         saved = checkpoints.unpack(state["optimizer"], moments)
-        _keep_own(saved, self.optimizer, is_own)
+        _keep_own(saved, self.optimizer, {*HOW, *self.own})
         self.optimizer.load_state_dict(saved)
         for optimizer in (self.optimizer, *_inside(self.optimizer)):
             _lay_out(optimizer)
@@ -95,6 +98,15 @@ class Training:
             setattr(self, name, state[name])
 
 
+def settings(optimizer: torch.optim.Optimizer) -> set[str]:
+    """What it, and those inside it, were told when they were made; of AdamW, that it is no Adam.
+
+    What else stands in its groups it may count there, as some that need no schedule do.
+    """
+    kinds = {kind for one in (optimizer, *_inside(optimizer)) for kind in type(one).__mro__}
+    return {key for kind in kinds for key in inspect.signature(kind.__init__).parameters}
+
+
 def _inside(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
     """The ones inside it, as in Muon."""
     parts = vars(optimizer).values()
@@ -102,7 +114,7 @@ def _inside(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
 
 
 def _keep_own(
-    saved: dict[str, Any], optimizer: torch.optim.Optimizer, is_own: Callable[[str], bool]
+    saved: dict[str, Any], optimizer: torch.optim.Optimizer, own: Collection[str]
 ) -> None:
     """Settings of a saved state that become the optimizer's own, before it is loaded.
 
@@ -113,7 +125,7 @@ def _keep_own(
     here = [g for one in _inside(optimizer) or [optimizer] for g in one.param_groups]
     for theirs, ours in zip(there, here, strict=True):
         for key in ours.keys() - {"params"}:
-            if key in HOW or is_own(key):
+            if key in own:
                 theirs[key] = ours[key]
 
 
@@ -134,7 +146,12 @@ class Step:
     lr: float
     grad_norm: Tensor
     last: bool
-    skipped: bool = False  # a number was not finite, so no weight was changed
+    why: Mapping[str, Any] | None = None  # a number was not finite, so no weight was changed
+
+    @property
+    def skipped(self) -> bool:
+        """Was it left out?"""
+        return self.why is not None
 
     def every(self, n: int | None) -> bool:
         """Is it time for something that happens every n steps, and at the end?"""

@@ -11,7 +11,7 @@ from diffuse.metrics import quantile
 from diffuse.passport import Differing, shown
 
 # what may differ between two trainings of one config, and the draws from them
-APART = {f"weights.{name}" for name in ("run", "step", "sha256", "images_seen")}
+APART = {f"weights.{name}" for name in ("run", "step", "sha256", "images_seen", "half_life")}
 APART |= {f"sampler.guidance.weak.{name}" for name in ("step", "sha256")}  # of the same training
 APART |= {"seeds.seed"}
 LENGTH = "train.steps"

@@ -3,15 +3,17 @@
 import contextlib
 import json
 import math
+import os
 import shutil
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+from processes import Start
 
 from diffuse import cli, training
-from diffuse.data import ImageSet, ImageSpec
+from diffuse.data import ImageSet, ImageSpec, sources
 from diffuse.denoiser import Denoiser
 from diffuse.encoders import pixels
 from diffuse.grids import uniform as grid
@@ -26,6 +28,37 @@ from diffuse.training import Recipe, Training
 from diffuse.weightings import uniform as unweighted
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory):
+    """What tests decode and compute stays out of the user's cache, whose data serves them, too.
+
+    All workers of one run share it. What a test had to fetch is put into the user's at the end.
+    """
+    users = sources.cache() / "fashion_mnist"
+    base = tmp_path_factory.getbasetemp()
+    ours = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache" / users.name
+    ours.parent.mkdir(exist_ok=True)
+    if users.exists():
+        with contextlib.suppress(FileExistsError):  # another worker's
+            ours.symlink_to(users)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIFFUSE_CACHE", str(ours.parent))
+        yield
+    if ours.exists() and not ours.is_symlink():
+        beside = users.with_name(f".{users.name}-{os.getpid()}")
+        with sources.locked(users):
+            if not users.exists():
+                shutil.copytree(ours, beside).rename(users)
+
+
+@pytest.fixture
+def start(tmp_path):
+    """start(command), start.train(words): a process, of which nothing is left after the test."""
+    start = Start(tmp_path)
+    yield start
+    start.end()
 
 
 @pytest.fixture
@@ -64,7 +97,7 @@ def make_recipe():
     def make(**changes):
         settings = {
             "steps": 6, "batch": 8, "lr_schedule": "cosine", "warmup": 2, "clip_grad": 1.0,
-            "ema": 0.9, "label_dropout": 0.1, "shuffle": True, "range": (-1.0, 1.0), "seed": 0,
+            "label_dropout": 0.1, "shuffle": True, "range": (-1.0, 1.0), "seed": 0,
         }  # fmt: skip
         return Recipe(**{**settings, **changes})
 

@@ -1,4 +1,4 @@
-"""Faults, injected into a process of its own: it is killed at a call, or may write no more."""
+"""Faults, injected: a process is killed at a call, or may write no more; a bit is flipped."""
 
 import builtins
 import os
@@ -10,7 +10,8 @@ import threading
 import traceback
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from places import ROOT
+
 FORK = threading.Lock()  # libraries refuse that two threads do it at the same moment
 CALLS = ("open", "fsync", "rename", "replace", "mkdir", "rmdir", "unlink", "symlink")
 
@@ -107,3 +108,17 @@ def at_once(number, code, *words):
 def everything_in(folder):
     """Path -> content of all files under a folder."""
     return {p: p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
+
+
+class Killed(BaseException):
+    """What a SIGKILL looks like from inside: nothing after it runs, not even `except`."""
+
+
+def die():
+    raise Killed
+
+
+def flip(path, bit):
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(bytes(content))

@@ -1,10 +1,13 @@
-"""What a training leaves behind, and waiting until it is there."""
+"""What a training leaves behind, waiting until it is there, and what happens at a step."""
 
 import contextlib
 import json
+import os
+import signal
 import time
 
 from diffuse import checkpoints, cli
+from diffuse.training import fit
 
 RUN = "outputs/train/tiny/v001"
 
@@ -33,3 +36,20 @@ def until(true, seconds=120):
     while not true():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.05)
+
+
+def stop(number=signal.SIGTERM):
+    """Tell this process so."""
+    os.kill(os.getpid(), number)
+
+
+def at_step(number, act, when=lambda *args: True):
+    """fit(), with something that happens after a step: always, or as its arguments then are."""
+
+    def stepping(*args):
+        for step in fit(*args):
+            if step.number == number and when(*args):
+                act()
+            yield step
+
+    return stepping

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 import yaml
 
 from diffuse.config import build
 from diffuse.models.blocks import Attention, Downsample, ResBlock, Upsample
-
-diffusers = pytest.importorskip("diffusers")
 
 CONF = Path(__file__).parents[1] / "conf/model"
 PARTS = {

@@ -20,8 +20,6 @@ from diffuse.encoders import about_encoder, classifier, encode
 from diffuse.errors import DivergedError
 from diffuse.seeds import generator
 
-torch.set_num_threads(1)
-
 
 def digits(split):
     data = open_dataset({"name": "digits", "fit": "none"}, split)

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from leftovers import rows
 
 from diffuse import runs
@@ -18,6 +19,18 @@ def test_the_best_checkpoint_begins_anew_where_another_encoder_judges(trained, d
     later = {row["step"]: row["fid"] for row in rows(trained) if "fid" in row and row["step"] > 4}
     assert best["encoder"] != first["encoder"]
     assert (best["step"], best["fid"]) == min(later.items(), key=lambda row: row[1])
+
+
+@pytest.mark.parametrize("word", ["steps=3", "sampler=ddpm", "guidance=2"])
+def test_the_best_checkpoint_begins_anew_where_images_are_drawn_otherwise(word, trained, diffuse):
+    path, facts = trained / "run.json", runs.read(trained)
+    facts["best"]["fid"] = 0.0  # which nothing will reach
+    path.write_text(json.dumps(facts))
+    line = "train.steps=6 train.eval_every=2 train.eval_n=16 resume=must"
+    assert diffuse.train(f"{line} {word}") == 0, diffuse.err
+    said = f"begins anew: the FID of step {facts['best']['step']} had a different drawing"
+    assert diffuse.err.count(said) == 1
+    assert runs.read(trained)["best"]["step"] == 6
 
 
 def test_the_best_checkpoint_stays_where_the_same_encoder_judges(trained, diffuse):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from diffuse.data import open_dataset
 LINE = "eval n=8 steps=2 device=cpu encoder=pixels kid_subsets=2 kid_subset_size=4"
 
 PARETO = "pareto device=cpu encoder=pixels n=8 samplers=[ddim] nfe=[2]"
+ALONG = "fid_trajectory n=8 steps=2 device=cpu encoder=pixels"
 
 
 @pytest.fixture
@@ -89,6 +91,8 @@ def test_too_few_training_images_for_a_floor_cost_the_floor_alone(count, tiny, d
     assert f"there is no floor: digits has {count} training image" in diffuse.err
     assert diffuse(LINE) == 0, diffuse.err
     assert "a floor takes 4 training images" in diffuse.error(PARETO, 3)
+    assert "a floor takes 4 training images" in diffuse.error(f"plot {ALONG}", 3)
+    assert not Path("outputs/plot").exists()
 
 
 def test_a_test_split_of_one_image_is_refused_before_anything_is_drawn(photos, tiny, diffuse):

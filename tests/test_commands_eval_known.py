@@ -4,9 +4,10 @@ import json
 import shutil
 import sys
 
+import numpy as np
 import pytest
 
-from diffuse import conditions, runs
+from diffuse import conditions, evaluations, runs
 from diffuse.classifier import new_classifier
 from diffuse.encoders import save_encoder
 
@@ -105,6 +106,44 @@ def test_a_known_evaluation_of_the_best_checkpoint_was_asked_for_as_such(diffuse
     assert diffuse.json(f"{LINE} encoder=pixels checkpoint=4")["folder"] == plain["folder"]
     again = diffuse.json(f"{LINE} encoder=pixels checkpoint=best")
     assert (again["folder"], again["warnings"]) == (best["folder"], best["warnings"])
+
+
+def test_with_images_to_save_or_a_reference_nothing_is_known_and_a_line_says_so(
+    trained, diffuse, tmp_path
+):
+    line = f"{LINE} encoder=pixels"
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(64), sigma=np.eye(64))
+    for words, why in (("save=npy", "the images are wanted"),
+                       ("reference=stats.npz", "its file may have changed")):  # fmt: skip
+        first, again = (diffuse.json(f"{line} {words}")["folder"] for _ in range(2))
+        assert first != again
+        assert f"known=true finds nothing with {words}: {why}" in diffuse.err.splitlines()
+        assert (tmp_path / again / "images.npy").exists() == (words == "save=npy")
+
+
+def test_a_known_job_of_a_sweep_keeps_the_record_and_is_done(trained, diffuse, tmp_path, network):
+    first = tmp_path / diffuse.json(f"{LINE} encoder=pixels")["folder"]
+    network.clear()
+    line = f"{LINE} encoder=pixels --multirun weights=ema,raw"
+    found = diffuse.json(line)
+    assert sum(network) == 2 * 64  # of one job, in two steps
+    one, other = (tmp_path / f"outputs/eval/eval-sweep/v001/{k}" for k in range(2))
+    assert (one / "record.json").read_bytes() == (first / "record.json").read_bytes()
+    assert f"known from outputs/eval/tiny/{first.name}" in (one / "log.txt").read_text()
+    assert found[0]["result"]["fid"] == evaluations.read(one)["fid"]
+    assert found[0]["result"]["folder"] == str(one.relative_to(tmp_path))
+    before, facts = runs.read(first), runs.read(one)
+    assert (facts["status"], facts["command"]) == ("done", "eval")
+    for key in ("sampler", "fingerprint", "weights", "versions"):
+        assert facts[key] == before[key], key
+    assert evaluations.read(other)["weights"]["name"] == "raw"
+    network.clear()
+    assert diffuse(f"{line} resume=auto") == 0
+    assert "2 of 2 jobs are done" in diffuse.err
+    assert not network
+    shutil.rmtree(first)  # what a sweep has kept is known as well
+    assert diffuse.json(f"{LINE} encoder=pixels")["folder"] == str(one.relative_to(tmp_path))
+    assert not network
 
 
 READS = """

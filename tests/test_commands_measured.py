@@ -22,7 +22,7 @@ def record(value=10.0, sd=1.0, n=1000, **more):
 
 def known(values=(), seeds=0.0, training=60.0, speed=100.0):
     return measured.Measured(
-        None, "a", [], 10.0, Spread(1.0, 1000, seeds), "", list(values), speed, training, []
+        None, "a", [], 10.0, "", Spread(1.0, 1000, seeds), "", list(values), speed, training, []
     )  # fmt: skip
 
 

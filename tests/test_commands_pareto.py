@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 
 import pytest
@@ -159,6 +160,8 @@ def test_a_sampler_of_ones_own_takes_part(trained, diffuse, tmp_path):
     (tmp_path / "mine/sampler/half.yaml").write_text("name: ddim\neta: 0.5\nnoise: 1.0\n")
     record = diffuse.json(f"{LINE} --config-dir mine samplers=[half] nfe=[2]")
     assert record["cells"][0]["how"]["options"] == {"eta": 0.5, "noise": 1.0}
+    assert "samplers=[half]" in (words := shlex.split(record["command"]))
+    assert words[words.index("--config-dir") + 1] == "mine"
 
 
 ERRORS = {
@@ -172,6 +175,7 @@ ERRORS = {
     "nfe=[0,5]": "nfe must be at least 1, got 0",
     "n=3": "n must be at least 4, got 3",
     "guidance=2 guide=ema_0.7": "guide: ",
+    "samplers=[ddim] nfe=[2] guide=early": "guide=early: it does nothing at guidance=1",
     "samplers=[rk45,ddim_predicted]": "samplers: none is left: rk45: it chooses its own number",
     "samplers=[ddim] nfe=[1] guidance=2": "none is left: ddim: a single step takes 2 calls",
 }

@@ -2,15 +2,18 @@
 
 import json
 import math
+import shlex
 import shutil
 import statistics
 
 import pytest
 from scipy.special import stdtrit
 
+from diffuse import cli, runs
 from diffuse.metrics import Spread, at_most, needed, power_of
 
 EVALUATION = "diffuse eval n=24 device=cpu encoder=pixels steps=2 metrics=fid"
+OTHERWISE = "eval device=cpu encoder=pixels steps=2 metrics=fid"
 
 
 @pytest.fixture
@@ -19,13 +22,13 @@ def evaluated(trained, diffuse):
     return trained.parents[2]
 
 
-def sibling(outputs, number, value, sampling_seed, **changes):
+def sibling(outputs, number, value, sampling_seed, of="v001", **changes):
     """A training by another seed and its evaluation, as planted files."""
     train, scored = outputs / f"train/tiny/v{number:03d}", outputs / f"eval/tiny/v{number:03d}"
     shutil.copytree(outputs / "train/tiny/v001", train)
     config = (train / "config.yaml").read_text()
     (train / "config.yaml").write_text(config.replace("\nseed: 0\n", f"\nseed: {number}\n"))
-    shutil.copytree(outputs / "eval/tiny/v001", scored)
+    shutil.copytree(outputs / f"eval/tiny/{of}", scored)
     for name in ("run.json", "record.json"):
         facts = json.loads((scored / name).read_text())
         facts["weights"] |= {"run": f"outputs/train/tiny/v{number:03d}", "sha256": f"{number}"}
@@ -85,7 +88,7 @@ def test_trainings_of_equal_minutes_are_siblings_and_others_harm_nobody(evaluate
         config.write_text(config.read_text().replace("  steps: 4\n", f"  steps: {steps}\n"))
         record = evaluated / f"eval/tiny/v{number:03d}/record.json"
         facts = json.loads(record.read_text())
-        facts["weights"]["step"] = steps
+        facts["weights"] |= {"step": steps, "half_life": 1.5 * steps}
         record.write_text(json.dumps(facts))
     found = diffuse.json("plan run=tiny/v002")["measured"]
     assert found["trainings"] == [first + 2, first + 3]
@@ -131,15 +134,18 @@ UNLIKE = {
     "another sampler": {"sampler": {"steps": 3}},
     "another n": {"n": 25},
     "another reference": {"reference": {"sha256": "other"}},
-    "other steps": None,
+    "other steps": {"weights": {"step": 400, "half_life": 600.0}},
+    "another average": {"weights": {"decay": 0.9}},
 }
 
 
 @pytest.mark.parametrize("kind", UNLIKE)
 def test_what_was_made_otherwise_is_no_sibling(kind, evaluated, diffuse):
     made = json.loads((evaluated / "eval/tiny/v001/record.json").read_text())
-    changes = UNLIKE[kind] or {"weights": {"run": "outputs/train/tiny/v002", "step": 400}}
+    changes = UNLIKE[kind]
     merged = {k: made[k] | v if isinstance(v, dict) else v for k, v in changes.items()}
+    if "weights" in merged:
+        merged["weights"]["run"] = "outputs/train/tiny/v002"
     sibling(evaluated, 2, 1.0, 7, **merged)
     assert diffuse.json("plan run=tiny/v001")["measured"]["trainings"] == []
 
@@ -150,6 +156,70 @@ def test_a_training_of_another_config_is_no_sibling(evaluated, diffuse):
     path.write_text(path.read_text().replace("label_dropout: 0.1", "label_dropout: 0.2"))
     assert "label_dropout: 0.2" in path.read_text()
     assert diffuse.json("plan run=tiny/v001")["measured"]["trainings"] == []
+
+
+def test_a_damaged_evaluation_is_none_and_the_whole_one_before_it_counts(evaluated, diffuse):
+    assert diffuse(f"{OTHERWISE} n=30") == 0
+    (evaluated / "eval/tiny/v002/record.json").write_text("{")
+    assert diffuse.json("plan")["measured"]["n"] == 24
+    assert "v002/record.json is damaged" in diffuse.err
+    (evaluated / "eval/tiny/v001/record.json").write_text("{")
+    assert diffuse.error("plan").endswith("diffuse eval run=tiny/v001 n=1024")
+
+
+def test_the_newest_checkpoint_counts_whatever_was_looked_at_later(evaluated, diffuse):
+    assert diffuse(f"{OTHERWISE} n=30 checkpoint=2") == 0
+    assert diffuse.json("plan")["measured"]["n"] == 24
+    assert diffuse("plan") == 0
+    assert " at n=24 (step 4, ema)\n" in diffuse.out
+    sibling(evaluated, 3, 1.0, 7, of="v002")
+    assert diffuse.json("plan run=tiny/v001")["measured"]["n"] == 30  # siblings tell more
+
+
+def test_what_the_fid_is_of_is_said(trained, diffuse):
+    assert diffuse(f"{OTHERWISE} n=30 checkpoint=2 weights=raw label=3") == 0
+    assert diffuse("plan") == 0
+    assert " at n=30 (step 2, raw, 3 alone)\n" in diffuse.out
+
+
+AGAIN = "To measure how far trainings scatter"
+
+
+def test_no_line_trains_like_a_run_whose_settings_were_changed_on_its_way(evaluated, diffuse):
+    assert diffuse.train("train.steps=6 resume=must") == 0, diffuse.err
+    assert diffuse("plan") == 0
+    assert AGAIN in diffuse.out  # it is longer, as the line says
+    more = "optimizer.lr=0.05 resume.allow=[optimizer.lr]"
+    assert diffuse.train(f"train.steps=8 resume=must {more}") == 0, diffuse.err
+    assert diffuse("plan") == 0
+    assert AGAIN not in diffuse.out
+    assert diffuse.json("plan")["next"] == []
+
+
+def test_where_another_device_went_on_the_lines_are_there(evaluated, diffuse):
+    path = evaluated / "train/tiny/v001/run.json"
+    resumed = [{"step": 2, "device": "another", "versions": {"torch": "1.0"}}]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"resumed": resumed}))
+    assert diffuse("plan") == 0
+    assert AGAIN in diffuse.out
+
+
+def test_the_lines_to_be_copied_know_the_folder_of_ones_own_yamls(tiny, diffuse, tmp_path):
+    linear = "name: linear\nbetamax: 0.01\nbetamin: 0.0001\nT: 1000\nzero_snr: false\n"
+    half = "name: ddim\neta: 0.5\nnoise: 1.0\n"
+    for name, text in (("schedule/own", linear), ("sampler/half", half)):
+        (tmp_path / "my own" / name).parent.mkdir(parents=True)
+        (tmp_path / "my own" / f"{name}.yaml").write_text(text)
+    own = ["--config-dir", "my own"]
+    assert cli.main(["train", *tiny.split(), "train.steps=2", "schedule=own", *own]) == 0
+    words = [*EVALUATION.split()[1:], "sampler=half"]
+    assert cli.main([words[0], *own, *words[1:]]) == 0
+    assert runs.read(tmp_path / "outputs/train/tiny/v001")["config_dir"] == "my own"
+    lines = [shlex.split(line) for line in diffuse.json("plan")["next"]]
+    assert ["schedule=own" in lines[0], "sampler=half" in lines[1]] == [True, True]
+    for line in lines:
+        assert line[line.index("--config-dir") + 1] == "my own"
+        assert cli.main([*line[1:], "dry_run=true"]) == 0
 
 
 def test_what_is_printed_is_narrow_and_says_what_it_rests_on(evaluated, diffuse):

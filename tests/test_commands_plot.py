@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffuse import features
 from diffuse.cli import completion
 from diffuse.values import CHOICES
 
@@ -66,6 +67,22 @@ def test_a_dry_run_says_what_it_would_draw_and_writes_nothing(what, trained, dif
     assert diffuse(line) == 0
     assert "(nothing is written)" in diffuse.out
     assert not (trained.parents[2] / "plot").exists()
+
+
+def test_a_dry_run_computes_no_features(trained, diffuse, monkeypatch):
+    asked, of = [], features.of
+
+    def counted(encoder, images, *more):
+        asked.append(len(images))
+        return of(encoder, images, *more)
+
+    monkeypatch.setattr(features, "of", counted)
+    for what in ("preprocessing", "fid_trajectory"):
+        line = f"plot {what} {(WITHOUT_A_RUN | OF_A_RUN)[what]}"
+        assert diffuse(f"{line} dry_run=true") == 0
+    assert asked == []
+    assert diffuse(line) == 0
+    assert 360 in asked  # the test split
 
 
 def test_without_a_picture_it_says_which_there_are_and_writes_nothing(diffuse, tmp_path):
@@ -182,6 +199,14 @@ def test_a_trajectory_of_a_trained_network(trained, diffuse):
     change = np.array([float(row["change"] or 0) for row in rows])
     half = int(np.argmax(change.cumsum() >= change.sum() / 2)) + 1
     assert (facts["half_change_step"], facts["half_change_share"]) == (half, half / 5)
+
+
+def test_what_to_guide_away_from_is_refused_where_nothing_is_guided(trained, diffuse):
+    line = "plot trajectory guide=early steps=2 device=cpu"
+    said = "guide=early: it does nothing at guidance=1; say guidance=2, too"
+    assert diffuse.error(line) == said
+    assert not (trained.parents[2] / "plot").exists()
+    assert diffuse(f"{line} guidance=2 dry_run=true") == 0
 
 
 @pytest.mark.parametrize(

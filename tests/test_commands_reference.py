@@ -1,5 +1,7 @@
 """`reference=`: images in every form, of the size of what is scored, encoded once and looked at."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -156,3 +158,15 @@ def test_a_plan_says_what_would_be_measured_and_encodes_nothing(real, reals, enc
     again |= {"per_class": "per_class", "inception": "inception_score"}
     for group, name in again.items():
         assert (group in planned["metrics"]) == (name in record["metrics"]), group
+
+
+def test_what_has_no_split_is_named_without_one(reals, diffuse, tmp_path):
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(64), sigma=np.eye(64))
+    for reference in ("stats.npz", "reals"):
+        one, other = (diffuse.json(f"{LINE} reference={reference} n=40")["folder"] for _ in "ab")
+        assert diffuse(f"compare {one} {other}") == 0
+        assert re.search(rf"^ +reference +{reference}$", diffuse.out, re.M)
+        assert "None" not in diffuse.out
+    one, other = (diffuse.json(f"{LINE} dataset=digits")["folder"] for _ in "ab")
+    assert diffuse(f"compare {one} {other}") == 0
+    assert re.search(r"^ +reference +digits, test$", diffuse.out, re.M)

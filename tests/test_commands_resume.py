@@ -2,13 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
-from leftovers import undisturbed, until, what_is_left
+from injected import die
+from leftovers import RUN, at_step, rows, stop, undisturbed, until, what_is_left
 from omegaconf import OmegaConf
 
 from diffuse import checkpoints, runs
@@ -16,19 +16,6 @@ from diffuse.commands.training import loop as command
 from diffuse.commands.training import preparing, resuming
 
 FULL = "train.steps=8 train.log_every=3 train.sample_every=4 train.save_every=5 model.dropout=0.1"
-
-
-def at_step(number, act):
-    """fit(), with something that happens after a step."""
-    real = command.fit
-
-    def fit(*args):
-        for step in real(*args):
-            if step.number == number:
-                act()
-            yield step
-
-    return fit
 
 
 @pytest.fixture(scope="module")
@@ -44,24 +31,16 @@ def test_a_signal_is_a_checkpoint_of_this_step_and_resuming_ends_as_if_nothing_h
     step, number, whole, diffuse, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch:
-        patch.setattr(command, "fit", at_step(step, lambda: os.kill(os.getpid(), number)))
+        patch.setattr(command, "fit", at_step(step, partial(stop, number)))
         assert diffuse.train(FULL) == 128 + number
-    run = tmp_path / "outputs/train/tiny/v001"
-    again = "diffuse train resume=outputs/train/tiny/v001 device=cpu"
+    run = tmp_path / RUN
+    again = f"diffuse train resume={RUN} device=cpu"
     assert f"stopped at step {step}; {again} continues" in diffuse.err
     assert (runs.read(run)["status"], runs.read(run)["step"]) == ("stopped", step)
     assert checkpoints.newest(run / "checkpoints").name == f"step_{step:08d}"
     assert diffuse.train(f"{FULL} resume=auto") == 0
     assert what_is_left(run) == whole
     assert runs.read(run)["status"] == "done"
-
-
-class Killed(BaseException):
-    pass
-
-
-def die():
-    raise Killed
 
 
 @pytest.mark.parametrize(("step", "from_step"), [(5, None), (8, 5)])
@@ -71,7 +50,7 @@ def test_a_kill_costs_the_steps_since_the_last_checkpoint_and_nothing_else(
     with monkeypatch.context() as patch:
         patch.setattr(command, "fit", at_step(step, die))
         assert diffuse.train(FULL) == 1
-    run = tmp_path / "outputs/train/tiny/v001"
+    run = tmp_path / RUN
     newest = checkpoints.newest(run / "checkpoints")
     assert (newest and int(newest.name[5:])) == from_step
     runs.write_json(run / "run.json", {**runs.read(run), "status": "running", "pid": 2**22 + 1})
@@ -82,7 +61,7 @@ def test_a_kill_costs_the_steps_since_the_last_checkpoint_and_nothing_else(
 
 def test_a_resume_with_another_seed_would_be_noticed(whole, diffuse, tmp_path):
     assert diffuse.train(f"{FULL} seed=1") == 0
-    other = what_is_left(tmp_path / "outputs/train/tiny/v001")
+    other = what_is_left(tmp_path / RUN)
     assert not any(other[name] == whole[name] for name in whole if name != "state.json")
 
 
@@ -90,9 +69,9 @@ def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(
     whole, diffuse, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch:
-        patch.setattr(command, "fit", at_step(7, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        patch.setattr(command, "fit", at_step(7, stop))
         assert diffuse.train(FULL) == 143
-    run = tmp_path / "outputs/train/tiny/v001"
+    run = tmp_path / RUN
     (run / "checkpoints/step_00000007/model.safetensors").write_bytes(b"")
     assert diffuse.train(f"{FULL} train.keep=1 train.save_every=1 resume=auto") == 0
     assert "looking for an older checkpoint" in diffuse.err
@@ -103,10 +82,10 @@ def test_the_checkpoint_just_written_is_kept_although_a_damaged_one_looks_newer(
     diffuse, tmp_path, monkeypatch
 ):
     assert diffuse.train("train.steps=6") == 0
-    run = tmp_path / "outputs/train/tiny/v001"
+    run = tmp_path / RUN
     (run / "checkpoints/step_00000006/model.safetensors").write_bytes(b"")
     with monkeypatch.context() as patch:
-        patch.setattr(command, "fit", at_step(5, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        patch.setattr(command, "fit", at_step(5, stop))
         assert diffuse.train("train.steps=6 train.keep=1 resume=auto") == 143
     assert checkpoints.newest(run / "checkpoints").name == "step_00000005"
 
@@ -181,9 +160,18 @@ def test_what_a_training_is_about_cannot_change_in_the_middle(tiny, line, words,
     assert (trained / "run.json").read_text() == before
 
 
-def test_how_often_one_looks_may_change(trained, diffuse):
-    line = "train.steps=6 train.log_every=2 train.sample_every=null n=2 sampler=ddpm resume=auto"
-    assert diffuse.train(line) == 0
+def test_how_often_one_looks_may_change_and_changes_no_byte_of_what_is_trained(trained, diffuse):
+    """Two copies go on, and one of them is looked at otherwise."""
+    looked = trained.with_name("v002")
+    shutil.copytree(trained, looked, symlinks=True)
+    looks = "train.log_every=2 train.sample_every=3 train.eval_every=5 n=2 sampler=ddpm"
+    assert diffuse.train("train.steps=6 resume=tiny/v001") == 0, diffuse.err
+    assert diffuse.train(f"train.steps=6 resume=tiny/v002 {looks}") == 0, diffuse.err
+    ours, theirs = what_is_left(trained), what_is_left(looked)
+    for name in ("model", "ema", "optimizer"):
+        assert ours[f"{name}.safetensors"] == theirs[f"{name}.safetensors"]
+    scored = [[row["step"] for row in rows(run) if "fid" in row] for run in (trained, looked)]
+    assert scored == [[2, 4, 6], [2, 4, 5, 6]]
 
 
 def test_a_precision_that_was_measured_is_not_measured_again(trained, diffuse, monkeypatch):
@@ -201,10 +189,10 @@ def test_minutes_stay_the_number_of_steps_they_once_became(diffuse, tmp_path, mo
     speed = iter([0.05, 0.001])
     monkeypatch.setattr(preparing, "seconds_per_step", lambda *_: next(speed))
     with monkeypatch.context() as patch:
-        patch.setattr(command, "fit", at_step(3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        patch.setattr(command, "fit", at_step(3, stop))
         assert diffuse.train("train.minutes=0.005") == 143
     assert diffuse.train("train.minutes=0.005 resume=auto") == 0
-    facts = runs.read(tmp_path / "outputs/train/tiny/v001")
+    facts = runs.read(tmp_path / RUN)
     assert (facts["steps"], facts["step"]) == (6, 6)
 
 
@@ -215,34 +203,22 @@ def test_a_run_that_another_process_trains_is_left_alone(tiny, trained, diffuse)
     assert "is being trained by another process" in message
 
 
-def start(tiny, folder):
-    """`diffuse train` as a process of its own, once it has logged some steps."""
-    words = f"{tiny} train.steps=1000000 train.sample_every=null train.save_every=null"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "diffuse", "train", *words.split()],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(command.__file__).parents[3]),
-             "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    rows = folder / "outputs/train/tiny/v001/metrics.jsonl"
-    until(lambda: process.poll() or (rows.exists() and rows.read_text().count("\n") > 5))
-    assert process.poll() is None, process.stderr.read()
-    return process
-
-
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
 )
 def test_a_process_that_is_told_to_stop_saves_and_can_be_continued(
-    tiny, number, code, diffuse, tmp_path
+    tiny, number, code, start, diffuse, tmp_path
 ):
-    process = start(tiny, tmp_path)
+    run = tmp_path / RUN
+    log = run / "metrics.jsonl"
+    line = "train.steps=1000000 train.sample_every=null train.save_every=null"
+    process = start.train(f"{tiny} {line}")
+    until(lambda: process.poll() is not None or (log.exists() and log.read_text().count("\n") > 5))
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == code
+    assert process.returncode == code, err
     assert "Traceback" not in err
-    run = tmp_path / "outputs/train/tiny/v001"
     facts = runs.read(run)
     assert facts["status"] == "stopped"
     assert checkpoints.steps(run / "checkpoints") == [facts["step"]]

@@ -1,14 +1,13 @@
 """`resume=<run>` alone goes on as that run was, and a try-out is in nobody's way."""
 
 import json
-import os
 import shlex
-import signal
 
 import pytest
+from leftovers import at_step, stop
 from omegaconf import OmegaConf
 
-from diffuse import cli, runs, training
+from diffuse import cli, runs
 from diffuse.commands.training import loop
 
 
@@ -53,15 +52,8 @@ def test_the_words_that_a_run_was_stopped_with_continue_it(tiny, diffuse, tmp_pa
     line = f"train {tiny} train.steps=5 outputs=els,where trust=mine optimizer.name=mine:SGD"
     line += "".join(f" ~optimizer.{key}" for key in ("betas", "eps", "weight_decay"))
     line += " train.on_nan=skip"
-
-    def stopping(*arguments):
-        for step in training.fit(*arguments):
-            if step.number == 3:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield step
-
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "fit", stopping)
+        patch.setattr(loop, "fit", at_step(3, stop))
         assert diffuse(line) == 143, diffuse.err
     [hint] = [row for row in diffuse.err.splitlines() if "stopped at step" in row]
     words = shlex.split(hint.partition("diffuse ")[2].removesuffix(" continues"))

@@ -5,14 +5,13 @@ import os
 import shutil
 
 import pytest
-from leftovers import what_is_left
+from injected import flip
+from leftovers import RUN, what_is_left
 from omegaconf import OmegaConf
 from PIL import Image
-from test_faults_damage import flip
 
 from diffuse import checkpoints, runs
 
-RUN = "outputs/train/tiny/v001"
 NEWEST = f"{RUN}/checkpoints/step_00000004"
 
 

@@ -1,9 +1,10 @@
 """Two processes that share every batch train what one trains, and end together."""
 
+import json
 import os
 import signal
-import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -12,7 +13,6 @@ from leftovers import RUN, rows, until, what_is_left
 from diffuse import checkpoints, runs
 
 FULL = "train.steps=8 train.log_every=3 train.sample_every=4 train.save_every=5 model.dropout=0.1"
-DDP = [sys.executable, "-m", "diffuse", "train"]
 TORCHRUN = [
     *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"),
     *("--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "diffuse", "train"),
@@ -20,21 +20,18 @@ TORCHRUN = [
 
 
 @pytest.fixture(autouse=True)
-def one_thread_each(monkeypatch):
-    """Like this process: sums of several threads differ in the last bits."""
+def one_thread_each(monkeypatch, tmp_path):
+    """Like this process: sums of several threads differ in the last bits.
+
+    What those that are killed leave among the temporary files is left in the test's folder.
+    """
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # this process looks again
 
 
 def weights(run):
     return checkpoints.load_tensors(checkpoints.newest(run / "checkpoints"), "ema")
-
-
-def started(tiny, line, folder, command=DDP):
-    """A training in a process group of its own."""
-    return subprocess.Popen(
-        [*command, *tiny.split(), *line.split()], cwd=folder, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
 
 
 def children(pid):
@@ -77,13 +74,12 @@ def test_processes_that_share_a_grid_draw_the_images_of_one(diffuse, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_processes_that_were_stopped_go_on_to_the_same_bytes(how, tiny, diffuse, tmp_path):
+def test_processes_that_were_stopped_go_on_to_the_same_bytes(how, tiny, start, diffuse, tmp_path):
     """They are told to take a million steps, so that they cannot be done before they are stopped;
     a constant learning rate does not depend on how many there are."""
     line = f"{FULL} train.lr_schedule=constant devices=2"
     other = tmp_path / "other"
-    other.mkdir()
-    process = started(tiny, f"{line} train.steps=1000000", other)
+    process = start.train(f"{tiny} {line} train.steps=1000000", other)
     until(lambda: (other / RUN / "checkpoints/step_00000005").exists())
     for pid in (*children(process.pid), process.pid):
         os.kill(pid, how)
@@ -92,17 +88,18 @@ def test_processes_that_were_stopped_go_on_to_the_same_bytes(how, tiny, diffuse,
     last = int(checkpoints.newest(other / RUN / "checkpoints").name[5:])
     line = f"{line} train.steps={last + 3}"
     assert diffuse.train(line) == 0, diffuse.err
-    again = started(tiny, f"{line} resume=auto resume.allow=[train.steps]", other)
+    again = start.train(f"{tiny} {line} resume=auto resume.allow=[train.steps]", other)
     assert again.wait(120) == 0, again.stderr.read()
     assert what_is_left(other / RUN) == what_is_left(tmp_path / RUN)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["first", "second"])
-def test_one_process_that_is_killed_ends_all(victim, tiny, tmp_path):
-    process = started(tiny, "train.steps=100000 train.sample_every=null devices=2", tmp_path)
+def test_one_process_that_is_killed_ends_all(victim, tiny, start, tmp_path):
+    process = start.train(f"{tiny} train.steps=100000 train.sample_every=null devices=2")
     until(lambda: (tmp_path / RUN / "checkpoints/step_00000002").exists())
     (child,) = children(process.pid)
+    start.sessions.append(child)
     os.kill(child if victim == "second" else process.pid, signal.SIGKILL)
     until(lambda: is_gone(child) and is_gone(process.pid), seconds=30)
     process.wait()
@@ -117,8 +114,8 @@ def test_one_process_that_is_killed_ends_all(victim, tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_signal_to_any_process_is_a_checkpoint_of_the_current_step(tiny, tmp_path):
-    process = started(tiny, "train.steps=100000 train.save_every=null devices=2", tmp_path)
+def test_a_signal_to_any_process_is_a_checkpoint_of_the_current_step(tiny, start, tmp_path):
+    process = start.train(f"{tiny} train.steps=100000 train.save_every=null devices=2")
     until(lambda: (tmp_path / RUN / "samples/latest.png").exists())
     (child,) = children(process.pid)
     os.kill(child, signal.SIGTERM)
@@ -130,27 +127,26 @@ def test_a_signal_to_any_process_is_a_checkpoint_of_the_current_step(tiny, tmp_p
 
 
 @pytest.mark.slow
-def test_torchrun_trains_the_same_bytes(tiny, diffuse, tmp_path):
+def test_torchrun_trains_the_same_bytes(tiny, start, diffuse, tmp_path):
     assert diffuse.train(f"{FULL} devices=2") == 0, diffuse.err
     other = tmp_path / "other"
-    other.mkdir()
-    process = started(tiny, FULL, other, TORCHRUN)
+    process = start([*TORCHRUN, *tiny.split(), *FULL.split()], other)
     assert process.wait(120) == 0, process.stderr.read()
     assert [path.name for path in (other / RUN).parent.glob("v*")] == ["v001"]
     assert what_is_left(other / RUN) == what_is_left(tmp_path / RUN)
 
 
 @pytest.mark.slow
-def test_processes_whose_torchrun_is_gone_save_and_leave(tiny, diffuse, tmp_path):
-    process = started(tiny, f"{FULL} train.steps=100_000 train.save_every=null", tmp_path, TORCHRUN)
+def test_processes_whose_torchrun_is_gone_save_and_leave(tiny, start, tmp_path):
+    line = f"{tiny} {FULL} train.steps=100_000 train.save_every=null"
+    process = start([*TORCHRUN, *line.split()])
     until(lambda: (tmp_path / RUN / "metrics.jsonl").exists())
-    workers = children(process.pid)
+    start.sessions += (workers := children(process.pid))
     process.kill()
     until(lambda: all(map(is_gone, workers)), seconds=30)
     facts = runs.read(tmp_path / RUN)
     assert facts["status"] == "stopped"
     assert checkpoints.newest(tmp_path / RUN / "checkpoints").name == f"step_{facts['step']:08d}"
-    process.communicate()
 
 
 @pytest.mark.slow
@@ -162,12 +158,26 @@ def test_what_the_first_process_refuses_ends_the_others_at_once(diffuse):
 
 
 @pytest.mark.slow
-def test_a_step_that_is_not_finite_is_one_for_both(diffuse, tmp_path):
-    line = f"{FULL} devices=2 optimizer.lr=1e30 train.clip_grad=null train.on_nan=rollback"
-    assert diffuse.train(f"{line} train.save_every=1 train.steps=30 train.sample_every=null") == 4
+@pytest.mark.parametrize(
+    ("on_nan", "code", "counted", "step"),
+    [
+        ("rollback", 4, {"status": "diverged", "rollbacks": 3}, 2),
+        ("skip", 0, {"status": "done", "skipped": 7}, 8),
+    ],
+)
+def test_a_step_that_is_not_finite_is_one_for_both(
+    on_nan, code, counted, step, tiny, start, tmp_path
+):
+    """Both make its gradient again, for the diagnosis: one alone would wait for half an hour."""
+    line = f"{FULL} devices=2 optimizer.lr=1e30 train.clip_grad=null train.on_nan={on_nan}"
+    process = start.train(f"{tiny} {line} train.save_every=1 train.sample_every=null")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == code, said
     facts = runs.read(tmp_path / RUN)
-    assert (facts["status"], facts["rollbacks"]) == ("diverged", 3)
-    assert (tmp_path / RUN / "diverged.json").exists()
+    assert {key: facts[key] for key in counted} == counted
+    why = json.loads((tmp_path / RUN / "diverged.json").read_text())
+    assert (why["step"], len(why["images"])) == (step, 16)
+    assert why["grad_norms"].keys() == why["weight_norms"].keys()
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,10 @@
 """`diffuse train` when a loss is not finite, or when there is no memory."""
 
 import json
-import os
-import signal
 
 import pytest
 import torch
-from leftovers import rows
+from leftovers import RUN, at_step, rows, stop
 from leftovers import what_is_left as left
 
 from diffuse import checkpoints, runs
@@ -21,7 +19,7 @@ LINE = "train.steps=8 train.save_every=2 train.sample_every=4 model.dropout=0.1"
 
 @pytest.fixture
 def run(tmp_path):
-    return tmp_path / "outputs/train/tiny/v001"
+    return tmp_path / RUN
 
 
 def test_stop_is_exit_4_with_a_diagnosis_and_the_last_good_checkpoint(diffuse, run, poison):
@@ -99,7 +97,7 @@ def test_any_other_error_in_a_look_ends_the_training(diffuse, run, monkeypatch):
 
 def _recipe():
     return room.Recipe(
-        steps=8, batch=16, lr_schedule="cosine", warmup=2, clip_grad=1.0, ema=0.5,
+        steps=8, batch=16, lr_schedule="cosine", warmup=2, clip_grad=1.0,
         label_dropout=0.1, shuffle=True, range=(-1.0, 1.0), seed=0,
     )  # fmt: skip
 
@@ -116,7 +114,8 @@ def test_skip_is_one_line_for_each_step_and_a_number_in_the_record(diffuse, run,
     lines = {row["step"]: row for row in rows(run) if "lr" in row}
     assert sorted(lines) == list(range(1, 9))
     assert [step for step in lines if "loss" not in lines[step]] == [3, 6]
-    assert not (run / "diverged.json").exists()
+    why = json.loads((run / "diverged.json").read_text())
+    assert (why["step"], len(why["images"]), len(why["sigmas"])) == (6, 16, 16)
 
 
 def test_skip_gives_up_if_nothing_else_happens_any_more(diffuse, run, poison):
@@ -150,18 +149,10 @@ def test_a_training_that_rolled_back_and_was_stopped_ends_with_the_same_bytes(
     poison({6})
     line = f"{LINE} train.on_nan=rollback"
     assert diffuse.train(line) == 0
-    run, real, seen = run.with_name("v002"), command.fit, []
-
-    def fit(training, *rest):
-        for each in real(training, *rest):
-            if each.number == step and training.rollbacks:
-                seen.append(os.kill(os.getpid(), signal.SIGTERM))
-            yield each
-
+    run = run.with_name("v002")
     with monkeypatch.context() as patch:
-        patch.setattr(command, "fit", fit)
+        patch.setattr(command, "fit", at_step(step, stop, lambda training, *_: training.rollbacks))
         assert diffuse.train(line) == 143
-    assert len(seen) == 1
     assert diffuse.train(f"{line} resume=must") == 0
     assert left(run) == left(run.with_name("v001"))
 
@@ -176,17 +167,10 @@ def test_neither_a_stop_nor_a_look_changes_where_a_rollback_goes_to(
     assert diffuse.train(line) == 0
     assert "back to step 4, rollback 1 of 3" in diffuse.err
     assert diffuse.train(f"{line} {looks}") == 0
-    looked, real = run.with_name("v002"), command.fit
+    looked = run.with_name("v002")
     assert [row["step"] for row in rows(looked) if "fid" in row] == [5, 8]  # the best one so far
-
-    def fit(training, *rest):
-        for each in real(training, *rest):
-            if each.number == 5 and not training.rollbacks:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield each
-
     with monkeypatch.context() as patch:
-        patch.setattr(command, "fit", fit)
+        patch.setattr(command, "fit", at_step(5, stop, lambda training, *_: not training.rollbacks))
         assert diffuse.train(line) == 143
     stopped = run.with_name("v003")
     assert checkpoints.steps(stopped / "checkpoints") == [4, 5]
@@ -238,16 +222,8 @@ def test_the_record_has_the_peak_of_memory_from_the_first_checkpoint_on(diffuse,
 def test_a_batch_in_parts_is_continued_to_the_same_bytes(diffuse, run, monkeypatch):
     line = f"{LINE} train.micro_batch=4"
     assert diffuse.train(line) == 0
-    real = command.fit
-
-    def fit(*args):
-        for each in real(*args):
-            if each.number == 5:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield each
-
     with monkeypatch.context() as patch:
-        patch.setattr(command, "fit", fit)
+        patch.setattr(command, "fit", at_step(5, stop))
         assert diffuse.train(line) == 143
     assert diffuse.train(f"{line} resume=must") == 0
     assert left(run.with_name("v002")) == left(run)

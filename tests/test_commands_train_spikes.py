@@ -1,16 +1,15 @@
 """`diffuse train` when a loss jumps: it is said, and nothing else changes."""
 
 import math
-import os
-import signal
 
 import pytest
-from leftovers import RUN, rows, undisturbed
+from injected import die
+from leftovers import RUN, at_step, rows, stop, undisturbed
 from leftovers import what_is_left as left
 
 from diffuse.commands.training import loop as command
 from diffuse.denoiser import Denoiser
-from diffuse.divergence import Losses
+from diffuse.divergence import Spikes
 
 
 @pytest.fixture
@@ -46,16 +45,12 @@ def test_a_spike_is_one_line_and_one_row_and_changes_nothing(diffuse, run, jump,
     assert (row["step"], row["spike_step"]) == (28, 25)
     assert row["spike"] > 10 * row["spike_median"] > 0
     jump["n"] = 0
-    monkeypatch.setattr(Losses, "TIMES", math.inf)
+    monkeypatch.setattr(Spikes, "TIMES", math.inf)
     assert diffuse.train(LONG) == 0
     blind, seen = left(run.with_name("v002")), left(run)
     for file in ("model", "ema", "optimizer"):
         assert blind[f"{file}.safetensors"] == seen[f"{file}.safetensors"]
     assert not [row for row in rows(run.with_name("v002")) if "spike" in row]
-
-
-class Killed(BaseException):
-    pass
 
 
 OFTEN = f"{LONG} train.save_every=13"  # a kill costs the steps since 13 or 26
@@ -78,19 +73,14 @@ def whole(tiny, tmp_path_factory):
 def test_a_spike_is_in_the_same_rows_if_the_training_was_stopped_around_it(
     step, kill, whole, diffuse, run, jump, monkeypatch
 ):
-    real = command.fit
-
-    def fit(*args):
-        for each in real(*args):
-            if each.number == step and kill:
-                jump["n"] = (step - 1) // 13 * 13  # the step of the last checkpoint
-                raise Killed
-            if each.number == step:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield each
+    def act():
+        if kill:
+            jump["n"] = (step - 1) // 13 * 13  # the step of the last checkpoint
+            die()
+        stop()
 
     with monkeypatch.context() as patch:
-        patch.setattr(command, "fit", fit)
+        patch.setattr(command, "fit", at_step(step, act))
         assert diffuse.train(OFTEN) == (1 if kill else 143)
     assert diffuse.train(f"{OFTEN} resume=must") == 0
     assert left(run) == whole

@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 from jackknives import jackknife
+from records import RECORD
 from scipy import stats
-from test_passport import RECORD
 
 from diffuse.comparison import brief, compare, difference, verdict
 from diffuse.metrics import Moments, fid_estimate

@@ -10,8 +10,6 @@ from diffuse.comparison import difference
 from diffuse.metrics import Moments, fid_gap, fid_infinity, frechet
 from diffuse.scoring.joining import joined
 
-torch.set_num_threads(1)
-
 SEEDS = 3
 D = 8
 DEVIATIONS = torch.exp(-torch.arange(D, dtype=torch.float64) / 4)

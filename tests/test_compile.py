@@ -4,9 +4,6 @@ import copy
 import logging
 import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +13,6 @@ from omegaconf import OmegaConf
 from diffuse import assembly, checkpoints, compiling
 from diffuse.training import fit
 
-ROOT = Path(__file__).parent.parent
 SHAPE = (8, 1, 8, 8)
 CPU = torch.device("cpu")
 HAS_COMPILER = shutil.which(os.environ.get("CXX", "g++")) is not None
@@ -151,30 +147,21 @@ def test_a_word_that_is_none_of_the_three_is_refused(diffuse):
     assert message == "compile: unknown choice 'yes'; choices: auto, false, true"
 
 
-def start(words, folder, **environment):
-    """`diffuse train` in a process of its own, which has nothing compiled yet."""
-    return subprocess.run(
-        [sys.executable, "-m", "diffuse", "train", *words.split()],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "OMP_NUM_THREADS": "1",
-            "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"),
-            **environment,
-        },
-    )
+def freshly_trained(start, words, **environment):
+    """`diffuse train` in a process of its own, which has nothing compiled yet: what it said."""
+    process = start.train(words, TORCHINDUCTOR_CACHE_DIR=str(start.folder / "cache"), **environment)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    return said
 
 
 @pytest.mark.slow
-def test_a_machine_without_a_compiler_trains_to_the_same_bytes(tiny, tmp_path, diffuse):
-    answer = start(f"{tiny} train.steps=4 compile=true", tmp_path, CXX="/nowhere/g++", CC="/no")
-    assert answer.returncode == 0, answer.stderr
-    assert answer.stderr.count("warning: ") == 1
-    assert "warning: compile: not possible here, going on without" in answer.stderr
-    assert "Traceback" not in answer.stderr
+def test_a_machine_without_a_compiler_trains_to_the_same_bytes(tiny, start, tmp_path, diffuse):
+    line = f"{tiny} train.steps=4 compile=true"
+    said = freshly_trained(start, line, CXX="/nowhere/g++", CC="/no")
+    assert said.count("warning: ") == 1
+    assert "warning: compile: not possible here, going on without" in said
+    assert "Traceback" not in said
     assert diffuse.train("train.steps=4 compile=false") == 0
     runs = [tmp_path / f"outputs/train/tiny/v00{k}" for k in (1, 2)]
     folders = [checkpoints.newest(run / "checkpoints") for run in runs]
@@ -186,12 +173,11 @@ def test_a_machine_without_a_compiler_trains_to_the_same_bytes(tiny, tmp_path, d
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_COMPILER, reason="needs a C++ compiler")
 def test_a_compiled_training_is_the_same_within_rounding_and_is_sampled_from(
-    tiny, tmp_path, diffuse
+    tiny, start, tmp_path, diffuse
 ):
     line = "train.steps=6 train.sample_every=null model.mults=[1] model.conditional=false"
-    answer = start(f"{tiny} {line} compile=true", tmp_path)
-    assert answer.returncode == 0, answer.stderr
-    assert "compiled in" in answer.stderr
+    said = freshly_trained(start, f"{tiny} {line} compile=true")
+    assert "compiled in" in said
     assert diffuse.train(f"{line} compile=false") == 0
     runs = [tmp_path / f"outputs/train/tiny/v00{k}" for k in (1, 2)]
     assert [OmegaConf.load(run / "config.yaml").compile for run in runs] == [True, False]

@@ -7,6 +7,7 @@ import types
 from pathlib import Path
 
 import pytest
+import torch
 from closed_forms import CONF, nodes
 from omegaconf import OmegaConf
 
@@ -142,7 +143,6 @@ def test_a_bug_inside_a_function_is_not_taken_for_a_config_error(monkeypatch):
 
 
 def test_an_optimizer_of_torch_is_found_by_its_own_name():
-    torch = pytest.importorskip("torch")
     weights = [torch.zeros(1, requires_grad=True)]
     assert isinstance(
         build("optimizer", {"name": "SGD", "lr": 0.1}, weights), torch.optim.Optimizer
@@ -248,6 +248,20 @@ def test_a_run_is_named_by_the_user_the_experiment_or_what_it_is_about(name, cho
 def test_a_run_on_data_of_ones_own_is_called_as_that_is(choice, where, expected):
     cfg = OmegaConf.create({"name": None, "dataset": where})
     assert meanings.run_name(cfg, {"dataset": choice, "schedule": "cosine"}) == expected
+
+
+LINES = {
+    "diffuse train seed=1": config.Job("train", ["seed=1"]),
+    "diffuse plot noise n=2 --json": config.Job("plot", ["what=noise", "n=2"], json=True),
+    "diffuse eval 'metrics=[fid, kid]' --config-dir 'my own' --json": config.Job(
+        "eval", ["metrics=[fid, kid]"], json=True, config_dir="my own"
+    ),
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_job_says_what_was_typed_as_a_shell_takes_it(line):
+    assert LINES[line].line == line
 
 
 @pytest.mark.parametrize("schema", schemas.SCHEMAS.values())

@@ -17,7 +17,6 @@ from diffuse.data.choices import view
 from diffuse.data.images import ImageSpec, Raw, fingerprint, fitted
 from diffuse.errors import ConfigError, DiffuseError, DivergedError
 
-torch.set_num_threads(1)
 RANGES = [(-1, 1), (-0.5, 0.5), (0, 1)]
 LEVELS = torch.arange(256, dtype=torch.uint8)
 YAMLS = sorted(Path(__file__).parents[1].glob("conf/dataset/*.yaml"))

@@ -15,8 +15,6 @@ from diffuse.data import open_dataset, open_splits, prepared
 from diffuse.data.splits import held_out
 from diffuse.errors import ConfigError, DataError
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):

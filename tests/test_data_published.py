@@ -22,7 +22,6 @@ from diffuse.data.prepared import Table
 from diffuse.data.unpickling import unpickle
 from diffuse.errors import DataError
 
-torch.set_num_threads(1)
 FASHION = sys.modules["diffuse.data.fashion_mnist"]  # the package's attribute is the function
 CIFAR = sys.modules["diffuse.data.cifar10"]
 

@@ -12,14 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from injected import without_room
 
 from diffuse.data import debian, export_hub, open_dataset, sources
 from diffuse.data.sources import NoAnswerError, SilentError, Source, download, fetch, watched
 from diffuse.errors import DataError, NoSpaceError
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

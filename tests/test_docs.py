@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 
 from diffuse.commands import VERBS
 
-ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 

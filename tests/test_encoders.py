@@ -17,8 +17,6 @@ from diffuse.encoders import (
 from diffuse.errors import ConfigError
 from diffuse.metrics import fid
 
-torch.set_num_threads(1)
-
 CONF = Path(__file__).parent.parent / "conf"
 SHIPPED = yaml.safe_load((CONF / "encoder/fashion_mnist.yaml").read_text())["sha256"]
 FASHION = {"name": "fashion_mnist", "root": None, "fit": "none"}

@@ -27,8 +27,6 @@ from diffuse.encoders import (
 from diffuse.errors import ConfigError, DataError
 from diffuse.seeds import generator
 
-torch.set_num_threads(1)
-
 CONF = Path(__file__).parent.parent / "conf"
 
 

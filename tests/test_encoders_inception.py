@@ -19,8 +19,6 @@ from diffuse.encoders.inception import Inception, with_weights
 from diffuse.errors import DataError
 from diffuse.scoring import rows_of
 
-torch.set_num_threads(1)
-
 
 def spec_of(channels):
     return ImageSpec("photos", channels, 40, 33, 40, 33, "none", ())
@@ -211,6 +209,9 @@ def test_so_is_a_file_of_them(weights, tmp_path):
     save_file({"fc.bias": weights["fc.bias"]}, tmp_path / "other.safetensors")
     with pytest.raises(DataError, match="no Inception-v3 of the FID edition: Conv2d_1a_3x3"):
         inception(spec_of(3), str(tmp_path / "other.safetensors"), None, "tf")
+    torch.save({"fc.bias": weights["fc.bias"], "step": 3}, tmp_path / "other.pt")
+    with pytest.raises(DataError, match=r"other\.pt holds no table of tensors: step is int"):
+        inception(spec_of(3), str(tmp_path / "other.pt"), None, "tf")
 
 
 def test_images_of_two_channels_are_refused(file):

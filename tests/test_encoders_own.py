@@ -11,7 +11,6 @@ from diffuse.data import ImageSet, ImageSpec, to_range
 from diffuse.encoders import check_encoder, encode, open_encoder
 from diffuse.errors import ConfigError
 
-torch.set_num_threads(1)
 AUTO = {"name": "auto", "shipped": {"fashion_mnist": "0" * 64}, "size": 8}  # as composed
 CODE = """
     import torch

@@ -12,7 +12,6 @@ from torch import nn
 from diffuse.data import ImageSpec
 from diffuse.encoders.own import wrapped
 
-torch.set_num_threads(1)
 SPEC = ImageSpec("photos", 1, 8, 8, 8, 8, "none", ())
 
 

@@ -11,7 +11,6 @@ from diffuse.data import ImageSpec
 from diffuse.encoders import Encoder, encode
 from diffuse.encoders.own import wrapped
 
-torch.set_num_threads(1)
 SPEC = ImageSpec("photos", 1, 8, 8, 8, 8, "none", ())
 
 

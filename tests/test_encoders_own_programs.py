@@ -17,7 +17,6 @@ from diffuse.data import ImageSpec, to_range
 from diffuse.encoders import encode
 from diffuse.encoders.own import wrapped
 
-torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 SPEC = ImageSpec("photos", 1, 8, 8, 8, 8, "none", ())
 

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from diffuse.config import build
@@ -13,8 +12,6 @@ from diffuse.data import ImageSpec, open_dataset
 from diffuse.data.sources import cache
 from diffuse.encoders import ASSETS, about_encoder, encode, load_encoder
 from diffuse.errors import DataError
-
-torch.set_num_threads(1)
 
 CONF = Path(__file__).parent.parent / "conf"
 SHIPPED = yaml.safe_load((CONF / "encoder/fashion_mnist.yaml").read_text())["sha256"]

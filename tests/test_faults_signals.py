@@ -2,10 +2,8 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from injected import forked
@@ -16,7 +14,6 @@ from diffuse.commands.training import preparing
 from diffuse.denoiser import Denoiser
 from diffuse.interrupts import Interrupts
 
-ROOT = Path(__file__).parents[1]
 FULL = (
     "train.steps=6 train.save_every=4 train.sample_every=3 train.log_every=2 train.eval_every=3 "
     "train.eval_n=16 model.dropout=0.1"
@@ -151,13 +148,11 @@ sys.exit(cli.main(sys.argv[1:]))
 
 
 @pytest.mark.slow
-def test_two_signals_in_a_grid_leave_within_a_second_and_the_run_goes_on(tiny, diffuse, tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW_GRID, "train", *tiny.split(), "train.steps=2",
-         "train.save_every=1"],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+def test_two_signals_in_a_grid_leave_within_a_second_and_the_run_goes_on(
+    tiny, start, diffuse, tmp_path
+):
+    words = f"train {tiny} train.steps=2 train.save_every=1"
+    process = start([sys.executable, "-c", SLOW_GRID, *words.split()])
     assert process.stdout.readline() == "looking\n"
     process.send_signal(signal.SIGTERM)
     time.sleep(0.5)  # longer than signals may be apart that are one
@@ -165,7 +160,6 @@ def test_two_signals_in_a_grid_leave_within_a_second_and_the_run_goes_on(tiny, d
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 143
     assert time.monotonic() - started < 3  # a second, where nothing else computes
-    process.stdout.close()
     assert diffuse.train("train.steps=3 resume=auto") == 0
     run = tmp_path / "outputs/train/tiny/v001"
     assert [row["step"] for row in rows(run) if "test_loss" in row] == [2, 3]

@@ -1,5 +1,6 @@
 """A tracker that hangs, fails, dies or is slow: the same training, one warning, no waiting."""
 
+import threading
 import time
 
 import pytest
@@ -72,16 +73,16 @@ def test_a_tracker_that_is_listened_to_would_end_the_training(
 
 
 class Slow:
-    """Takes its time for everything, and remembers what it heard."""
+    """Does nothing until it may, and remembers what it heard."""
 
     def __init__(self):
-        self.heard = []
+        self.heard, self.may = [], threading.Event()
 
     def start(self, folder, name, config):
         self.log(0, {})
 
     def log(self, step, values):
-        time.sleep(0.05)
+        assert self.may.wait(10), "whoever was to let it go on waits for it"
         self.heard.append(step)
 
     def image(self, step, name, path):
@@ -94,20 +95,22 @@ class Slow:
 def test_a_slow_tracker_hears_everything_and_holds_nobody_up(tmp_path):
     slow = Slow()
     quiet = trackers.Quiet(slow)
-    started = time.monotonic()
     quiet.start(tmp_path, "a", {})
     for step in range(1, 11):
         quiet.log(step, {})
-    assert time.monotonic() - started < 0.5  # one after the other it would be 0.55 s
+    assert slow.heard == []
+    slow.may.set()
     quiet.finish()
     assert slow.heard == [*range(11), -1]
 
 
 def test_a_tracker_that_falls_too_far_behind_is_left(tmp_path, caplog):
-    quiet = trackers.Quiet(Slow(), seconds=0.01, most=5)
+    slow = Slow()
+    quiet = trackers.Quiet(slow, seconds=0.01, most=5)
     quiet.start(tmp_path, "a", {})
     for step in range(100):
         quiet.log(step, {})
     quiet.finish()
+    slow.may.set()
     [record] = caplog.records
     assert "5 messages wait for it" in record.getMessage()

@@ -12,8 +12,6 @@ from safetensors.torch import save_file
 from diffuse.errors import DataError
 from diffuse.foreign import as_gray, read_images, read_tensors
 
-torch.set_num_threads(1)
-
 
 def pixels(n=12, channels=3, side=8):
     random = torch.Generator().manual_seed(0)
@@ -292,5 +290,5 @@ def test_a_program_and_a_whole_module_are_refused_for_what_they_are(tmp_path):
     ):
         read_tensors(tmp_path / "module.pt")
     torch.save({"step": 3}, tmp_path / "state.pt")
-    with pytest.raises(DataError, match="holds no table of tensors"):
+    with pytest.raises(DataError, match="holds no table of tensors: step is int"):
         read_tensors(tmp_path / "state.pt")

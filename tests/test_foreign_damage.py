@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from diffuse.errors import DataError
 from diffuse.foreign import read_images, read_statistics, read_tensors
 
-torch.set_num_threads(1)
 TABLE = {"a.weight": torch.ones(4, 3), "b": torch.arange(5), "c": torch.ones(2).half()}
 WRITERS = {
     "legacy.pth": partial(torch.save, _use_new_zipfile_serialization=False),

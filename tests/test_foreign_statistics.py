@@ -9,8 +9,6 @@ from diffuse.errors import DataError
 from diffuse.foreign import read_statistics
 from diffuse.metrics import Moments, fid, frechet
 
-torch.set_num_threads(1)
-
 
 def features(n=300, d=6, seed=0):
     random = torch.Generator().manual_seed(seed)
@@ -68,6 +66,30 @@ def test_tensors_of_these_names_are_read_as_arrays_are(tmp_path, suffix):
     one, other = (read_statistics(tmp_path / f"a{kind}").moments for kind in (suffix, ".npz"))
     assert torch.equal(one.mean, other.mean)
     assert frechet(one, other) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [300, 300.0])
+def test_a_number_of_python_stands_beside_tensors(tmp_path, n):
+    tensors = {key: torch.from_numpy(value) for key, value in statistics(features()).items()}
+    torch.save({**tensors, "n": n, "seed": 0}, tmp_path / "a.pt")
+    assert read_statistics(tmp_path / "a.pt").n == 300
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"made_by": "us"}, "a.pt holds no table of tensors: made_by is str"),
+        ({"n": [300]}, "a.pt holds no table of tensors: n is list"),
+        ({"n": 2**64}, "a.pt holds no table of tensors: n is int"),
+        ({"n": 300.5}, "a.pt: n must be a number of images"),
+        ({"n": True}, "a.pt: n must be a number of images"),
+    ],
+)
+def test_what_else_stands_beside_tensors_is_refused_by_its_key(tmp_path, more, message):
+    tensors = {key: torch.from_numpy(value) for key, value in statistics(features()).items()}
+    torch.save(tensors | more, tmp_path / "a.pt")
+    with pytest.raises(DataError, match=message):
+        read_statistics(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize(

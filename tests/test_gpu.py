@@ -1,12 +1,8 @@
 """On a CUDA GPU: as exact as on a CPU, and the same images. Skipped where there is none."""
 
 import math
-import os
 import signal
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +17,6 @@ from diffuse.seeds import seed_of
 from diffuse.training import Training, fit
 from diffuse.weightings import uniform
 
-ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 LONG = "device=cuda precision=bf16 model.dropout=0.1 train.steps=600 train.save_every=50 "
 LONG += "train.log_every=20 train.sample_every=100 model.attention=[1]"
@@ -33,31 +28,20 @@ def few_threads_to_compile_with(monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "4")
 
 
-def start(words, folder):
-    folder.mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, "-m", "diffuse", "train", *words.split()],
-        cwd=folder,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
-    )
-
-
 @pytest.mark.parametrize(
     "how",
     ["compile=false", "compile=false device=cuda:0", "compile=true", "compile=true optimizer=muon"],
 )
-def test_a_training_that_was_killed_ends_in_the_same_bytes(how, tiny, tmp_path):
+def test_a_training_that_was_killed_ends_in_the_same_bytes(how, tiny, start, tmp_path):
     words = f"{tiny} {LONG} {how}"
-    whole = start(words, tmp_path / "whole")
+    whole = start.train(words, tmp_path / "whole")
     assert whole.wait() == 0, whole.stderr.read()
-    killed = start(words, tmp_path / "killed")
+    killed = start.train(words, tmp_path / "killed")
     folder = tmp_path / "killed" / RUN
     until(lambda: checkpoints.steps(folder / "checkpoints") or killed.poll() is not None, 300)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL, killed.stderr.read()
-    resumed = start(f"{words} resume=must", tmp_path / "killed")
+    resumed = start.train(f"{words} resume=must", tmp_path / "killed")
     assert resumed.wait() == 0, resumed.stderr.read()
     assert what_is_left(folder) == what_is_left(tmp_path / "whole" / RUN)
     assert ("compiled in" in resumed.stderr.read()) == ("compile=true" in how)

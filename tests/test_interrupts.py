@@ -6,11 +6,11 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
-from diffuse import launching
+from diffuse import launching, runs
 from diffuse.interrupts import Interrupts
 
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -43,6 +43,38 @@ def test_where_there_is_nothing_to_tidy_up_it_ends_at_once(number):
     assert [signal.getsignal(s) for s in Interrupts.SIGNALS] == before
 
 
+def test_a_burst_does_not_cut_short_how_the_first_signal_ends(tmp_path, monkeypatch):
+    """`diffuse sample` listens twice: from its first moment on, and while it has a folder."""
+    run = runs.Run.start(runs.claim(tmp_path, "sample", "a"), "sample", "", [])
+    finish = runs.Run.finish
+
+    def told(*args, **facts):
+        os.kill(os.getpid(), signal.SIGTERM)
+        finish(*args, **facts)
+
+    def work():
+        with Interrupts(at_once=True), run.watched(), Interrupts(at_once=True):
+            os.kill(os.getpid(), signal.SIGINT)
+            pytest.fail("the work went on")
+
+    monkeypatch.setattr(runs.Run, "finish", told)
+    with pytest.raises(SystemExit) as left:
+        work()
+    assert left.value.code == 130
+    assert runs.read(run.folder)["status"] == "stopped"
+
+
+def test_what_begins_after_a_signal_hears_the_next_one():
+    def work():
+        with Interrupts(at_once=True), Interrupts(at_once=True):
+            os.kill(os.getpid(), signal.SIGTERM)
+            pytest.fail("the work went on")
+
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            work()
+
+
 STUBBORN = """
 import time
 from diffuse.interrupts import Interrupts
@@ -57,11 +89,8 @@ with Interrupts() as interrupts:
 
 
 @BOTH
-def test_the_second_signal_leaves_within_a_second(number):
-    process = subprocess.Popen(
-        [sys.executable, "-c", STUBBORN],
-        stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
-    )  # fmt: skip
+def test_the_second_signal_leaves_within_a_second(number, start):
+    process = start([sys.executable, "-c", STUBBORN])
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
     assert process.stdout.readline() == "tidying up\n"
@@ -70,7 +99,6 @@ def test_the_second_signal_leaves_within_a_second(number):
     started = time.monotonic()
     assert process.wait(timeout=10) == 128 + number
     assert time.monotonic() - started < 3  # a second, where nothing else computes
-    process.stdout.close()
 
 
 BURST = """
@@ -88,9 +116,7 @@ with Interrupts() as interrupts:
 
 def test_several_signals_at_once_are_one():
     """As where `timeout` tells a group of processes, and one of them tells the others."""
-    told = subprocess.run(
-        [sys.executable, "-c", BURST], capture_output=True, text=True, cwd=Path(__file__).parents[1]
-    )
+    told = subprocess.run([sys.executable, "-c", BURST], capture_output=True, text=True, cwd=ROOT)
     assert (told.returncode, told.stdout) == (0, "tidied up 143\n")
 
 
@@ -107,11 +133,8 @@ with Interrupts():
 
 
 @pytest.mark.slow
-def test_the_second_signal_leaves_within_a_second_out_of_a_long_computation():
-    process = subprocess.Popen(
-        [sys.executable, "-c", BUSY],
-        stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
-    )  # fmt: skip
+def test_the_second_signal_leaves_within_a_second_out_of_a_long_computation(start):
+    process = start([sys.executable, "-c", BUSY])
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
@@ -121,7 +144,6 @@ def test_the_second_signal_leaves_within_a_second_out_of_a_long_computation():
     assert process.wait(timeout=60) == 143
     assert time.monotonic() - started < 3
     assert process.stdout.read() == ""
-    process.stdout.close()
 
 
 def test_nothing_of_a_signal_is_left_behind_when_it_is_over():

@@ -15,11 +15,11 @@ LAYERS = [
     "errors seeds config schemas values data objectives weightings denoiser models metrics "
     "classifier foreign encoders secrets files sealed conditions owners checkpoints runs "
     "run_folders trackers hardware interrupts "
-    "console optimizers ranks launching yamls provenance meanings "
+    "console optimizers ranks launching children yamls provenance meanings "
     "averages background memory rehearsal compiling guidance utilisation",
     "schedules noise_laws grids samplers reuse features training_state divergence",
     "training sampling shards noise_level",
-    "passport evaluations measures scoring comparison trainings checkups plots journal",
+    "passport evaluations measures scoring comparison trainings checkups plots seen journal",
     "assembly planning commands cli __main__",
 ]
 LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms.split()}

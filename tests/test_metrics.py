@@ -7,8 +7,6 @@ from scipy.linalg import sqrtm
 
 from diffuse.metrics import Kid, Moments, fid, fid_estimate, frechet, kid, kid_interval
 
-torch.set_num_threads(1)
-
 
 def gaussian(seed, n, d, spread=1.0, shift=0.0):
     """A table [n d] with correlated columns; the scales of its directions span `spread`."""

@@ -15,8 +15,6 @@ from diffuse.metrics import (
 )
 from diffuse.metrics.tables import Moments
 
-torch.set_num_threads(1)
-
 
 def normal(seed, *shape):
     random = torch.Generator().manual_seed(seed)

@@ -6,8 +6,6 @@ import torch
 
 from diffuse.metrics import Moments, bias_curve, enough, fid, fid_infinity, frechet
 
-torch.set_num_threads(1)
-
 D = 8
 
 

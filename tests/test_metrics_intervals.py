@@ -18,8 +18,6 @@ from diffuse.metrics import (
 )
 from diffuse.metrics.tables import Moments
 
-torch.set_num_threads(1)
-
 
 def normal(random, *shape):
     return torch.randn(*shape, generator=random, dtype=torch.float64)

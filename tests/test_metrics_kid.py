@@ -8,8 +8,6 @@ from scipy.stats import t
 from diffuse.metrics import Kid, kid, kid_interval
 from diffuse.seeds import generator
 
-torch.set_num_threads(1)
-
 
 def table(seed, n, d, shift=0.0):
     random = torch.Generator().manual_seed(seed)

@@ -19,8 +19,6 @@ from diffuse.metrics import (
     wilson,
 )
 
-torch.set_num_threads(1)
-
 
 def table(seed, n, d=8, scale=1.0):
     random = torch.Generator().manual_seed(seed)

@@ -12,8 +12,6 @@ from diffuse.metrics import nearest, nearest_others, overlap
 from diffuse.metrics import neighbours as rooms
 from diffuse.metrics.intervals import blocks_of, reach_of
 
-torch.set_num_threads(1)
-
 K = 4
 
 

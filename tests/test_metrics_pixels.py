@@ -10,8 +10,6 @@ from diffuse.metrics import pixel_statistics, sliced_wasserstein
 from diffuse.metrics import pixels as room
 from diffuse.seeds import generator
 
-torch.set_num_threads(1)
-
 
 def images(seed, n, shift=0.0, c=1, side=5):
     """Of which each has its own brightness: pixels of one image are not independent."""

@@ -51,7 +51,8 @@ def test_the_last_state_is_what_an_evaluation_scores_to_the_last_bit(trained, di
     assert facts["seconds"] > 0
     assert "n=70 is few images for the 64 features" in diffuse.err
     assert [line.split(":")[0] for line in facts["warnings"]] == [
-        "n=70 is few images for the 64 features of the encoder"
+        "n=70 is few images for the 64 features of the encoder",
+        "images are drawn of every class alike, but 13% of the test images are 3",
     ]
     kept = json.loads((Path(facts["folder"]) / "run.json").read_text())["data"]
     assert kept == {key: facts[key] for key in kept}
@@ -76,7 +77,7 @@ def test_every_fid_that_is_printed_has_its_interval(trained, diffuse):
     words = "steps=2 n=8 encoder=pixels encoder.size=1 device=cpu checkpoint=best"
     line = f"plot fid_trajectory {words}"
     facts = diffuse.json(line)
-    assert [said.split()[0] for said in facts["warnings"]] == ["checkpoint=best"]
+    assert [said.split()[0] for said in facts["warnings"]] == ["checkpoint=best", "images"]
     assert diffuse(line) == 0
     assert diffuse.err.count("was chosen by its FID") == 1
     assert "few images" not in diffuse.err
@@ -125,6 +126,7 @@ BAD = {
     "encoder.size=0 encoder=pixels": "size must be at least 1",
     "columns=3": "does not use it",
     "label=99": "no class 99",
+    "guide=early": "guide=early: it does nothing at guidance=1; say guidance=2, too",
 }
 
 
@@ -173,6 +175,8 @@ SAMPLERS_BAD = {
     "samplers=[]": "samplers needs at least one value",
     "sampler=ddim": "does not use it",
     "steps=3": "does not use it",
+    "guidance_levels=[0.2,5]": "guidance_levels=[0.2,5]: it does nothing at guidance=1",
+    "guide=early": "guide=early: it does nothing at guidance=1; say guidance=2, too",
 }
 
 

@@ -223,6 +223,34 @@ def test_the_command_says_why_half_precision_is_left_out(diffuse, tmp_path, monk
     assert "my_floats:Net does not compute in it" in " ".join(diffuse.out.split())
 
 
+def test_an_encoder_that_holds_what_cannot_be_copied_is_looked_at_all_the_same(
+    diffuse, tmp_path, monkeypatch
+):
+    """Of what was computed from parameters torch makes no deep copy."""
+    code = """
+        from torch import nn
+
+        class Net(nn.Module):
+            range = (0, 1)
+            size = 4
+
+            def __init__(self):
+                super().__init__()
+                self.linear = nn.Linear(16, 4)
+                self.basis = self.linear.weight @ self.linear.weight.T
+
+            def forward(self, x):
+                return self.linear(x.flatten(1)) @ self.basis
+    """
+    (tmp_path / "my_basis.py").write_text(textwrap.dedent(code))
+    monkeypatch.syspath_prepend(tmp_path)
+    words = "dataset=digits n=40 encoder=own encoder.name=my_basis:Net trust=my_basis"
+    facts = diffuse.json(f"plot preprocessing {words}")
+    changes = [e["change"] for e in facts["effects"] if e["kind"] == "encoder's resize"]
+    assert len(changes) == len(set(changes)) == 3  # each by a filter of its own
+    assert "deepcopy" in facts["left_out"]["bfloat16"]
+
+
 def test_images_that_the_network_sees_padded_are_measured_at_their_own_size(judge):
     """As in an evaluation: the border is none of the data."""
     train = judge.train

@@ -16,8 +16,6 @@ from injected import at_once
 from diffuse import checkpoints, run_folders, runs
 from diffuse.errors import ConfigError, DataError, DivergedError
 
-ROOT = Path(__file__).parents[1]
-
 RACE = """
 import os, sys, time
 from pathlib import Path

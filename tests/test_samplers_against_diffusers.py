@@ -5,6 +5,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 import yaml
@@ -15,8 +16,6 @@ from diffuse.grids import karras, uniform
 from diffuse.objectives import eps, v
 from diffuse.schedules import alpha_bar, linear
 from diffuse.weightings import uniform as unweighted
-
-diffusers = pytest.importorskip("diffusers")
 
 YAMLS = {path.stem: path for path in (Path(__file__).parents[1] / "conf/sampler").glob("*.yaml")}
 SHAPE = (3, 1, 8, 8)

@@ -1,8 +1,11 @@
 """Schedules, grids and weightings beside diffusers', or a paper's formula where they differ."""
 
+import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
+from diffusers.training_utils import compute_snr
 
 from diffuse.grids import karras, logsnr, uniform
 from diffuse.objectives import eps, v, x0
@@ -16,10 +19,6 @@ from diffuse.schedules import (
     ve,
 )
 from diffuse.weightings import min_snr
-
-diffusers = pytest.importorskip("diffusers")
-from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr  # noqa: E402
-from diffusers.training_utils import compute_snr  # noqa: E402
 
 T = 1000
 TABLES = {

@@ -3,7 +3,7 @@
 import logging
 
 import pytest
-from test_faults_secrets import SENTINEL, holding
+from sentinel import SENTINEL, holding
 
 from diffuse import cli, secrets
 from diffuse.cli import arguments
@@ -63,6 +63,23 @@ def test_an_address_or_text_that_carries_one_is_refused(value):
 def test_a_key_of_such_a_name_is_refused(word):
     with pytest.raises(ConfigError, match="a secret does not belong"):
         arguments.parse("train", [word])
+
+
+LOOSE = [
+    *(f"hf_{SENTINEL}", f"--hf_{SENTINEL}", f"--cfg hf_{SENTINEL}", f"--cfg=hf_{SENTINEL}"),
+    *(
+        f"{word}https://me:{SENTINEL}@host/x{more}"
+        for word in ("", "--outputs=", "--outputs ", "--config-dir ", "--config-dir=")
+        for more in ("", " seed=1")
+    ),
+]
+
+
+@pytest.mark.parametrize("words", LOOSE)
+def test_one_that_is_no_setting_at_all_is_not_said_again(words, diffuse):
+    assert diffuse(f"train {words}") == 2
+    assert SENTINEL not in diffuse.out + diffuse.err
+    assert "did you mean outputs=seed=1" not in diffuse.err
 
 
 ORDINARY = [

@@ -101,7 +101,6 @@ def test_wandb_without_an_account_keeps_config_losses_and_grids_in_the_run_folde
 ):
     from PIL import Image
 
-    pytest.importorskip("wandb")
     for key in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(key, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -201,7 +200,6 @@ def test_a_training_that_goes_on_is_the_same_run_at_wandb(client, tmp_path):
 
 @pytest.mark.slow
 def test_the_real_wandb_begins_again_offline_where_nobody_answers(tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
     for key in ("WANDB_MODE", "WANDB_SERVICE"):
         monkeypatch.delenv(key, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

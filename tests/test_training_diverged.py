@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from diffuse import training as room
-from diffuse.divergence import IN_A_ROW, Diverged, Losses, Spike
+from diffuse.divergence import IN_A_ROW, Diverged, Spike, Spikes
 from diffuse.training import Training, batch_indices, fit, learning_rate
 
 
@@ -80,7 +80,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_stops(
     with pytest.raises(Diverged, match=r"^step 7: loss .* last good step was 6") as e:
         next(steps)
     assert (training.step, everything(training)) == (6, before)
-    facts = e.value.facts
+    facts = e.value.step.why
     assert facts["step"] == 7
     assert facts["lr"] == pytest.approx(1e-2 * learning_rate(7, recipe))
     assert facts["images"] == batch_indices(7, 32, recipe).tolist()
@@ -96,12 +96,13 @@ def test_the_diagnosis_names_the_weight_whose_gradient_broke(
     infinite_gradient(training, monkeypatch, {1})
     with pytest.raises(Diverged) as e:
         next(fit(training, images, law, make_recipe(), [1e-2]))
-    norms = e.value.facts["grad_norms"]
+    why = e.value.step.why
+    norms = why["grad_norms"]
     assert [name for name, norm in norms.items() if isinstance(norm, str)] == ["stem.weight"]
     weights = dict(training.denoiser.net.named_parameters())
-    norm = e.value.facts["weight_norms"]["stem.weight"]
+    norm = why["weight_norms"]["stem.weight"]
     assert norm == pytest.approx(weights["stem.weight"].norm().item())
-    assert isinstance(e.value.facts["loss"], float)
+    assert isinstance(why["loss"], float)
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -113,12 +114,16 @@ def test_skip_leaves_the_step_out_and_goes_on(
     training = make_training(adamw, init="torch")
     fault(training, monkeypatch, {3, 4, 6})
     before, skipped = None, []
-    for step in fit(training, images, law, make_recipe(steps=8, on_nan="skip"), [1e-2]):
+    recipe = make_recipe(steps=8, on_nan="skip")
+    for step in fit(training, images, law, recipe, [1e-2]):
         after = everything(training)
         assert (after == before) == step.skipped
         before = after
         skipped += [step.number] * step.skipped
         assert training.step == step.number
+        if step.skipped:
+            assert step.why["images"] == batch_indices(step.number, len(images), recipe).tolist()
+            assert step.why["step"] == step.number
     assert skipped == [3, 4, 6]
     assert (training.skipped, training.in_a_row, step.last) == (3, 0, True)
     assert all(w.isfinite().all() for w in training.denoiser.net.state_dict().values())
@@ -191,7 +196,7 @@ def losses(n, seed, jumps=()):
 
 def found(values, asked):
     """The spikes, if somebody asks after some of the steps."""
-    seen, spikes = Losses(), []
+    seen, spikes = Spikes(), []
     for step, loss in enumerate(values, start=1):
         seen.add(step, torch.tensor(loss, dtype=torch.float64))
         if step in asked:
@@ -215,11 +220,11 @@ def test_what_is_found_does_not_depend_on_when_one_asks_or_what_was_saved():
     expected = found(values, set())
     assert len(expected) == 3
     assert found(values, set(range(1, 1501))) == found(values, {30, 900, 901}) == expected
-    seen = Losses()
+    seen = Spikes()
     for step, loss in enumerate(values, start=1):
         seen.add(step, torch.tensor(loss, dtype=torch.float64))
         if step % 7 == 0:
-            seen = Losses(**json.loads(json.dumps(seen.state())))
+            seen = Spikes(**json.loads(json.dumps(seen.state())))
     assert seen.spikes() == expected
 
 

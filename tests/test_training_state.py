@@ -4,9 +4,10 @@ from functools import partial
 
 import pytest
 import torch
-from test_training_resumed import ADAMW, FUSED, MUON, NET, go_on, save
+from going_on import ADAMW, FUSED, MUON, NET, go_on, save
 
 from diffuse import training
+from diffuse.training_state import settings
 
 
 def test_a_state_keeps_the_settings_of_its_own_optimizer_that_it_is_told_to(
@@ -17,7 +18,8 @@ def test_a_state_keeps_the_settings_of_its_own_optimizer_that_it_is_told_to(
         pass
     path = save(first, tmp_path)
     second = make_training(partial(MUON, weight_decay=0.5, betas=(0.5, 0.6)), **NET)
-    second.load(path, lambda key: key == "weight_decay")
+    second.own = {"weight_decay"}
+    second.load(path)
     inside = second.optimizer.muon, second.optimizer.adamw
     assert [optimizer.param_groups[0]["weight_decay"] for optimizer in inside] == [0.5, 0.5]
     assert list(second.optimizer.adamw.param_groups[0]["betas"]) == [0.9, 0.95]
@@ -58,9 +60,35 @@ def test_another_optimizer_that_is_let_through_is_that_optimizer(
     for _ in go_on(first, images, law, make_recipe(steps=2)):
         pass
     second = make_training(partial(torch.optim.Adam, lr=1e-2), **NET)
-    second.load(save(first, tmp_path), lambda key: True)
+    second.own = settings(second.optimizer)
+    second.load(save(first, tmp_path))
     [group] = second.optimizer.param_groups
     assert (group["weight_decay"], group["decoupled_weight_decay"]) == (0, False)
+
+
+class Counting(torch.optim.SGD):
+    """Its settings and what it counts are side by side, as in those that need no schedule."""
+
+    def __init__(self, parameters, lr, warmup):
+        super().__init__(parameters, lr)
+        self.param_groups[0].update(warmup=warmup, count=0)
+
+    def step(self, closure=None):
+        self.param_groups[0]["count"] += 1
+        return super().step(closure)
+
+
+def test_what_an_optimizer_counts_is_no_setting_of_its_own(
+    make_training, images, law, make_recipe, tmp_path
+):
+    first = make_training(partial(Counting, lr=1e-2, warmup=3), **NET)
+    for _ in go_on(first, images, law, make_recipe(steps=2)):
+        pass
+    second = make_training(partial(Counting, lr=1e-2, warmup=5), **NET)
+    second.own = settings(second.optimizer)
+    second.load(save(first, tmp_path))
+    [group] = second.optimizer.param_groups
+    assert (group["warmup"], group["count"]) == (5, 2)
 
 
 def test_a_training_goes_on_in_fp16_although_it_was_not(

@@ -63,6 +63,28 @@ def test_another_function_is_named_without_its_keys_and_any_other_key_in_full():
     assert names == ["schedule=cosine, optimizer.lr=0.1", "schedule=linear, optimizer.lr=0.2"]
 
 
+def test_trainings_of_equal_minutes_have_other_half_lives_and_are_one_way():
+    """Early on, an average is over fewer images than its decay says: how many, its step decides."""
+    lengths = FAST + SLOW
+    tried = [
+        Differing("weights.step", tuple(lengths)),
+        Differing("weights.half_life", tuple(float(length) for length in lengths)),
+    ]
+    changed = {"schedule.name": SCHEDULES, "seed": SEEDS, "train.steps": lengths}
+    assert [way.records for way in ways(changed, tried, lengths)] == [(0, 1, 2), (3, 4, 5)]
+
+
+def test_another_average_of_the_same_trainings_is_another_way():
+    tried = [
+        Differing("weights.decay", (0.9, 0.9, 0.9, 0.99, 0.99, 0.99)),
+        Differing("weights.half_life", (7.0, 7.0, 7.0, 70.0, 70.0, 70.0)),
+    ]
+    found = ways({"seed": SEEDS}, tried, STEPS)
+    assert [(way.name, way.records) for way in found] == [
+        ("weights.decay=0.9", (0, 1, 2)), ("weights.decay=0.99", (3, 4, 5)),
+    ]  # fmt: skip
+
+
 def test_images_that_were_drawn_in_another_way_are_another_way():
     tried = [
         Differing("sampler.steps", (10, 10, 10, 20, 20, 20)),

@@ -6,6 +6,7 @@ from torch import nn
 
 from diffuse import runs, utilisation
 from diffuse.commands import train
+from diffuse.commands.training import telling
 
 CONVOLUTION = 2 * 9 * 3 * 8 * 10 * 12  # multiply, add; 3x3, 3 channels to 8, 10x12 pixels
 
@@ -56,7 +57,7 @@ def test_a_training_is_done_before_the_peak_is_measured(diffuse, tmp_path, monke
 
     seen: list[str] = []
     monkeypatch.setattr(train, "LONG", 0.0)
-    monkeypatch.setattr(train, "convolution_peak", killed)
+    monkeypatch.setattr(telling, "convolution_peak", killed)
     assert diffuse.train("train.steps=2") == 0
     assert seen == ["done"]
     assert "utilisation" not in runs.read(tmp_path / "outputs/train/tiny/v001")
@@ -64,7 +65,7 @@ def test_a_training_is_done_before_the_peak_is_measured(diffuse, tmp_path, monke
 
 def test_a_training_says_what_share_it_made_use_of(diffuse, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "LONG", 0.0)
-    monkeypatch.setattr(train, "convolution_peak", lambda *_: (1e9, ""))
+    monkeypatch.setattr(telling, "convolution_peak", lambda *_: (1e9, ""))
     assert diffuse.train("train.steps=2") == 0
     facts = runs.read(tmp_path / "outputs/train/tiny/v001")
     assert facts["peak_flops"] == 1e9

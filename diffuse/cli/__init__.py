@@ -132,7 +132,8 @@ def run_command(
     if "name" in cfg:
         cfg.name = meanings.run_name(cfg, chosen)
     secrets.refuse(yamls.as_yaml(cfg))
-    job = config.Job(verb, overrides, "--json" in parsed.flags, folder, chosen)
+    own = parsed.flags.get("--config-dir")
+    job = config.Job(verb, overrides, "--json" in parsed.flags, folder, chosen, own)
     return importlib.import_module(f"diffuse.commands.{verb}").main(cfg, job) or 0
 
 

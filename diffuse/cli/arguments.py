@@ -104,10 +104,11 @@ def _take_flag(word: str, words: list[str], flags: dict[str, str], verb: str) ->
     key, page = flag.lstrip("-"), usage.root(verb)
     known = (*page.keys, *page.groups)
     if flag not in FLAGS or (flag == "--run" and key in known):  # Hydra has a flag --run
-        if SECRET.search(flag):
-            raise ConfigError(_no_secrets(key))
+        if SECRET.search(flag) or secrets.found(word):
+            raise ConfigError(_no_secrets(_harmless(key)))
         if key in known:
             value = value or (words or ["..."])[0]
+            value = "..." if secrets.found(value) else value
             raise ConfigError(f"unknown flag {flag!r}; did you mean {key}={value}, no dashes?")
         shown = [name for name in usage.flag_names(verb) if name.startswith("--")]
         raise ConfigError(f"unknown flag {flag!r}; {nearest(flag, shown)}")
@@ -120,6 +121,8 @@ def _take_flag(word: str, words: list[str], flags: dict[str, str], verb: str) ->
         value = words.pop(0)
     if takes == "?" and not equals:
         value = words.pop(0) if words and words[0] in INFO else "defaults-tree"
+    if secrets.found(value):
+        raise ConfigError(_no_secrets(flag))
     for known, choices in (("--cfg", CFG), ("--info", INFO)):
         if name == known and value not in choices:
             raise ConfigError(f"{flag}: unknown choice {value!r}; {nearest(value, choices)}")
@@ -167,7 +170,12 @@ def _refuse_secret(word: str) -> None:
     if SECRET_VARIABLE.search(value):
         raise ConfigError(_no_secrets(f"{key}: the value names a secret variable"))
     if what := secrets.found(word):
-        raise ConfigError(_no_secrets(f"{secrets.redacted(key)}: it holds {what}"))
+        raise ConfigError(_no_secrets(f"{_harmless(key)}: it holds {what}"))
+
+
+def _harmless(key: str) -> str:
+    """What comes before the first =, which of a word without one is all of it."""
+    return "a word" if secrets.found(key) else key
 
 
 def _refuse_other_words(word: str, verb: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, flag_override
 
 from diffuse import checkpoints, cli, files, hardware, runs, secrets
-from diffuse.cli import composing, sweep_records
+from diffuse.cli import composing, sweep_records, sweep_signals
 from diffuse.cli.arguments import Arguments
 from diffuse.errors import CLOSED_PIPE, INTERRUPTED, TERMINATED
 
@@ -42,6 +42,7 @@ class SweepJob:
     labels: list[str]  # of each job; none if the sweeper decides as it goes
     longer: bool  # another length than before: done jobs may have to go on
     own_resume: bool  # the sweep is over runs to resume
+    beside: str  # the launcher, if its processes are of this machine: they hear of a signal to it
     pid: int  # of the command
 
     def __call__(self, cfg: DictConfig) -> float | None:
@@ -52,11 +53,16 @@ class SweepJob:
         if away:
             os.environ["TERM"] = "dumb"  # bars of several processes would overwrite each other
             cli.log_to_stderr()
+        if away and self.beside and self.folder:
+            sweep_signals.prepare_process(self.folder, self.pid)
         if own and is_finished(own) and not self.longer:
             code, what = 0, ""
+        elif self.beside and self.folder and sweep_signals.is_over(self.folder, self.pid):
+            return None  # it never began, so it does not say how it ended
         else:
             log.info("job %d: %s", number, label)
-            code, what = self._run(cfg, words, number, own)
+            run = self._run_listening if self.beside else self._run
+            code, what = run(cfg, words, number, own)
         told = self.told / str(number)
         told.mkdir(parents=True, exist_ok=True)
         runs.write_json(
@@ -70,6 +76,18 @@ class SweepJob:
         """What sets a job apart whose words a sweeper has chosen."""
         return " ".join(word for word in words if word not in self.parsed.overrides)
 
+    def _run_listening(self, *what: Any) -> tuple[int, str]:
+        """A signal is for the job, from its first moment."""
+        try:
+            with sweep_signals.listening() as told:
+                end = self._run(*what)
+                told.at_once = False
+                return end
+        except SystemExit as leaving:  # between the last two lines
+            if leaving.code not in STOPPED:
+                raise
+            return int(leaving.code), "stopped"
+
     def _run(
         self, cfg: DictConfig, words: list[str], number: int, own: Path | None
     ) -> tuple[int, str]:
@@ -78,7 +96,7 @@ class SweepJob:
             with ExitStack() as stack:
                 if own is not None and not cfg.dry_run:
                     own.mkdir(parents=True, exist_ok=True)
-                    lock = own.with_name(f".lock-{number}")
+                    lock = sweep_records.lock_of(own.parent, number)
                     stack.enter_context(sweep_records.locked(lock, own))
                     if not _whole(own):
                         _set_aside(own)

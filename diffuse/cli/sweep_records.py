@@ -126,3 +126,20 @@ def locked(path: Path, what: Path) -> Iterator[None]:
         raise ConfigError(f"resume: {what} is being run by another process")
     with lock:
         yield
+
+
+def lock_of(folder: Path, number: int) -> Path:
+    """Of a job."""
+    return folder / f".lock-{number}"
+
+
+def running(folder: Path) -> list[str]:
+    """The numbers of the jobs of a sweep whose lock is held, by whatever process."""
+    held = []
+    for path in sorted(folder.glob(".lock-*")):
+        lock = owners.lock(path)
+        if lock is None:
+            held.append(path.name.removeprefix(".lock-"))
+        else:
+            lock.close()
+    return held

@@ -12,7 +12,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from diffuse import cli, config, launching, meanings, run_folders, secrets, yamls
-from diffuse.cli import composing, sweep_records
+from diffuse.cli import composing, sweep_records, sweep_signals
 from diffuse.cli.arguments import Arguments, from_home, quote
 from diffuse.cli.sweep_jobs import STOPPED, SweepJob, is_finished, outcome, printed
 from diffuse.cli.sweep_records import Jobs
@@ -47,7 +47,8 @@ def sweep(verb: str, parsed: Arguments) -> int:
             folder = told = old or _claim(verb, parsed, first)
             stack.enter_context(sweep_records.locked(folder / ".lock", folder))
             sweep_records.write(folder, verb, jobs, longer)
-        job = SweepJob(verb, parsed, folder, told, labels, longer, own_resume, os.getpid())
+        beside = "" if first.dry_run else sweep_signals.reached(first.hydra.launcher)
+        job = SweepJob(verb, parsed, folder, told, labels, longer, own_resume, beside, os.getpid())
         code = 0 if _nothing_left(job, bool(old)) else _launch(job)
         if longer and code == 0 and not first.dry_run:
             sweep_records.write(told, verb, jobs, longer=False)
@@ -198,7 +199,7 @@ def _launch(job: SweepJob) -> int:
     words = [f"hydra.sweep.dir={quote(str(job.told))}", NUMBERED]
     code, lost = 0, True
     try:
-        composing.run(job.verb, job.parsed, job, words)
+        _run_all(job, words)
     except (DiffuseError, KeyboardInterrupt, SystemExit):
         lost = False  # the jobs that are missing never began
         raise
@@ -207,6 +208,22 @@ def _launch(job: SweepJob) -> int:
     finally:
         code = _list_failures(job, lost) or code
     return code
+
+
+def _run_all(job: SweepJob, words: list[str]) -> None:
+    """SystemExit after a signal that the jobs were told of: those that train have saved by then."""
+    if not (job.beside and job.folder):
+        composing.run(job.verb, job.parsed, job, words)
+        return
+    with sweep_signals.Relay(job.folder, job.beside) as relay:
+        try:
+            composing.run(job.verb, job.parsed, job, words)
+        except Exception:  # the launcher's: it has lost a process, before it could hear
+            if relay.caught is None:
+                raise
+            relay.wait()
+    if relay.caught is not None:
+        raise SystemExit(relay.exit_code)
 
 
 def _list_failures(job: SweepJob, lost: bool) -> int:

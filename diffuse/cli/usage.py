@@ -29,6 +29,7 @@ FLAGS = (
     ("--config-dir DIR", "a folder with yamls of your own, beside ours"),
     ("--json", "the result as JSON, of a sweep one list; logs on stderr"),
 )
+BARE = {"compare": "<evaluation> <evaluation> ...", "plot": "<picture>"}  # words that are no key
 NEVER_SWEPT = {  # and why
     "compare": "a comparison is one; name all that are compared",
     "plan": "a plan is one; it writes nothing that could be swept over",
@@ -136,7 +137,9 @@ def has_key(group: str, choice: str, key: str) -> bool:
 def page(verb: str) -> str:
     """`diffuse <verb> --help`."""
     about = root(verb)
-    lines = [f"{_bold('usage:')} diffuse {verb} [key=value | group=choice ...] [flags]", ""]
+    keys = "[key=value | group=choice ...]" if {*about.groups} > {"debug"} else "[key=value ...]"
+    words = filter(None, ["diffuse", verb, BARE.get(verb), keys, "[flags]"])
+    lines = [f"{_bold('usage:')} {' '.join(words)}", ""]
     lines += textwrap.wrap(about.about, WIDTH)
     lines += ["", _bold("Examples"), *(f"  {example}" for example in about.examples)]
     if about.groups:
@@ -231,7 +234,9 @@ def _key(parent: str, entry: re.Match[str]) -> Key:
 
 def flags(verb: str) -> list[tuple[str, str]]:
     """What may be typed besides keys, and what it does."""
-    return [row for row in FLAGS if verb not in NEVER_SWEPT or row not in SWEEPING]
+    if verb not in NEVER_SWEPT:
+        return [*FLAGS]
+    return [(f, m.replace(", of a sweep one list", "")) for f, m in FLAGS if (f, m) not in SWEEPING]
 
 
 def flag_names(verb: str) -> list[str]:

@@ -9,7 +9,6 @@ from omegaconf import DictConfig
 from diffuse import averages, evaluations, meanings, passport, planning
 from diffuse.assembly import Trained
 from diffuse.commands import guiding
-from diffuse.commands.evaluating import judging
 from diffuse.config import Job
 from diffuse.encoders import Encoder
 from diffuse.sampling import Plan
@@ -110,7 +109,7 @@ def passport_of(
         "dtype": dtype(trained),
         **passport.of_machine(trained.device),
         "code": code(trained, [plan], encoder),
-        "command": judging.command(job),
+        "command": job.line,
     }
 
 

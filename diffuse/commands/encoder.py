@@ -148,7 +148,7 @@ def _about(
         "test_accuracy": share,
         "data": {"train_sha256": train.sha256, "test_sha256": test.sha256},
         "training": {
-            "command": shlex.join(["diffuse", job.command, *job.overrides]),
+            "command": job.line,
             "epochs": cfg.epochs,
             "batch": cfg.batch,
             "crop": _crop(train),

@@ -44,11 +44,10 @@ def main(cfg: DictConfig, job: Job) -> int:
         planned = describing.facts(cfg, job, trained, plan)
         print_json(planned) if job.json else print_table("Plan (nothing is written)", planned)
         return 0
-    classes = trained.spec.classes
     chosen = judging.selected(cfg)
     train, test, moved = judging.sets_of(trained, cfg.dataset)
-    if cfg.known and not cfg.reference and (found := known.find(cfg, trained, plan, train, test)):
-        return scores.show(job, found, evaluations.read(found), classes)
+    if cfg.known and (found := known.find(cfg, trained, plan, train, test)):
+        return known.again(cfg, job, trained, found)
     judge = assembly.judge(cfg, train=train, test=test)
     size = (test.spec.native_height, test.spec.native_width)
     statistics = judging.statistics(cfg, judge.encoder, size)
@@ -70,6 +69,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         said = judging.warnings(
             judge.encoder, cfg.n, first.images, real, statistics, asked if by_class else None
         )
+        said += judging.of_classes(trained, test, label, statistics)
         record = judging.scored(cfg, wanted, [(r.images, asked) for r in results], real)
         nfe = sum(result.nfe for result in results) / len(results)
         drawn = describing.how(cfg, job, plan, nfe, describing.class_of(trained, label))
@@ -91,7 +91,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         run.finish("done", sampler=drawn, fingerprint=first.fingerprint)
         twins.warn(folder, Path(cfg.outputs))
         tracker.finish()
-    return scores.show(job, folder, record, classes)
+    return scores.show(job, folder, record, trained.spec.classes)
 
 
 def check(cfg: DictConfig) -> None:

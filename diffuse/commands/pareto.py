@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from diffuse import assembly, evaluations, hardware, runs, scoring
 from diffuse.assembly import Trained
-from diffuse.commands import describing, drawing, restoring, starting
+from diffuse.commands import describing, drawing, guiding, restoring, starting
 from diffuse.commands.evaluating import cells, fronts, judging
 from diffuse.commands.evaluating.cells import Cell
 from diffuse.config import Job
@@ -48,6 +48,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     device = trained.device
     label = restoring.class_number(cfg, trained)
     table, left_out = cells.laid_out(cfg, trained, assembly.sampling_batch(cfg.batch, device))
+    guiding.refuse_idle(cfg, job)
     if not table:
         raise ConfigError(f"samplers: none is left: {fronts.why_not(left_out)}")
     if cfg.dry_run:
@@ -62,6 +63,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         shown = real.known_floor().images  # ours cannot have another range: it is the checkpoint's
         said = judging.selected(cfg) + moved
         said += judging.warnings(judge.encoder, cfg.n, shown, real, None)
+        said += judging.of_classes(trained, test, label)
         rows = _all(bench, table)
         cells.mark(rows)
         first = table[0].plan

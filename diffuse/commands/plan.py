@@ -120,7 +120,7 @@ def _cells(cost: Cost, best: bool) -> dict[str, str]:
 def _known(found: Measured) -> dict[str, str]:
     spread = found.spread
     rows = {
-        "FID": f"{found.value:.3f} at n={spread.n:,}",
+        "FID": f"{found.value:.3f} at n={spread.n:,} ({found.of})",
         "over images": f"sd {spread.images:.3g} at n={spread.n:,} ({found.of_images})",
         **_over_trainings(found),
         "drawing": f"{found.speed:.1f} images/s",

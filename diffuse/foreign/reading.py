@@ -25,10 +25,11 @@ class Unread(str):
 Entry = np.ndarray | Unread
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, numbers: bool = False) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or of one that torch.save wrote, by name.
 
     A pickle that asks for anything but tensors and plain containers is refused before it is run.
+    `numbers` of Python beside them count as tensors [].
     """
     try:
         if path.suffix.lower() == ".safetensors":
@@ -46,9 +47,20 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path} is damaged: {reason(error)}") from error
     if isinstance(content, Tensor):
         return {"tensor": content}
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, Mapping):
         raise DataError(f"{path} holds no table of tensors but {type(content).__name__}")
-    return {str(key): value for key, value in content.items()}
+    found = {str(key): value for key, value in content.items()}
+    if numbers:
+        found |= {key: torch.tensor(value) for key, value in found.items() if _is_number(value)}
+    for key, value in found.items():
+        if not isinstance(value, Tensor):
+            raise DataError(f"{path} holds no table of tensors: {key} is {type(value).__name__}")
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    """Of Python, and one that a tensor can hold."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
 
 
 def _pickled(path: Path, error: Exception) -> str:
@@ -80,7 +92,7 @@ def arrays_of(path: Path) -> dict[str, Entry]:
 def entries_of(path: Path) -> dict[str, Entry]:
     """What a file holds by name, arrays or tensors as its suffix says; DataError if it is none."""
     if path.suffix.lower() in OF_TENSORS:
-        return {key: plain(tensor) for key, tensor in read_tensors(path).items()}
+        return {key: plain(tensor) for key, tensor in read_tensors(path, numbers=True).items()}
     return arrays_of(path)
 
 

@@ -184,7 +184,7 @@ def _between(images: Tensor, seed: int) -> Tensor:
 
 def _resizing(encoder: Encoder, resize: resizing.Resize, name: str) -> Encoder:
     """The encoder with another filter."""
-    other = copy.deepcopy(encoder)
+    other = copy.copy(encoder)
     other.preparation = replace(encoder.preparation, filter=name, resize=resize)
     return other
 

@@ -115,7 +115,12 @@ class Judge:
 
     def __init__(self, encoder: Encoder, *, train: ImageSet, test: ImageSet) -> None:
         self.encoder, self.train, self.test = encoder, train, test
-        self.reference = features.of(encoder, test, torch.arange(len(test)), len(test))
+
+    @cached_property
+    def reference(self) -> Tensor:
+        """Features [n d] of all test images."""
+        everything = torch.arange(len(self.test))
+        return features.of(self.encoder, self.test, everything, len(everything))
 
     @cached_property
     def real(self) -> Real:

@@ -1,14 +1,9 @@
 """What never reaches a command: one line, exit 2, nothing left behind."""
 
-from pathlib import Path
-
 import pytest
 
 from diffuse import cli
 from diffuse.errors import nearest
-
-ROOT = Path(__file__).parent.parent.parent
-
 
 WRONG = {
     "trian": "unknown command 'trian'; did you mean 'train'?",

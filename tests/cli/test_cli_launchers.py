@@ -7,11 +7,10 @@ import pytest
 import torch
 import yaml
 from hydra.core.config_store import ConfigStore
+from places import ROOT
 
 from diffuse import cli, runs
 from diffuse.cli import complaints, sweep_jobs, sweeping
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -52,7 +51,6 @@ def test_submitit_runs_jobs_here_as_it_does_on_a_cluster(trained, diffuse, worke
 
 @pytest.mark.slow
 def test_optuna_chooses_jobs_and_writes_down_the_best(tiny, diffuse):
-    pytest.importorskip("optuna")
     search = "hydra/sweeper=optuna hydra.sweeper.n_trials=3 hydra.sweeper.n_jobs=1 name=found"
     line = f"train {tiny} -m {search} train.steps=2 optimizer.lr=interval(0.001,0.01)"
     assert diffuse(line) == 0, diffuse.err

@@ -5,16 +5,14 @@ import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
+from places import ROOT
 
 from diffuse import cli, schemas
 from diffuse.cli import completion, usage
 from diffuse.commands import VERBS
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
@@ -90,6 +88,29 @@ def test_a_page_reads_what_an_experiment_says_in_one_line(tmp_path, monkeypatch)
 def test_help_for_what_there_is_not_is_an_error(words, said, capsys):
     assert cli.main(["train", *words.split()]) == 2
     assert said in capsys.readouterr().err
+
+
+USED = {
+    "compare": "<evaluation> <evaluation> ... [key=value ...] [flags]",
+    "plot": "<picture> [key=value | group=choice ...] [flags]",
+    "plan": "[key=value ...] [flags]",
+    "train": "[key=value | group=choice ...] [flags]",
+}
+
+
+@pytest.mark.parametrize("verb", USED)
+def test_a_page_begins_with_the_words_that_a_command_takes(verb, capsys):
+    assert cli.main([verb, "--help"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"usage: diffuse {verb} {USED[verb]}"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_page_says_of_sweeps_what_can_be_swept(verb, capsys):
+    assert cli.main([verb, "--help"]) == 0
+    page = capsys.readouterr().out
+    swept = verb not in usage.NEVER_SWEPT
+    assert [words in page for words in ("--multirun", "of a sweep one list")] == [swept] * 2
+    assert re.search(r"^  --json +the result as JSON.*; logs on stderr$", page, re.M)
 
 
 def test_help_leaves_out_the_values_of_flags_and_keys(tmp_path, capsys):

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from places import ROOT
 
 from diffuse import cli
 from diffuse.cli import arguments, composing
 from diffuse.commands import VERBS
 from diffuse.errors import DataError, DivergedError
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.parametrize("verb", VERBS)

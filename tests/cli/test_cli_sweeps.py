@@ -8,8 +8,6 @@ import pytest
 from diffuse import cli
 from diffuse.commands import VERBS
 
-ROOT = Path(__file__).parent.parent.parent
-
 
 def test_every_job_of_a_sweep_runs_in_its_own_folder_even_if_one_fails(command, capsys, tmp_path):
     def answer(cfg, job):
@@ -79,7 +77,6 @@ def test_a_dry_sweep_writes_nothing(command):
     assert command.left_behind() == []
 
 
-@pytest.mark.slow
 def test_ctrl_c_ends_a_sweep(command):
     command.raises(KeyboardInterrupt())
     assert cli.main(["train", "-m", "seed=1,2"]) == 130

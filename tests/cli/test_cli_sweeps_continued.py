@@ -1,16 +1,14 @@
 """`--multirun ... resume=`: the same words again do what is missing, and nothing else."""
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import pytest
+from leftovers import at_step, stop
 
 from diffuse import checkpoints, cli, runs
 from diffuse.cli import sweep_records
 from diffuse.errors import DataError
-from diffuse.training import fit
 
 
 class Jobs:
@@ -40,10 +38,10 @@ def jobs(command):
 
 FOLDER = Path("outputs/train/mine/v001")
 LINE = "train -m seed=1,2 name=mine"
+SLOW = [pytest.param(word, marks=pytest.mark.slow) for word in ("mine/v001", str(FOLDER))]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("resume", ["auto", "mine/v001", str(FOLDER)])
+@pytest.mark.parametrize("resume", ["auto", *SLOW])
 def test_only_the_jobs_that_are_not_done_run_again(resume, jobs, capsys):
     jobs.broken = {2}
     assert jobs.of(LINE) == (1, [1, 2])
@@ -84,16 +82,13 @@ OTHERS = {
     "train -m seed=2,1 name=mine": "the same words, but in another order",
     "train -m seed=1,2 train.steps=5,6 name=mine": "only here: train.steps=5 train.steps=6",
 }
+FIRST, *REST = OTHERS
+CASES = [*((line, "auto") for line in REST), (FIRST, "must"), (FIRST, "mine")]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "resume"),
-    [
-        *((line, "auto") for line in OTHERS),
-        (next(iter(OTHERS)), "must"),
-        (next(iter(OTHERS)), "mine"),
-    ],
+    [(FIRST, "auto"), *(pytest.param(*case, marks=pytest.mark.slow) for case in CASES)],
 )
 def test_another_set_of_jobs_is_refused_with_what_differs(line, resume, jobs, command, capsys):
     assert jobs.of(LINE)[0] == 0
@@ -127,7 +122,6 @@ def test_auto_takes_the_newest_sweep_that_has_these_jobs(jobs):
     assert not Path("outputs/train/fashion_mnist-sweep/v003").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("resume", "words"),
     [
@@ -140,7 +134,6 @@ def test_a_sweep_that_must_be_there_and_is_not_is_refused(resume, words, command
     assert command.left_behind() == []
 
 
-@pytest.mark.slow
 def test_auto_without_a_sweep_begins_one(jobs, capsys):
     assert jobs.of(f"{LINE} resume=auto") == (0, [1, 2])
     assert "nothing to continue in outputs/train/mine: a new sweep" in capsys.readouterr().err
@@ -184,7 +177,6 @@ def test_a_sweep_that_is_running_is_left_alone(jobs, command, capsys):
     assert jobs.of(f"{LINE} resume=auto") == (1, [2])
 
 
-@pytest.mark.slow
 def test_a_job_that_failed_before_it_was_a_run_has_its_traceback_in_its_log(jobs, capsys):
     jobs.broken = {1, 2}
     assert jobs.of(LINE)[0] == 1
@@ -198,7 +190,6 @@ def test_a_job_that_failed_before_it_was_a_run_has_its_traceback_in_its_log(jobs
     assert "Traceback" not in err
 
 
-@pytest.mark.slow
 def test_a_job_that_failed_as_a_run_has_its_traceback_once(command):
     def answer(cfg, job):
         with runs.Run(job.folder).logged():
@@ -207,18 +198,6 @@ def test_a_job_that_failed_as_a_run_has_its_traceback_once(command):
     command.answer = answer
     assert cli.main(LINE.split()) == 1
     assert (FOLDER / "1/log.txt").read_text().count("Traceback") == 1
-
-
-def stopping_at(seed, step):
-    """fit(), told to stop after a step of the job with this seed."""
-
-    def stopped(training, images, law, recipe, *rest):
-        for done in fit(training, images, law, recipe, *rest):
-            if (recipe.seed, done.number) == (seed, step):
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield done
-
-    return stopped
 
 
 def left(sweep, number):
@@ -232,10 +211,13 @@ def left(sweep, number):
 def test_a_stopped_sweep_goes_on_from_its_checkpoints_to_the_same_bytes(
     diffuse, tmp_path, monkeypatch
 ):
+    def second(training, images, law, recipe, *rest):
+        return recipe.seed == 2
+
     line = "-m train.steps=6 train.save_every=4 seed=1,2,3 name=swept"
     assert diffuse.train(line) == 0
     with monkeypatch.context() as patch:
-        patch.setattr("diffuse.commands.training.loop.fit", stopping_at(seed=2, step=3))
+        patch.setattr("diffuse.commands.training.loop.fit", at_step(3, stop, second))
         assert diffuse.train(line) == 143
     whole, stopped = (tmp_path / f"outputs/train/swept/v00{k}" for k in (1, 2))
     assert runs.read(stopped / "1")["status"] == "stopped"
@@ -248,7 +230,6 @@ def test_a_stopped_sweep_goes_on_from_its_checkpoints_to_the_same_bytes(
     assert [row.split()[:2] for row in rows] == [[f"{k}:", f"seed={k + 1}"] for k in range(3)]
 
 
-@pytest.mark.slow
 def test_sweep_json_says_which_jobs_there_are(jobs):
     assert jobs.of(LINE)[0] == 0
     record = json.loads((FOLDER / "sweep.json").read_text())

@@ -4,11 +4,13 @@ import json
 import os
 import signal
 import threading
+from collections import Counter
 
 import pytest
 import torch
 from injected import forked, killed_at, without_room
-from sharded import STEPS, drawn_lines, shard_files, whole
+from leftovers import until
+from sharded import STEPS, drawn_by, drawn_lines, shard_files, whole
 
 from diffuse.denoiser import Denoiser
 from diffuse.errors import NoSpaceError
@@ -33,8 +35,8 @@ def test_a_damaged_shard_is_drawn_again_with_one_warning(damage, draw, tmp_path,
     assert draw(8)[2] == 0
 
 
-def killed_in_call(draw, call):
-    """Draw in a process that is killed in the call-th call of the network."""
+def killed_in(draw, call):
+    """What draws until it is killed, in the call-th call of the network."""
 
     def act():
         count = 0
@@ -50,14 +52,14 @@ def killed_in_call(draw, call):
         Denoiser.forward = forward
         draw()
 
-    return forked(act)
+    return act
 
 
 @pytest.mark.parametrize("call", [1, STEPS, STEPS + 1, 3 * STEPS])
 def test_after_a_kill_only_what_is_missing_is_drawn_and_the_bytes_are_the_same(
     call, draw, denoiser, plan, tmp_path
 ):
-    assert killed_in_call(lambda: draw(12), call) == -signal.SIGKILL
+    assert forked(killed_in(lambda: draw(12), call)) == -signal.SIGKILL
     done = (call - 1) // STEPS
     assert len(drawn_lines(tmp_path / "kept")) == done
     pixels, _, calls = draw(12)
@@ -148,15 +150,18 @@ def test_without_claims_processes_would_draw_twice_and_still_be_right(
 
 
 def test_the_shards_of_a_process_that_was_killed_are_taken_over(draw, denoiser, plan, tmp_path):
+    """It is killed in its second shard, which it holds when the other one begins with the rest."""
     expected, _ = whole(denoiser, plan, 16)
+    victim = killed_in(lambda: draw(16, pause=0.1), 2 * STEPS)
 
-    def dies():
-        threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGKILL]).start()
-        draw(16, pause=0.02)
+    def other():
+        until(lambda: drawn_by(tmp_path / "kept"))
+        return checked(draw, expected, rank=1, pause=0.01)()
 
-    codes = at_once(dies, checked(draw, expected, rank=1, pause=0.02))
-    assert codes == [-signal.SIGKILL, 0]
-    assert {*drawn_lines(tmp_path / "kept")} == {*range(4)}
+    assert at_once(victim, other) == [-signal.SIGKILL, 0]
+    drawn = drawn_by(tmp_path / "kept")
+    assert [shard for shard, _ in drawn] == [*range(4)]
+    assert sorted(Counter(process for _, process in drawn).values()) == [1, 3]
 
 
 def test_a_full_disk_is_named_and_keeps_what_is_there(draw, tmp_path):

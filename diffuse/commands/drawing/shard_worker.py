@@ -6,14 +6,13 @@ Its first line of stdin is its order; when stdin ends, so does it.
 import json
 import os
 import sys
-import threading
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import cli, config
+from diffuse import children, cli, config
 from diffuse.commands import drawing, restoring
 from diffuse.commands.drawing import sharing
 from diffuse.errors import ConfigError
@@ -23,7 +22,7 @@ from diffuse.shards import Store, images
 def main() -> int:
     """Draw shards of the plan until all are there; an error is one line, as everywhere."""
     order = json.loads(sys.stdin.readline())
-    threading.Thread(target=_leave_with_the_parent, daemon=True).start()
+    children.end_with_parent(0)
     try:
         work(order)
     except Exception as error:
@@ -47,12 +46,6 @@ def work(order: Mapping[str, Any]) -> None:
         label, rank = order["label"], order["rank"]
         for _ in images(trained.denoiser, trained.spec, plan, order["n"], label, store, rank):
             pass
-
-
-def _leave_with_the_parent() -> None:
-    while sys.stdin.read(1):
-        pass
-    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,7 @@ and takes shards that are free. If one dies, the others find its shards free aga
 import contextlib
 import json
 import logging
-import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import IO, Any, Self
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import hardware
+from diffuse import children, hardware
 from diffuse.assembly import Trained
 from diffuse.sampling import Plan
 
@@ -67,15 +65,9 @@ class Workers:
             self.orders.append(json.dumps(order))
 
     def __enter__(self) -> Self:
-        found = os.pathsep.join(path for path in sys.path if path)  # what we import, they do
         for rank, order in enumerate(self.orders, 1):
             said = tempfile.TemporaryFile("w+")
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", WORKER],
-                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, text=True,
-                env={**os.environ, "PYTHONPATH": found},
-                start_new_session=True,  # Ctrl-C is for us; they leave when we do
-            )  # fmt: skip
+            process = children.start(WORKER, stderr=said, text=True)
             self.processes[rank] = process, said
             assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError):

@@ -109,8 +109,7 @@ def _how(found: Comparison, over: Mapping[str, Sequence[Pooled]]) -> dict[str, s
         "images": ", ".join(dict.fromkeys(map(comparison.drawn, found.records))),
         "seeds": _across([comparison.used_seeds(record) for record in found.records]),
         "encoder": f"{encoder['name']} ({encoder['sha256'][:8]})",
-        "reference": f"{reference.get('dataset') or reference.get('path')}, "
-        f"{reference.get('split')}",
+        "reference": ", ".join(filter(None, map(reference.get, ("dataset", "path", "split")))),
     }
     rows |= {"over trainings": _how_over(over)} if over else {}
     if found.unrecorded:

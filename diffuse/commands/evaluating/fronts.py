@@ -85,6 +85,7 @@ def show(job: Job, folder: Path, record: Row) -> int:
         "reference": f"{reference['dataset']} {reference['split']}, {reference['n']:,} images",
         "encoder": f"{encoder['name']} ({encoder['sha256'][:8]})",
         "run": f"{weights['run']}, step {weights['step']:,}, {weights['name']} weights",
+        **scores.of_class(record["sampler"]),
         "shards": f"{sum(s['drawn'] for s in shards)} drawn, {sum(s['known'] for s in shards)} "
         f"known, in {clock(record['seconds'])}",
         **_notes(rows, record["left_out"]),

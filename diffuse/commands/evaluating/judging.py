@@ -1,11 +1,11 @@
 """What every evaluation does with its images, wherever they come from: score them, and warn."""
 
 import logging
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 ALL = "all"
 FEW = 4  # images for each feature: up to here the FID is mostly bias
 ENOUGH = 10  # the bias is then about a tenth of what it is at one
+UNEVEN = 0.05  # of the images would have to be of another class
 
 
 def check(cfg: DictConfig) -> None:
@@ -205,6 +206,35 @@ def warnings(
     return [*found, *read, *encoder.doubts]  # those were said when they were opened
 
 
+def of_classes(
+    trained: Trained, test: ImageSet, label: int | None, known: Statistics | None = None
+) -> list[str]:
+    """Of images whose classes are not those of what is real, as far as they were chosen.
+
+    Nobody knows the classes of a `known` reference, which somebody else made.
+    """
+    if not trained.conditional:
+        return []
+    found, names = [], trained.spec.classes
+    if label is not None:
+        others = "the floor is" if known else "reference and floor are"
+        found.append(
+            f"all images are of one class ({names[label]}), {others} of all classes: "
+            "compare the FID with those of the same class only"
+        )
+    elif known is None and test.spec.classes == names:
+        shares = torch.bincount(test.labels.cpu(), minlength=len(names)) / len(test)
+        if (shares - 1 / len(names)).abs().sum() / 2 > UNEVEN:
+            most = int(shares.argmax())
+            found.append(
+                f"images are drawn of every class alike, but {shares[most]:.0%} of the test images "
+                f"are {names[most]}: part of the FID is that; per_class compares like with like"
+            )
+    for line in found:
+        log.warning("%s", line)
+    return found
+
+
 def reference(real: Real, known: Statistics | None, test: Any) -> dict[str, Any]:
     """The passport's fields of what is real."""
     if known is None:
@@ -215,9 +245,3 @@ def reference(real: Real, known: Statistics | None, test: Any) -> dict[str, Any]
 
 def _real(real: Real) -> dict[str, Any]:
     return {"real": passport.of_images(real.train, "train")} if real.train else {}
-
-
-def command(job: Job) -> str:
-    """The line that was typed."""
-    given = [word.removeprefix("what=") for word in job.overrides]  # of `diffuse plot`
-    return shlex.join(["diffuse", job.command, *given, *(["--json"] if job.json else [])])

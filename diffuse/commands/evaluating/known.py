@@ -17,8 +17,10 @@ from diffuse import (
     runs,
 )
 from diffuse.assembly import Trained
-from diffuse.commands import drawing
+from diffuse.commands import drawing, starting
 from diffuse.commands.describing import code, dtype
+from diffuse.commands.evaluating import scores
+from diffuse.config import Job
 from diffuse.data import ImageSet
 from diffuse.encoders import Encoder, open_encoder
 from diffuse.errors import DataError
@@ -33,6 +35,10 @@ def find(
 ) -> Path | None:
     """The newest evaluation of these weights by these settings, data and code."""
     ours = _settings(cfg)
+    for key, why in (("reference", "its file may have changed"), ("save", "the images are wanted")):
+        if cfg[key]:
+            log.info("known=true finds nothing with %s=%s: %s", key, cfg[key], why)
+            return None
     data = train.sha256, test.sha256
     encoder = open_encoder(cfg.encoder, trained.spec, cfg.outputs, data)
     if why := _doubt(trained, plan, encoder):
@@ -58,6 +64,19 @@ def find(
         ):
             return folder
     return None
+
+
+def again(cfg: DictConfig, job: Job, trained: Trained, known: Path) -> int:
+    """Show a record that there is; of a sweep, keep it as that of the job, which is then done."""
+    record, folder = evaluations.read(known), known
+    if job.folder is not None:
+        folder, run = starting.of_run("eval", cfg, job, trained)
+        with run.logged(), run.watched():
+            log.info("known from %s", known)
+            runs.write_json(folder / evaluations.FILE, record)
+            before = runs.read(known)
+            run.finish("done", **{key: before.get(key) for key in ("sampler", "fingerprint")})
+    return scores.show(job, folder, record, trained.spec.classes)
 
 
 def _doubt(trained: Trained, plan: Plan, encoder: Encoder) -> str:

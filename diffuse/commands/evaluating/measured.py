@@ -43,7 +43,8 @@ class Measured:
     trained: Path
     name: str  # as `run=` takes it
     records: list[Path]  # its newest evaluation, then those of its siblings
-    value: float  # FID of the first
+    value: float  # FID of the first,
+    of: str  # and which weights that is of
     spread: Spread  # as planned with
     of_images: str  # where the deviation over images is from
     values: list[float]  # FID of each training that differs in its seed alone; none = there is one
@@ -59,15 +60,17 @@ def measured(outputs: Path, trained: Path, smoke: bool) -> Measured:
     """By the newest evaluation of a run that siblings were evaluated like; else the newest."""
     table, name = _evaluations(outputs, smoke), run_folders.typed(outputs, trained)
     ours = [folder for folder, run in table if run == trained.resolve()]
-    if not ours:
+    whole = [(folder, known) for folder in reversed(ours) if (known := _whole(folder)) is not None]
+    if not whole:
         raise ConfigError(
             f"plan: {trained} was not evaluated, so nothing is known of its FID; measure it first: "
             f"diffuse eval run={name} n=1024"
         )
-    folder, record, siblings = ours[-1], evaluations.read(ours[-1]), {}
-    for older in reversed(ours):
-        known = _whole(older)
-        if known is not None and (siblings := _siblings(outputs, known, trained, table)):
+    last = max(record["weights"]["step"] for _, record in whole)
+    whole.sort(key=lambda one: one[1]["weights"]["step"] < last)  # what was looked at on the way
+    (folder, record), siblings = whole[0], {}
+    for older, known in whole:
+        if siblings := _siblings(outputs, known, trained, table):
             folder, record = older, known
             break
     records = [record, *(evaluations.read(path) for path in siblings.values())]
@@ -81,6 +84,7 @@ def measured(outputs: Path, trained: Path, smoke: bool) -> Measured:
         name=name,
         records=[folder, *siblings.values()],
         value=record["fid"]["value"],
+        of=_of(record),
         spread=Spread(sd, record["n"], scatter.planned if scatter else 0.0),
         of_images=where,
         values=values,
@@ -91,6 +95,13 @@ def measured(outputs: Path, trained: Path, smoke: bool) -> Measured:
         features=_features(records),
         least=max(Measured.least, FEW * record["encoder"].get("features", 0)),
     )
+
+
+def _of(record: Record) -> str:
+    """E.g. "step 1,778, ema"; a class, if there is one."""
+    weights, label = record["weights"], record["sampler"].get("label_name")
+    about = f"step {weights['step']:,}, {weights['name']}"
+    return about if label is None else f"{about}, {label} alone"
 
 
 def _features(records: Sequence[Record]) -> float | None:
@@ -182,8 +193,13 @@ def _whole(folder: Path) -> Record | None:
 
 
 def _next(trainings: Sequence[Path], record: Record) -> list[str]:
-    """The first training with a seed that none has, and the same evaluation of it."""
+    """The first training with a seed that none has, and the same evaluation of it.
+
+    No line trains like a run whose settings were changed on its way.
+    """
     trained = trainings[0]
+    if any("changed" in one for one in runs.facts_of(trained).get("resumed", [])):
+        return []
     saved = [assembly.saved_config(path) for path in trainings]
     try:
         typed = yaml.safe_load((trained / "overrides.yaml").read_text()) or []
@@ -195,6 +211,7 @@ def _next(trainings: Sequence[Path], record: Record) -> list[str]:
     words = [word for word in typed if not word.startswith(aside)]
     words.append(f"train.steps={saved[0].train.steps}")  # it may be longer than was typed
     words.append(f"seed={max(one.seed for one in saved) + 1}")
+    words += ["--config-dir", about["config_dir"]] if "config_dir" in about else []
     evaluated = [
         word
         for word in shlex.split(record.get("command", "diffuse eval"))

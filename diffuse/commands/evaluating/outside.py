@@ -87,7 +87,7 @@ def main(cfg: DictConfig, job: Job, tracker: Quiet) -> int:
             "dtype": "uint8",  # of what was read: no network has drawn it here
             **passport.of_machine(hardware.device(cfg.device)),
             "code": passport.of_code(real.encoder),
-            "command": judging.command(job),
+            "command": job.line,
             "seconds": round(time.monotonic() - started, 1),
             "grid": str(folder / "samples.png"),
         }

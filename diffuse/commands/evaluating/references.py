@@ -13,10 +13,8 @@ from diffuse.data import ImageSet, ImageSpec
 from diffuse.encoders import Encoder
 from diffuse.encoders.encoder import wrong_channels
 from diffuse.errors import DataError
-from diffuse.foreign import Images, Statistics, read_tensors
+from diffuse.foreign import OF_TENSORS, Images, Statistics, read_tensors
 from diffuse.metrics import Moments
-
-OF_TENSORS = (".safetensors", ".pt", ".pth")
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def _holds_images(path: Path) -> bool:
     kind = path.suffix.lower()
     if path.is_dir() or not path.is_file() or kind not in (".npy", ".npz", *OF_TENSORS):
         return path.is_dir()
-    names: Iterable[str] = read_tensors(path) if kind in OF_TENSORS else ()
+    names: Iterable[str] = read_tensors(path, numbers=True) if kind in OF_TENSORS else ()
     if kind == ".npz":
         try:
             with zipfile.ZipFile(path) as file:

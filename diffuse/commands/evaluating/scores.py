@@ -91,6 +91,7 @@ def _others(record: Mapping[str, Any]) -> dict[str, str]:
         levels = f"grid {drawn['grid']['name']}" if drawn["grid"] else "its own steps"
         rows |= {
             "weights": f"step {weights['step']:,}, {weights['name']}",
+            **of_class(drawn),
             "sampler": f"{describing.named(drawn)}, {levels}, start {drawn['start']}",
             **({"guidance": guiding.said(guidance)} if (guidance := drawn.get("guidance")) else {}),
             "NFE": f"{drawn['nfe']:g}",
@@ -100,6 +101,11 @@ def _others(record: Mapping[str, Any]) -> dict[str, str]:
     else:
         rows["images"] = f"{record['source']['path']} ({record['source']['sha256'][:8]})"
     return rows | {"time": clock(record["seconds"])}
+
+
+def of_class(drawn: Mapping[str, Any]) -> dict[str, str]:
+    """The one class that was asked for, if it was one."""
+    return {} if drawn.get("label_name") is None else {"class": drawn["label_name"]}
 
 
 def fitting(*tables: Table) -> Table:

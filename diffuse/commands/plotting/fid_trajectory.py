@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffuse import assembly, passport, scoring, values
 from diffuse.assembly import Trained
-from diffuse.commands import describing, restoring
+from diffuse.commands import describing, guiding, restoring
 from diffuse.commands.evaluating import judging
 from diffuse.commands.plotting import Picture, Said, called, restored
 from diffuse.commands.plotting.trajectory import check_steps
@@ -17,7 +17,7 @@ from diffuse.config import Job
 from diffuse.console import Meter
 from diffuse.data import to_uint8, unfit
 from diffuse.encoders import check_encoder
-from diffuse.errors import ConfigError
+from diffuse.errors import ConfigError, DataError
 from diffuse.metrics import Estimate, fid_estimate
 from diffuse.plots import fid_trajectory as pictures
 from diffuse.plots.states import scaled, short
@@ -41,31 +41,37 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
     trained, run = restored(cfg)
     device = trained.device
     plan = restoring.planned(cfg, trained, assembly.sampling_batch(None, device))
+    guiding.refuse_idle(cfg, job)
     label = restoring.class_number(cfg, trained)
     chosen = judging.selected(cfg)
     train, test, moved = judging.sets_of(trained, {})
-    real = scoring.real(assembly.judge(cfg, train=train, test=test), n)
-    known = real.known_floor()
+    if len(train) < values.SCORED:
+        raise DataError(f"a floor takes {values.SCORED} training images, there are {len(train)}")
+    judge = assembly.judge(cfg, train=train, test=test)
+    encoder = judge.encoder
     steps = len(plan.sigmas) - 1
     counted = f"{steps:,} step{'s' * (steps != 1)}"
     about = f"{called(job, 'sampler')}, {counted}, grid {called(job, 'grid')}"
     rows = {
         "run": run,
-        "images": f"{n:,}, seed {cfg.seed}",
+        "images": f"{n:,}, seed {cfg.seed}" + (f", class {cfg.label}" * (label is not None)),
         "sampler": f"{about}, clip {plan.clip}, start {plan.start}",
-        "encoder": f"{real.encoder.name} ({real.encoder.sha256[:8]})",
+        "encoder": f"{encoder.name} ({encoder.sha256[:8]})",
     }
 
     def draw(folder: Path) -> tuple[list[Path], Said]:
         started = time.monotonic()
-        few = judging.few(n, real.encoder.dim)
+        real = scoring.real(judge, n)
+        known = real.known_floor()
+        few = judging.few(n, encoder.dim)
         for line in few:
             log.warning("%s", line)
-        few += real.encoder.doubts  # said already
+        few += encoder.doubts  # said already
+        few += judging.of_classes(trained, test, label)
         record = describing.passport_of(  # the code as it is now
-            job, trained, plan, real.encoder, weights=cfg.weights, n=n, seeds=1
+            job, trained, plan, encoder, weights=cfg.weights, n=n, seeds=1
         )
-        along = Along(real.encoder, watched(steps, MOST))
+        along = Along(encoder, watched(steps, MOST))
         _walked(trained, plan, n, label, along)
         points = along.points(plan.sigmas.tolist(), real.moments)
         calls = max(along.calls.values())

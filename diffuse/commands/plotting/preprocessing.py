@@ -64,7 +64,7 @@ def preprocessing(cfg: DictConfig, job: Job) -> Picture:
             "untouched": found[0].record(), "effects": [e.record() for e in sorted_by_size(found)],
             "left_out": left_out, "seeds": {"seed": cfg.seed, "count": 1}, "range": [0, 255],
             "dtype": "float32", **passport.of_machine(hardware.device(cfg.device)), "code": code,
-            "command": judging.command(job),
+            "command": job.line,
             "seconds": round(time.monotonic() - started, 1),
         }  # fmt: skip
         return drawn, Said(_rows(found), facts)

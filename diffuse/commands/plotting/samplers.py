@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse.commands import restoring
+from diffuse.commands import guiding, restoring
 from diffuse.commands.evaluating import cells
 from diffuse.commands.evaluating.cells import Cell
 from diffuse.commands.plotting import Picture, Said, restored
@@ -28,6 +28,7 @@ def samplers(cfg: DictConfig, job: Job) -> Picture:
     assert isinstance(plain, dict)
     one = OmegaConf.create({**plain, "nfe": [nfe]})
     table, left_out = cells.laid_out(one, trained, n)
+    guiding.refuse_idle(one, job)
     if left_out:
         first = left_out[0]
         raise ConfigError(f"samplers: {first.sampler} does not go with nfe={nfe}: {first.reason}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from diffuse import config, planning
-from diffuse.commands import restoring
+from diffuse.commands import guiding, restoring
 from diffuse.commands.plotting import Picture, Said, called, restored
 from diffuse.config import Job
 from diffuse.console import Meter
@@ -24,6 +24,7 @@ def trajectory(cfg: DictConfig, job: Job) -> Picture:
     trained, run = restored(cfg)
     n = cfg.n or IMAGES
     plan = restoring.planned(cfg, trained, n)
+    guiding.refuse_idle(cfg, job)
     labels = classes(trained.spec, range(n), restoring.class_number(cfg, trained))
     steps = len(plan.sigmas) - 1
     counted = f"{steps:,} step{'s' * (steps != 1)}"

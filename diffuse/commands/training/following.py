@@ -1,13 +1,12 @@
 """Another process of a training: it computes its part, and the first one writes."""
 
-import os
 import sys
-import threading
 from functools import partial
 
-from diffuse import cli, conditions
+from diffuse import children, cli, conditions
 from diffuse.commands.training.loop import loop
 from diffuse.commands.training.preparing import follow
+from diffuse.errors import DivergedError
 from diffuse.interrupts import Interrupts
 from diffuse.journal import Silent
 from diffuse.launching import Lost, Meet, left_behind
@@ -25,23 +24,19 @@ def main(meet: Meet) -> int:
 
 def child(where: str, world: int, rank: int) -> int:
     """A process that the first one has started: whatever is orderly is exit 0."""
-    threading.Thread(target=_end_with_the_first, daemon=True).start()
+    children.end_with_parent(1)
     cli.log_to_stderr(least="warning")
     try:
         with left_behind(lambda: None):
             main(partial(Ranks.joined, rank, world, rank, where, world))
     except Lost:
         return 1  # the first one says why
+    except DivergedError:
+        return 0  # so it does of this, which is in all of them
     except Exception as error:
         print(f"process {rank}: {cli.one_line(error)}", file=sys.stderr)
         return 1
     return 0
-
-
-def _end_with_the_first() -> None:
-    """Its end of our stdin is closed when it is gone, however it went."""
-    os.read(sys.stdin.fileno(), 1)
-    os._exit(1)
 
 
 if __name__ == "__main__":

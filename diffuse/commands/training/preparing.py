@@ -2,8 +2,8 @@
 
 import copy
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,15 +18,16 @@ from diffuse.commands.training import beginning, resuming
 from diffuse.commands.training.beginning import Beginning
 from diffuse.data import ImageSet, open_splits
 from diffuse.data.images import moments
+from diffuse.divergence import Diverged
 from diffuse.errors import ConfigError, DataError, reason
-from diffuse.journal import Seen
 from diffuse.launching import Meet
 from diffuse.noise_laws import Law
 from diffuse.ranks import Ranks
 from diffuse.rehearsal import repeats
 from diffuse.sampling import Plan
+from diffuse.seen import Seen
 from diffuse.training import Recipe, Training, seconds_per_step
-from diffuse.training_state import due
+from diffuse.training_state import due, settings
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ class Work:
     initial: Beginning | None  # the run whose weights it began with
     ranks: Ranks
     weak_step: int | None  # whose checkpoint images are to be guided away from
+    changes: Sequence[str]  # of a run that goes on: what is not as it was
+    checkpoints: Sequence[int]  # and which it had when it was looked at
 
     def seconds(self) -> float:
         """Of a step, by doing some."""
@@ -83,6 +86,8 @@ class Found:
     manifest: str | None  # its sha256
     initial: Beginning | None
     data: tuple[str, str]  # sha256 of the splits
+    changes: Sequence[str] = ()
+    checkpoints: Sequence[int] = ()
 
     def check(self, data: ImageSet, test: ImageSet) -> None:
         """DataError if this process sees other files than the first one."""
@@ -101,8 +106,7 @@ def prepare(cfg: DictConfig, folder: Path | None, meet: Meet) -> Work:
 
     The other processes of the training follow when the data is there.
     """
-    if folder is not None:
-        cfg = resuming.continued(cfg, folder)
+    changes = [] if folder is None else resuming.continued(cfg, folder)
     device = hardware.device(cfg.device)
     assembly.settle(cfg, device)
     initial = beginning.find(cfg) if folder is None else None
@@ -112,13 +116,15 @@ def prepare(cfg: DictConfig, folder: Path | None, meet: Meet) -> Work:
             "train.batch=%d is more than the %d images there are: a step sees some of them twice",
             cfg.train.batch, len(data),
         )  # fmt: skip
-    checkpoint = None
+    checkpoint, there = None, []
     if folder is not None:
-        resuming.check_data(cfg, folder, data, test)
-        resuming.check_epochs(cfg, folder, len(data))
+        changes += resuming.check_data(cfg, folder, data, test)
+        changes += resuming.check_epochs(cfg, folder, len(data))
+        there = checkpoints.steps(folder / "checkpoints")
         checkpoint = checkpoints.newest(folder / "checkpoints")
     manifest = checkpoints.digest(checkpoint) if checkpoint else None
-    found = Found(cfg, folder, checkpoint, manifest, initial, (data.sha256, test.sha256))
+    sums = data.sha256, test.sha256
+    found = Found(cfg, folder, checkpoint, manifest, initial, sums, changes, there)
     ranks = meet()
     ranks.agree(found)
     return _built(found, data, test, ranks)
@@ -154,11 +160,12 @@ def _built(found: Found, data: ImageSet, test: ImageSet, ranks: Ranks) -> Work:
         initial.give(denoiser.net)
     optimizer = assembly.optimizer(cfg, denoiser.net)
     peaks = [group["lr"] for group in optimizer.param_groups]
-    training = Training.new(denoiser, optimizer, meanings.decays(cfg.train))
+    own = settings(optimizer)  # what differs there was let through
+    training = Training.new(denoiser, optimizer, meanings.decays(cfg.train), own)
     seen = Seen(device)
     if found.folder is not None and found.checkpoint is not None:
         with _fitting(found.folder):
-            training.load(found.checkpoint, partial(resuming.is_own, cfg))
+            training.load(found.checkpoint)
             if cfg.resume_allow:
                 _try_step(training.optimizer)
         seen = Seen.of(found.checkpoint, device)
@@ -176,7 +183,7 @@ def _built(found: Found, data: ImageSet, test: ImageSet, ranks: Ranks) -> Work:
     )
     return Work(
         cfg, data, test, law, plan, schedule.range, training, recipe, peaks, device, seen, initial,
-        ranks, guiding.weak_step(cfg, recipe.steps),
+        ranks, guiding.weak_step(cfg, recipe.steps), found.changes, found.checkpoints,
     )  # fmt: skip
 
 
@@ -205,7 +212,9 @@ def _seconds(cfg: DictConfig, training: Training, data: ImageSet, law: Law, rank
     if unit == "minutes":
         return amount * 60
     recipe = _recipe(cfg, training, data, law, ranks)
-    return (recipe.steps - training.step) * seconds_per_step(training, data, law, recipe, ranks)
+    with suppress(Diverged):
+        return (recipe.steps - training.step) * seconds_per_step(training, data, law, recipe, ranks)
+    return 0.0  # it ends at its first step
 
 
 def _recipe(cfg: DictConfig, training: Training, data: ImageSet, law: Law, ranks: Ranks) -> Recipe:
@@ -213,12 +222,14 @@ def _recipe(cfg: DictConfig, training: Training, data: ImageSet, law: Law, ranks
     _, amount = meanings.length(cfg.train)
     words: dict[str, Any] = {k: v for k, v in cfg.train.items() if k in Recipe.__dataclass_fields__}
     words |= {"steps": 1, "range": (cfg.range[0], cfg.range[1]), "seed": cfg.seed}
-    words["ema"] = meanings.decays(cfg.train)
     recipe = Recipe(**words)
     steps = meanings.steps(cfg.train, len(data))
     if steps is None:
         share = hardware.Share()
-        seconds = seconds_per_step(training, data, law, recipe, ranks)
+        try:
+            seconds = seconds_per_step(training, data, law, recipe, ranks)
+        except Diverged as lost:  # the same step in its folder says why
+            return replace(recipe, steps=lost.step.number)
         if data.images.device.type == "cpu" and share.so_far() < ALL_OURS:
             log.warning(
                 "something else computes here, too: %.0f %% of the time was ours while steps were "

@@ -100,19 +100,22 @@ def _why_not(version: Path) -> str:
     return f"{version} has no checkpoint ({status})"
 
 
-def continued(cfg: DictConfig, folder: Path) -> DictConfig:
-    """This command's config, with the length and precision that the run began with."""
+def continued(cfg: DictConfig, folder: Path) -> list[str]:
+    """Make this command's config that of the run: its length, precision and what was measured.
+
+    What else differs is returned, if it was let through.
+    """
     saved = assembly.saved_config(folder)
     for group in ("objective", "weighting"):
-        if saved[group].get("sigma_data"):  # measured then
-            assembly.fill_sigma_data(cfg, saved[group].sigma_data)
+        if cfg[group].get("sigma_data", 0) is None:  # it was measured then
+            cfg[group].sigma_data = saved[group].get("sigma_data")
     if cfg.precision == "auto":  # measured anew, it might come out otherwise
         cfg.precision = saved.precision
     if cfg.optimizer.get("precision") == "auto" and "precision" in saved.optimizer:
         cfg.optimizer.precision = saved.optimizer.precision
     if cfg.init_from is None:
         cfg.init_from, cfg.init_weights = saved.get("init_from"), saved.init_weights
-    _let_through(_differences(cfg, saved) | _shorter(cfg, saved), cfg, folder)
+    changes = _let_through(_differences(cfg, saved) | _shorter(cfg, saved), cfg, folder)
     unit, amount = meanings.length(cfg.train)
     if unit == "minutes":
         for other in meanings.LENGTHS:
@@ -124,11 +127,11 @@ def continued(cfg: DictConfig, folder: Path) -> DictConfig:
     if cfg.compile == "auto":
         cfg.compile = saved.compile
     log.info("continuing %s", folder)
-    return cfg
+    return changes
 
 
-def _let_through(different: dict[str, str], cfg: DictConfig, folder: Path) -> None:
-    """ConfigError with the differences that `resume.allow=` does not name."""
+def _let_through(different: dict[str, str], cfg: DictConfig, folder: Path) -> list[str]:
+    """The differences; ConfigError with those that `resume.allow=` does not name."""
     refused = [key for key in different if not _is_in(key, cfg.resume_allow)]
     if refused:
         ways = ["use those", *_through(refused, cfg, folder), "resume=none for a new run"]
@@ -136,8 +139,7 @@ def _let_through(different: dict[str, str], cfg: DictConfig, folder: Path) -> No
         raise ConfigError(
             f"resume: {folder} was started with other settings ({said}); {', or '.join(ways)}"
         )
-    for change in different.values():
-        log.info("resume.allow: %s", change)
+    return list(different.values())
 
 
 def _through(keys: Sequence[str], cfg: DictConfig, folder: Path) -> list[str]:
@@ -173,15 +175,16 @@ def _shorter(cfg: DictConfig, saved: DictConfig, images: int | None = None) -> d
     return {LENGTH: f"{LENGTH}: {saved.train.steps:,} there, only {steps:,} here"}
 
 
-def check_epochs(cfg: DictConfig, folder: Path, images: int) -> None:
+def check_epochs(cfg: DictConfig, folder: Path, images: int) -> list[str]:
     """How many steps an epoch has is known when the images are there: are there fewer now?"""
-    if meanings.length(cfg.train)[0] == "epochs":
-        _let_through(_shorter(cfg, assembly.saved_config(folder), images), cfg, folder)
+    if meanings.length(cfg.train)[0] != "epochs":
+        return []
+    return _let_through(_shorter(cfg, assembly.saved_config(folder), images), cfg, folder)
 
 
-def check_data(cfg: DictConfig, folder: Path, data: ImageSet, test: ImageSet) -> None:
+def check_data(cfg: DictConfig, folder: Path, data: ImageSet, test: ImageSet) -> list[str]:
     """The images have to be those that the run began with: a name and a folder do not say so."""
-    known = runs.facts_of(folder).get("data", {})
+    known, changes = runs.facts_of(folder).get("data", {}), []
     for key, split in (("sha256", data), ("test_sha256", test)):
         there = known.get(key, split.sha256)  # a run.json that is damaged says nothing
         if there == split.sha256:
@@ -192,7 +195,8 @@ def check_data(cfg: DictConfig, folder: Path, data: ImageSet, test: ImageSet) ->
                 f"resume: {folder} was trained on other images: {change}; bring those back, or let "
                 "these through with resume.allow=[dataset], or resume=none for a new run"
             )
-        log.info("resume.allow: %s", change)
+        changes.append(change)
+    return changes
 
 
 def check_allowed(cfg: DictConfig) -> None:
@@ -203,11 +207,6 @@ def check_allowed(cfg: DictConfig) -> None:
             raise ConfigError(
                 f"resume.allow: nothing fixed is called {word!r}; {nearest(word, known)}"
             )
-
-
-def is_own(cfg: DictConfig, key: str) -> bool:
-    """Is this setting of the optimizer the command's, not the checkpoint's?"""
-    return _is_in(f"optimizer.{key}", cfg.resume_allow)
 
 
 def _is_in(key: str, words: Sequence[str]) -> bool:

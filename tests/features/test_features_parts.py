@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from test_features import ORDER, encoded, kept, make_encoder, real
+from featured import ORDER
 
 from diffuse import features
 from diffuse.encoders import encode
-
-__all__ = ["encoded", "kept", "make_encoder", "real"]  # fixtures
 
 
 @pytest.fixture(autouse=True)
