@@ -178,12 +178,13 @@ def purge(
     """Delete all but the newest `keep` checkpoints and the protected ones, and dead temporaries.
 
     With `multiple`, those whose step is a multiple of it are protected, too. Those after the step
-    `now` are damaged, or training would have gone on from them: they do not count, and stay.
+    `now` are damaged, or training would have gone on from them: they count for nothing.
     """
-    newer = [step for step in steps(folder) if now is not None and step > now]
-    spared = {*[step for step in steps(folder) if step not in newer][-keep:], *newer, *protect}
-    spared |= {step for step in steps(folder) if multiple and step % multiple == 0}
-    _delete(folder, [step for step in steps(folder) if step not in spared])
+    there = steps(folder)
+    good = [step for step in there if now is None or step <= now]
+    spared = {*good[-keep:], *protect}
+    spared |= {step for step in good if multiple and step % multiple == 0}
+    _delete(folder, [step for step in there if step not in spared])
 
 
 def forget(folder: Path, after: int) -> None:

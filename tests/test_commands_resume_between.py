@@ -52,7 +52,7 @@ def test_damaged_checkpoints_do_not_count_as_kept(diffuse, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(command, "fit", at_step(5, stop))
         assert diffuse.train(f"{line} train.keep=3") == 143
-    assert (whole(), checkpoints.steps(folder)) == ([3, 4, 5], [3, 4, 5, 6, 7, 8, 9])
+    assert whole() == checkpoints.steps(folder) == [3, 4, 5]
     assert diffuse.train(f"{line} train.keep=3") == 0
     assert whole() == checkpoints.steps(folder) == [7, 8, 9]
 

@@ -33,7 +33,7 @@ def gap(table, train, test):
 
 
 def infinity(table, reference):
-    found = fid_infinity(table, reference)
+    found = fid_infinity(table, reference, blocks=20)  # of its own interval nothing is used
     ends = [found.low, found.high]
     return {"value": found.value, "ci95": ends, "parabola": found.parabola}
 
@@ -67,23 +67,23 @@ def test_a_gap_that_neither_has_is_no_difference_whatever_the_real_images():
 @pytest.mark.slow
 def test_two_fids_at_infinite_n_differ_by_what_infinitely_many_images_say():
     """A good model beside a collapsed one: the line misses more of the one than of the other."""
-    d, rounds = 200, 3
-    deviations = torch.exp(-torch.arange(d, dtype=torch.float64) / 80)
-    far = torch.cat([torch.ones(10), torch.full((d - 10,), 0.3)]).double()
+    d, rounds = 50, 16
+    even = torch.ones(d, dtype=torch.float64)
+    far = torch.cat([torch.ones(2), torch.full((d - 2,), 0.1)]).double()
     random = torch.Generator().manual_seed(1)
-    reference = rows(random, 10 * d, deviations)
+    reference = rows(random, 10 * d, even)
     infinite = (
-        Moments.known(10**9, torch.zeros(d).double(), torch.diag(one**2))
-        for one in (deviations, deviations * far)
+        Moments.known(10**9, torch.zeros(d).double(), torch.diag(one**2)) for one in (even, far)
     )
     first, other = (frechet(one, Moments.of(reference)) for one in infinite)
     kinds = (torch.clone, lambda table: table * far)
     pairs = [
-        both("fid_infinity", infinity, kinds, random, reference, n=5 * d, deviations=deviations)
+        both("fid_infinity", infinity, kinds, random, reference, n=5 * d, deviations=even)
         for _ in range(rounds)
     ]
     alone, found = held(pairs, other - first)
-    assert alone < found == rounds
+    assert alone <= 3
+    assert found >= 15
 
 
 def test_the_parts_add_up_as_they_do_in_one_record():

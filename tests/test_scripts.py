@@ -6,7 +6,7 @@ import pytest
 from places import ROOT
 
 LINES = [f"{path.name} --help" for path in sorted((ROOT / "scripts").glob("bench_*.py"))]
-LINES += ["bench_metrics.py --rounds 1 --n 60 --only intervals"]
+LINES += ["bench_metrics.py --rounds 1 --n 80 --only intervals"]
 
 
 @pytest.mark.slow

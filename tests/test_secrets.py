@@ -165,3 +165,9 @@ def test_a_plain_formatter_would_tell_it(monkeypatch):
     record = logging.makeLogRecord({"msg": SENTINEL})
     assert logging.Formatter().format(record) == SENTINEL
     assert secrets.Formatter().format(record) == "$WANDB_API_KEY"
+
+
+@pytest.mark.parametrize("line", ["hf_abcdEFGH1234", "train --help hf_abcdEFGH1234"])
+def test_one_that_is_typed_for_a_command_or_a_topic_is_not_said_again(line, capsys):
+    assert cli.main(line.split()) == 2
+    assert "hf_" not in "".join(capsys.readouterr())

@@ -58,6 +58,8 @@ def _dispatch(words: list[str]) -> int:
         from diffuse.cli import completion
 
         return completion.main(rest)
+    elif secrets.found(verb):
+        raise ConfigError("a secret does not belong on the command line")
     elif verb not in VERBS:
         kind = "flag" if verb.startswith("-") else "command"
         known = [*VERBS, "completion", "--help", "--version"]
@@ -66,6 +68,8 @@ def _dispatch(words: list[str]) -> int:
         from diffuse.cli import arguments
 
         group = arguments.topic(verb, rest)
+        if group and secrets.found(group):
+            raise ConfigError("--help: that is no group, it holds a secret")
         print(usage.group_page(verb, group) if group else usage.page(verb))
     else:
         with Interrupts(at_once=True):  # from here on: imports and data take a while
