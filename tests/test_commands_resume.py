@@ -164,7 +164,7 @@ def test_how_often_one_looks_may_change_and_changes_no_byte_of_what_is_trained(t
     """Two copies go on, and one of them is looked at otherwise."""
     looked = trained.with_name("v002")
     shutil.copytree(trained, looked, symlinks=True)
-    looks = "train.log_every=2 train.sample_every=3 train.eval_every=5 n=2 sampler=ddpm"
+    looks = "train.log_every=2 train.sample_every=5 train.eval_every=5 n=2 sampler=ddpm"
     assert diffuse.train("train.steps=6 resume=tiny/v001") == 0, diffuse.err
     assert diffuse.train(f"train.steps=6 resume=tiny/v002 {looks}") == 0, diffuse.err
     ours, theirs = what_is_left(trained), what_is_left(looked)

@@ -67,7 +67,7 @@ def test_a_gap_that_neither_has_is_no_difference_whatever_the_real_images():
 @pytest.mark.slow
 def test_two_fids_at_infinite_n_differ_by_what_infinitely_many_images_say():
     """A good model beside a collapsed one: the line misses more of the one than of the other."""
-    d, rounds = 50, 16
+    d, rounds = 40, 12
     even = torch.ones(d, dtype=torch.float64)
     far = torch.cat([torch.ones(2), torch.full((d - 2,), 0.1)]).double()
     random = torch.Generator().manual_seed(1)
@@ -83,7 +83,7 @@ def test_two_fids_at_infinite_n_differ_by_what_infinitely_many_images_say():
     ]
     alone, found = held(pairs, other - first)
     assert alone <= 3
-    assert found >= 15
+    assert found >= 11
 
 
 def test_the_parts_add_up_as_they_do_in_one_record():
