@@ -18,7 +18,7 @@ from diffuse import checkpoints, cli, runs
 from diffuse.cli import sweep_records, sweep_signals
 
 SWEEP = Path("outputs/train/tiny/v001")
-LAUNCHERS = ("joblib hydra.launcher.n_jobs=2", "submitit_local")
+JOBLIB, SUBMITIT = "joblib hydra.launcher.n_jobs=2", "submitit_local"
 
 SLOWLY = """
 import os
@@ -89,8 +89,14 @@ def sweep(start, tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "group"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize(
+    ("launcher", "number", "group"),
+    [
+        (JOBLIB, signal.SIGTERM, False),
+        (JOBLIB, signal.SIGINT, True),
+        (SUBMITIT, signal.SIGINT, True),
+    ],
+)
 def test_jobs_in_other_processes_save_at_a_signal_to_the_sweep_and_go_on(
     launcher, number, group, sweep
 ):
@@ -117,9 +123,8 @@ def test_jobs_in_other_processes_save_at_a_signal_to_the_sweep_and_go_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_jobs_save_and_end_when_the_command_is_killed(launcher, sweep):
-    killed = sweep(launcher).begun().told(signal.SIGKILL, group=False)
+def test_jobs_save_and_end_when_the_command_is_killed(sweep):
+    killed = sweep(JOBLIB).begun().told(signal.SIGKILL, group=False)
     killed.process.wait(60)
     until(lambda: not killed.left(), 60)
     for k in "01":
@@ -129,7 +134,7 @@ def test_jobs_save_and_end_when_the_command_is_killed(launcher, sweep):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", [JOBLIB, SUBMITIT])
 def test_jobs_that_nobody_tells_would_lose_their_steps_or_train_on(launcher, sweep):
     """Control: joblib kills them, and submitit leaves them behind."""
     untold = sweep(launcher, "", UNTOLD).begun().told(signal.SIGTERM, group=False)
@@ -141,10 +146,9 @@ def test_jobs_that_nobody_tells_would_lose_their_steps_or_train_on(launcher, swe
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_a_second_signal_ends_jobs_in_other_processes_too(launcher, sweep):
+def test_a_second_signal_ends_jobs_in_other_processes_too(sweep):
     """Each is in a step that does not end."""
-    stubborn = sweep(launcher).begun()
+    stubborn = sweep(SUBMITIT).begun()
     Path("stuck").touch()
     until(lambda: len(list(Path().glob("stuck-*"))) == 2)
     stubborn.told(signal.SIGTERM, group=False)
