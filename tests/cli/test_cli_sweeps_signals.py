@@ -93,7 +93,6 @@ def sweep(start, tiny, tmp_path, monkeypatch):
     ("launcher", "number", "group"),
     [
         (JOBLIB, signal.SIGTERM, False),
-        (JOBLIB, signal.SIGINT, True),
         (SUBMITIT, signal.SIGINT, True),
     ],
 )
