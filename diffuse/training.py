@@ -5,9 +5,9 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -102,12 +102,10 @@ def fit(
     batch = draw(images, law, recipe, training.step + 1, training.rollbacks, ranks)
     for number in range(training.step + 1, recipe.steps + 1):
         factor = learning_rate(number, recipe)
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * factor
+        _set_rates(optimizer, peaks, factor)
         gradient = partial(_gradient, training, recipe, number, batch, losses, ranks.rank)
         told = can_be_told and bool(optimizer.state)  # the first step makes moments of what it sees
-        attempt = partial(_attempt, training, gradient)
-        watched = partial(memory.watched, len(batch[0]), size, attempt)
+        watched = partial(_watched, training, gradient, len(batch[0]), size)
         with watched():
             buffers = rehearsal.Buffers(denoiser)  # what a network counts as it goes
             if not settled:  # after its first one DDP settles in which order it adds up gradients,
@@ -139,21 +137,32 @@ def fit(
             with watched():
                 gradient(size)  # once more: the first one was clipped
             buffers.restore()
-            step = replace(step, why=_why(training, images, law, recipe, step))
-            if recipe.on_nan != "skip" or training.in_a_row >= IN_A_ROW:
-                raise Diverged(step, training.in_a_row)
-            training.skipped += 1
+            step = _left_out(training, images, law, recipe, step)
         training.step, batch = number, following
         yield step
 
 
-def _why(
-    training: Training, images: ImageSet, law: Law, recipe: Recipe, step: Step
-) -> dict[str, Any]:
-    """What there is to know of a step that was not finite, its images and levels too."""
+def _set_rates(optimizer: torch.optim.Optimizer, peaks: Sequence[float], factor: float) -> None:
+    for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+        group["lr"] = peak * factor
+
+
+def _left_out(training: Training, images: ImageSet, law: Law, recipe: Recipe, step: Step) -> Step:
+    """A step that was not finite, with its diagnosis; Diverged if training does not go on."""
     index = batch_indices(step.number, len(images), recipe)
     sigma = draw(images, law, recipe, step.number, training.rollbacks)[2]
-    return diagnosis(training.denoiser.net, step, index, sigma)
+    step = replace(step, why=diagnosis(training.denoiser.net, step, index, sigma))
+    if recipe.on_nan != "skip" or training.in_a_row >= IN_A_ROW:
+        raise Diverged(step, training.in_a_row)
+    training.skipped += 1
+    return step
+
+
+def _watched(
+    training: Training, gradient: Callable[..., Tensor], images: int, size: int
+) -> AbstractContextManager[None]:
+    """Where there is no room for a gradient, say with which parts there would be."""
+    return memory.watched(images, size, partial(_attempt, training, gradient))
 
 
 def _attempt(training: Training, gradient: Callable[..., Tensor], size: int) -> None:

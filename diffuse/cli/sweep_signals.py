@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from diffuse import files, owners
 from diffuse.cli import sweep_records
-from diffuse.errors import TERMINATED
+from diffuse.errors import TERMINATED, NoSpaceError, reason
 from diffuse.interrupts import Interrupts
 
 log = logging.getLogger("diffuse")
@@ -59,8 +59,8 @@ class Relay(Interrupts):
         super().__enter__()
         # Ctrl-C reaches submitit's own processes between us and the jobs, too: they inherit that
         # they are to hear nothing. We do, by the thread that counts.
-        none = () if self.launcher != SUBMITIT else self.SIGNALS
-        self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, none)
+        unheard = self.SIGNALS if self.launcher == SUBMITIT else ()
+        self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, unheard)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -114,7 +114,10 @@ class Relay(Interrupts):
             os._exit(self.exit_code)
 
     def _end(self) -> None:
-        files.replace(self.name, json.dumps(AT_ONCE))
+        try:
+            files.replace(self.name, json.dumps(AT_ONCE))
+        except (OSError, NoSpaceError) as error:  # then they save and end in their own time
+            log.warning("the jobs are not told to end at once: %s", reason(error))
 
 
 def prepare_process(folder: Path, command: int) -> None:
@@ -141,7 +144,7 @@ def listening() -> Iterator[Interrupts]:
 def is_over(folder: Path, command: int) -> bool:
     """Has the command been told to stop, or is it gone?"""
     said = _said(folder)
-    return not isinstance(said, dict) or said["pid"] != command or not owners.is_there(said)
+    return not isinstance(said, dict) or said.get("pid") != command or not owners.is_there(said)
 
 
 def _said(folder: Path) -> Any:

@@ -14,8 +14,9 @@ from leftovers import rows, until
 from places import ROOT
 from processes import alive
 
-from diffuse import checkpoints, cli, runs
+from diffuse import checkpoints, cli, files, runs
 from diffuse.cli import sweep_records, sweep_signals
+from diffuse.errors import NoSpaceError
 
 SWEEP = Path("outputs/train/tiny/v001")
 JOBLIB, SUBMITIT = "joblib hydra.launcher.n_jobs=2", "submitit_local"
@@ -243,6 +244,18 @@ def test_a_job_that_does_not_end_is_killed(job, tmp_path, monkeypatch, caplog):
     assert processes[0].wait(20) == 143
     assert processes[0].stdout.read() == ""
     assert "job 7 did not end within 0.2 s: killed" in caplog.text
+
+
+def test_a_second_signal_ends_the_command_without_room_to_say_so(tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise NoSpaceError("no space for it")
+
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(files, "replace", full)
+    sweep_signals.Relay(tmp_path).second(signal.SIGTERM)
+    assert ended == [143]
+    assert "no space for it" in caplog.text
 
 
 @pytest.mark.parametrize("told", [True, False])
