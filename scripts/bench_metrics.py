@@ -5,8 +5,9 @@
     python scripts/bench_metrics.py --rounds 1 --n 1000
 
 sqrtm is what pytorch-fid and clean-fid call; torchmetrics takes the eigenvalues of the product.
-Features are those of the same module, the shipped encoder, and of Inception-v3 with the same random
-weights in either's network; both get the same uint8 images.
+Features are those of the same module, the shipped classifier, which torchmetrics gets as any module
+is written, and of Inception-v3 with the same random weights in either's network; both get the same
+uint8 images.
 """
 
 import argparse
@@ -19,13 +20,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from scipy.linalg import sqrtm
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance, _compute_fid
 
+from diffuse.classifier import Classifier, centred
 from diffuse.data import ImageSpec
-from diffuse.encoders import Encoder, encode, inception, load_encoder
+from diffuse.encoders import Encoder, about_encoder, encode, inception, load_encoder
 from diffuse.encoders.inception import FEATURES, LOGITS, Inception
+from diffuse.encoders.trained import ASSETS
 from diffuse.metrics import Moments, fid_estimate, fid_infinity, frechet, nearest, overlap
 
 D = 2048
@@ -79,15 +83,17 @@ def bench_frechet(rounds: int, n: int) -> None:
     print(f"{'both covariances':24} {seconds:8.2f}")
 
 
-class WithoutChecks(nn.Module):
-    """Any module goes into torchmetrics that says how many features it has."""
+class AsWritten(nn.Module):
+    """The module without what an `Encoder` makes of it; torchmetrics asks for `num_features`."""
 
-    def __init__(self, net: nn.Module, dim: int) -> None:
+    def __init__(self, file: Path) -> None:
         super().__init__()
-        self.net, self.num_features = net, dim
+        self.net = Classifier(**about_encoder(file)["network"])
+        self.net.load_state_dict({key: value.float() for key, value in load_file(file).items()})
+        self.num_features = self.net.dim
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.net(images)
+        return self.net(centred(images))
 
 
 def random_weights() -> dict[str, Tensor]:
@@ -111,9 +117,9 @@ def random_weights() -> dict[str, Tensor]:
 
 
 def same_module() -> tuple[Encoder, FrechetInceptionDistance]:
-    """The shipped encoder, for both."""
-    encoder = load_encoder("fashion_mnist")
-    return encoder, FrechetInceptionDistance(feature=WithoutChecks(encoder, encoder.dim))
+    """The shipped classifier, for both."""
+    as_written = AsWritten(ASSETS / "fashion_mnist.safetensors").eval()
+    return load_encoder("fashion_mnist"), FrechetInceptionDistance(feature=as_written)
 
 
 def inceptions() -> tuple[Encoder, FrechetInceptionDistance]:

@@ -142,3 +142,47 @@ def test_an_attribute_that_cannot_be_is_named(attributes, message):
 def test_an_attribute_that_raises_is_named(name):
     said = refusal(with_attributes(**{name: property(raises)}))
     assert f"mine: its attribute {name} cannot be read: not here" in said
+
+
+class Convolving(nn.Module):
+    """Two convolutions; `end` is a function of what they make, [b 4 4 4]."""
+
+    range = (0, 1)
+
+    def __init__(self, end):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3))
+        self.end = end
+
+    def forward(self, x):
+        self.layout = self.layers(x).is_contiguous(memory_format=torch.channels_last)
+        return self.end(self.layers(x))
+
+
+def by_mean(x):
+    return x.mean((2, 3))
+
+
+def by_view(x):
+    return x.view(len(x), -1)
+
+
+def by_storage(x):
+    return x.as_strided((len(x), 64), (64, 1))
+
+
+@pytest.mark.parametrize(("end", "quick"), [(by_mean, True), (by_view, False), (by_storage, False)])
+def test_convolutions_see_channels_last_unless_the_module_minds(end, quick):
+    torch.manual_seed(0)
+    net = Convolving(end)
+    with torch.no_grad():
+        expected = net(images() / 255)
+    encoder = opened(net)
+    assert torch.allclose(encode(encoder, images()), expected, atol=1e-6)
+    assert net.layout is quick
+    weight = net.layers[1].weight
+    assert weight.is_contiguous() is not quick
+
+
+def test_without_convolutions_nothing_is_turned():
+    assert opened(Net()).layout == torch.preserve_format

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from diffuse import config
@@ -178,6 +179,7 @@ def inception(
     preparation = replace(RESIZES[resize], repeat=3 // spec.channels)
     size = (spec.channels, SIDE, SIDE)
     how: dict[str, Any] = {"preparation": preparation, "layer": "pool3", "most": MOST}
+    how["layout"] = torch.channels_last
     head = nn.Linear(FEATURES, LOGITS, bias=False)
     head.weight = net.head.weight
     return Encoder(net, name, digest, size, FEATURES, head, **how)

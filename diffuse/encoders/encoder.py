@@ -53,9 +53,12 @@ class Encoder(nn.Module):
         layer: str = "last",  # whose outputs the features are
         most: int = 256,  # images at once; more would only take memory
         data: tuple[str, ...] = (),  # sha256 of the splits it was trained on and tested with
+        layout: torch.memory_format = torch.preserve_format,  # that `net` is quick in
     ) -> None:
         super().__init__()
-        self.net, self.head, self.classes = net, head, classes
+        if layout != torch.preserve_format:
+            net.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+        self.net, self.head, self.classes, self.layout = net, head, classes, layout
         self.name, self.sha256, self.dim, self.layer = name, sha256, dim, layer
         self.channels, self.height, self.width = size
         self.preparation, self.most, self.data = preparation, most, data
@@ -105,7 +108,7 @@ class Encoder(nn.Module):
         if x.shape[-2:] != size:
             x = self.preparation.resize(x, size)
         x = self.preparation.scale(x).repeat(1, self.preparation.repeat, 1, 1)
-        return self.net(x).float()
+        return self.net(x.to(memory_format=self.layout)).float()
 
 
 @torch.no_grad()

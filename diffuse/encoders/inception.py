@@ -171,10 +171,9 @@ class Inception(nn.Module):
             channels = blocks[name].channels
         self.blocks = nn.ModuleDict(blocks)
         self.head = nn.Linear(FEATURES, LOGITS)
-        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        x = self.stem(x)
         for block in self.blocks.values():
             x = block(x)
         return x.mean((2, 3))
@@ -188,7 +187,7 @@ def with_weights(published: Mapping[str, Tensor]) -> Inception:
     """
     with torch.device("meta"):  # numbers that would be overwritten take a second
         net = Inception()
-    net = net.to_empty(device="cpu").to(memory_format=torch.channels_last)
+    net = net.to_empty(device="cpu")
     left = {key for key in published if not key.endswith("num_batches_tracked")}
 
     def take(key: str, like: tuple[int, ...]) -> Tensor:

@@ -22,7 +22,7 @@ from torch.nn.parameter import is_lazy
 from diffuse.data import ImageSpec, as_levels, to_range
 from diffuse.encoders import identity
 from diffuse.encoders.encoder import ANTIALIASED, Encoder, Preparation, wrong_channels
-from diffuse.encoders.probing import probe
+from diffuse.encoders.probing import probe, quick_layout
 from diffuse.errors import DiffuseError, reason
 from diffuse.seeds import seeded
 
@@ -101,6 +101,7 @@ def _encoder(net: nn.Module, name: str, spec: ImageSpec) -> Encoder:
 
     dim = probe(net, name, prepare, size, most)
     how: dict[str, Any] = {"preparation": preparation, "layer": "output", "most": most}
+    how["layout"] = quick_layout(net, name, prepare, size, most)
     return Encoder(net, name, "", size, dim, **how)
 
 

@@ -1,5 +1,6 @@
 """A few images through a module from outside, before it is believed to be an encoder."""
 
+import logging
 from collections.abc import Callable
 
 import torch
@@ -7,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffuse.errors import reason
+
+log = logging.getLogger(__name__)
 
 FEW = 4  # images
 ROUNDING = 1e-3  # of what lies between the features of the images
@@ -25,9 +28,8 @@ def probe(
     It sees noise twice, and then two of the images as `encode` pads them, with black ones: it must
     make the same of an image each time, whatever stands beside it.
     """
-    n = min(FEW, most)
-    random = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (n, *size), generator=random, dtype=torch.uint8)
+    images = _noise(size, most)
+    n = len(images)
     features = _features(net, name, prepare(images))
     if not features.isfinite().all():
         raise ValueError(f"{name} makes features that are not finite of noise")
@@ -45,6 +47,39 @@ def probe(
             "does without running statistics"
         )
     return features.shape[1]
+
+
+@torch.no_grad()
+def quick_layout(
+    net: nn.Module,
+    name: str,  # for errors
+    prepare: Callable[[Tensor], Tensor],  # uint8 images -> what `net` takes
+    size: tuple[int, int, int],  # channels, height, width of the images
+    most: int,  # images at once
+) -> torch.memory_format:
+    """channels_last, if `net` has convolutions and makes the same of images that lie so.
+
+    Then its weights lie so afterwards, too. On a CPU a convolution is faster by it, up to 1.6
+    times. What minds it takes a `view` of channels and pixels, or knows no strides.
+    """
+    if not any(isinstance(module, nn.Conv2d) for module in net.modules()):
+        return torch.preserve_format
+    x = prepare(_noise(size, most))
+    features = _features(net, name, x)
+    net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    try:
+        found = _features(net, name, x.to(memory_format=torch.channels_last))
+        if not _differ(features, found, features):
+            return torch.channels_last
+    except ValueError as error:
+        log.debug("%s keeps the default layout: %s", name, error)
+    net.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    return torch.preserve_format
+
+
+def _noise(size: tuple[int, int, int], most: int) -> Tensor:
+    random = torch.Generator().manual_seed(0)
+    return torch.randint(256, (min(FEW, most), *size), generator=random, dtype=torch.uint8)
 
 
 def _features(net: nn.Module, name: str, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from diffuse import files, run_folders, runs, sealed
-from diffuse.classifier import Classifier
+from diffuse.classifier import Classifier, fold
 from diffuse.data import ImageSpec
 from diffuse.encoders.encoder import Encoder
 from diffuse.errors import DataError, reason
@@ -50,10 +50,12 @@ def load_encoder(path: str | Path, sha256: str | None = None) -> Encoder:
     try:
         net = Classifier(**about["network"])
         net.load_state_dict({key: value.float() for key, value in tensors.items()})
+        fold(net)
         size = (about["channels"], about["height"], about["width"])
         classes = tuple(about["classes"])
         data = tuple(about.get("data", {}).values())
-        made = Encoder(net, about["name"], digest, size, net.dim, net.head, classes, data=data)
+        how: dict[str, Any] = {"data": data, "layout": torch.channels_last}
+        made = Encoder(net, about["name"], digest, size, net.dim, net.head, classes, **how)
         made.doubts = doubts(about)
         return made
     except (KeyError, TypeError, RuntimeError) as error:
