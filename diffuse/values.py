@@ -56,8 +56,11 @@ SHAPES = {  # what they match, for people
 }
 
 
-def check(cfg: DictConfig) -> None:
-    """Refuse what has the right type and cannot mean anything: ConfigError, in one line."""
+def check(cfg: DictConfig, but: Sequence[str] = ()) -> None:
+    """Refuse what has the right type and cannot mean anything: ConfigError, in one line.
+
+    `but` are keys whose words are known to be right.
+    """
     _check_keys(cfg)
     scored = "what" not in cfg and ("kid_subsets" in cfg or "samplers" in cfg)
     least = AT_LEAST | ({"n": SCORED} if scored else {})
@@ -78,7 +81,7 @@ def check(cfg: DictConfig) -> None:
         if value not in CHOICES[key] and not re.fullmatch(PATTERNS.get(key, NEVER), value):
             choices = [*CHOICES[key], *SHAPES.get(key, ())]
             raise ConfigError(f"{key}: unknown choice {value!r}; {nearest(value, choices)}")
-    for key, value in _given(cfg, WORDS):
+    for key, value in _given(cfg, [key for key in WORDS if key not in but]):
         WORDS[key](value)
     if "seeds" in cfg:
         check_seeds(cfg.seed, cfg.seeds)

@@ -6,6 +6,7 @@ import shlex
 import pytest
 from leftovers import at_step, stop
 from omegaconf import OmegaConf
+from PIL import Image
 
 from diffuse import cli, runs
 from diffuse.commands.training import loop
@@ -60,6 +61,22 @@ def test_the_words_that_a_run_was_stopped_with_continue_it(tiny, diffuse, tmp_pa
     assert words[1] == "resume=els,where/train/tiny/v001"
     assert cli.main(words) == 0
     assert runs.read(tmp_path / words[1].removeprefix("resume="))["step"] == 5
+
+
+@pytest.mark.parametrize("root", ["Früchte", "_photos", "x" * 100])
+def test_a_run_that_was_named_after_its_images_is_continued_by_its_name(
+    root, tiny, diffuse, tmp_path
+):
+    (tmp_path / root).mkdir()
+    for k in range(24):
+        Image.new("L", (8, 8), k).save(tmp_path / root / f"{k}.png")
+    words = tiny.replace("dataset=digits dataset.subset=64", f"dataset=folder dataset.root={root}")
+    words = words.removesuffix(" name=tiny") + " train.sample_every=null model.conditional=false"
+    assert diffuse(f"train {words} train.steps=1") == 0, diffuse.err
+    run = f"outputs/train/{root}-cosine/v001"
+    assert diffuse(f"train resume={run} train.steps=2") == 0, diffuse.err
+    assert runs.read(tmp_path / run)["step"] == 2
+    assert "name: 'ü' will not do" in diffuse.error(f"train resume={run} name=ü")
 
 
 def test_a_job_of_a_sweep_is_continued_by_its_name(diffuse, tmp_path):

@@ -42,6 +42,9 @@ TEXT_ENDINGS = ("root", "path", "file", "folder")  # of a dotted key, e.g. datas
 OF_A_SWEEP = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper")
 SHORT = {"resume.allow": "resume_allow", "eval.seeds": "seeds"}  # what may be typed for a key
 INFINITE = re.compile(r"(?<=[=,[ -])\.inf(?=[],]|$)")  # as yaml and our pages have it
+PLAIN = re.compile(r"[\w./@:-]*", re.ASCII)  # means itself in Hydra's grammar
+QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+CALL = re.compile(r"(?:choice|shuffle|sort|range|interval|glob)\(.*\)", re.DOTALL)  # as is this
 LENGTHS = ("train.steps", "train.epochs", "train.images", "train.minutes")
 
 
@@ -216,8 +219,19 @@ def _quoted(word: str, multirun: bool) -> str:
         return word
     start = word[: match.start(2)]
     if multirun and not always and "," in value:  # a sweep over runs or paths
-        return start + ",".join(map(from_home, value.split(",")))
+        return start + (value if CALL.fullmatch(value) else _each_quoted(value))
     return start + quote(value if key in NO_PATHS else from_home(value))
+
+
+def _each_quoted(values: str) -> str:
+    """Texts with commas between them; a comma that someone has quoted is part of one."""
+    parts = re.split(rf""",(?=(?:[^'"]|{QUOTED})*\Z)""", values)
+    return ",".join(part if _is_quoted(part) else as_word(from_home(part)) for part in parts)
+
+
+def as_word(text: str) -> str:
+    """A text as it can stand among others: quoted only if it has to be."""
+    return text if PLAIN.fullmatch(text) else quote(text)
 
 
 def from_home(path: str) -> str:
@@ -235,7 +249,7 @@ def quote(text: str) -> str:
 
 def _is_quoted(value: str) -> bool:
     """Already one quoted string, by someone who knows Hydra."""
-    return bool(re.fullmatch(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", value, re.DOTALL))
+    return bool(re.fullmatch(QUOTED, value, re.DOTALL))
 
 
 def _other_lengths(arguments: Arguments) -> list[str]:

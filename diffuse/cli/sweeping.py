@@ -3,7 +3,6 @@
 import importlib
 import logging
 import os
-import re
 import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,14 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffuse import cli, config, launching, meanings, run_folders, secrets, yamls
 from diffuse.cli import composing, sweep_records, sweep_signals
-from diffuse.cli.arguments import Arguments, from_home, quote
+from diffuse.cli.arguments import Arguments, as_word, from_home, quote
 from diffuse.cli.sweep_jobs import STOPPED, SweepJob, is_finished, outcome, printed
 from diffuse.cli.sweep_records import Jobs
 from diffuse.console import print_columns, print_json
 from diffuse.errors import ConfigError, DiffuseError
 
 log = logging.getLogger("diffuse")
-PLAIN = re.compile(r"[\w./@:-]+")  # means itself in Hydra's grammar
 NUMBERED = "hydra.sweep.subdir='${hydra.job.num}'"
 
 
@@ -69,7 +67,7 @@ def _with_jobs_of_sweeps(verb: str, parsed: Arguments) -> Arguments:
     runs = [run for ref in said.split(",") for run in _jobs_of(outputs, from_home(ref))]
     if len(runs) == len(said.split(",")):
         return parsed
-    swept = f"run={','.join(run if PLAIN.fullmatch(run) else quote(run) for run in runs)}"
+    swept = f"run={','.join(map(as_word, runs))}"
 
     def put(words: list[str]) -> list[str]:
         return [swept if sweep_records.key_of(word) == "run" else word for word in words]

@@ -48,9 +48,29 @@ def test_a_path_with_spaces_is_expanded_too(trainings, command):
     assert [cfg.run for cfg, _ in command.calls] == [f"my runs/train/abl/v001/{k}" for k in "01"]
 
 
+def test_a_sweep_that_was_named_after_its_images_means_its_jobs(trainings, command, tmp_path):
+    (tmp_path / "outputs/train/abl").rename(tmp_path / "outputs/train/Früchte-sweep")
+    assert cli.main(["eval", "-m", "run=Früchte-sweep/v001"]) == 0
+    assert [cfg.run for cfg, _ in command.calls] == [f"Früchte-sweep/v001/{k}" for k in range(3)]
+
+
 def test_what_was_quoted_is_left_alone(trainings, command):
     assert cli.main(["eval", "-m", "run='abl/v001'", "steps=2,3"]) == 0
     assert [cfg.run for cfg, _ in command.calls] == ["abl/v001"] * 2
+
+
+@pytest.mark.parametrize(
+    ("word", "runs"),
+    [
+        ("Früchte,my runs/a (1)", ["Früchte", "my runs/a (1)"]),
+        ("'a,b',c", ["a,b", "c"]),
+        ("choice(a,b)", ["a", "b"]),
+        ("bob's,b", ["bob's", "b"]),
+    ],
+)
+def test_each_of_several_runs_may_be_called_anything(word, runs, command):
+    assert cli.main(["eval", "-m", f"run={word}"]) == 0
+    assert [cfg.run for cfg, _ in command.calls] == runs
 
 
 @pytest.mark.parametrize(
