@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+import torch
 import torch.distributed as dist
 
 from diffuse import children
@@ -49,10 +50,14 @@ def crew(devices: int) -> Iterator[Meet]:
     elif devices == 1:
         yield lambda: ALONE
     else:
-        with tempfile.TemporaryDirectory(prefix="diffuse-") as folder:
-            where = f"file://{folder}/meeting"
-            with _started(devices, where) as gone, left_behind(gone):
-                yield partial(Ranks.joined, 0, devices, 0, where, devices)
+        threads = torch.get_num_threads()  # of which this process has a part until the end
+        try:
+            with tempfile.TemporaryDirectory(prefix="diffuse-") as folder:
+                where = f"file://{folder}/meeting"
+                with _started(devices, where) as (gone, end), left_behind(gone, end):
+                    yield partial(Ranks.joined, 0, devices, 0, where, devices)
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _end_with(parent: int) -> None:
@@ -69,41 +74,64 @@ def _torchrun() -> Ranks:
 
 
 @contextlib.contextmanager
-def left_behind(gone: Callable[[], str | None]) -> Iterator[None]:
-    """Torch says in many ways that nobody answers: Lost says who is gone."""
+def left_behind(
+    gone: Callable[[], str | None], end: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Torch says in many ways that nobody answers: Lost says who is gone.
+
+    After any error the others `end` first: else they and NCCL would wait for each other.
+    """
     try:
         yield
-    except RuntimeError as error:
-        if dist.is_initialized() and any(w in str(error) for w in ("gloo", "NCCL", "Connection")):
-            raise Lost(gone() or f"the processes lost each other: {first_line(error)}") from error
+    except BaseException as error:
+        lost = _lost(error, gone) if dist.is_initialized() else None
+        end()
+        if lost:
+            raise lost from error
         raise
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
+def _lost(error: BaseException, gone: Callable[[], str | None]) -> Lost | None:
+    """What an error means of which torch says that nobody answers."""
+    words = ("gloo", "NCCL", "Connection")
+    if not isinstance(error, RuntimeError) or not any(word in str(error) for word in words):
+        return None
+    return Lost(gone() or f"the processes lost each other: {first_line(error)}")
+
+
 @contextlib.contextmanager
-def _started(devices: int, where: str) -> Iterator[Callable[[], str | None]]:
-    """The others as children; what is called in here says which of them is gone, if one is."""
+def _started(
+    devices: int, where: str
+) -> Iterator[tuple[Callable[[], str | None], Callable[[], None]]]:
+    """The others as children; two calls: which of them is gone, if one is, and to end them all."""
     started = [
         children.start("diffuse.commands.training.following", where, str(devices), str(rank))
         for rank in range(1, devices)
     ]
     over, failed = threading.Event(), []
+    end = partial(_end, started, over)
     for rank, child in enumerate(started, 1):
         threading.Thread(target=_watch, args=(rank, child, over, failed), daemon=True).start()
     try:
-        yield partial(_gone, failed)
+        yield partial(_gone, failed), end
     finally:
-        over.set()
-        for child in started:
-            assert child.stdin is not None
-            child.stdin.close()  # whoever still waits for us learns that we are gone
-        for child in started:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(GRACE)
-            child.kill()
-            child.wait()
+        end()
+
+
+def _end(started: "Sequence[subprocess.Popen[bytes]]", over: threading.Event) -> None:
+    """None of the children is left; a second time there is nothing to do."""
+    over.set()
+    for child in started:
+        assert child.stdin is not None
+        child.stdin.close()  # whoever still waits for us learns that we are gone
+    for child in started:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(GRACE)
+        child.kill()
+        child.wait()
 
 
 def _watch(

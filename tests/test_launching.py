@@ -6,12 +6,14 @@ import sys
 import time
 
 import pytest
+import torch
 from injected import forked
 
-from diffuse import launching
+from diffuse import launching, ranks
 from diffuse.commands.training import following
-from diffuse.errors import ConfigError, DivergedError
+from diffuse.errors import ConfigError, DivergedError, NoSpaceError
 from diffuse.launching import Lost
+from diffuse.ranks import Ranks
 
 ENDS = {"1": "sys.stdin.read(1); sys.exit(1)", "2": "os.kill(os.getpid(), signal.SIGKILL)"}
 SAID = "process 2 of this training was ended by SIGKILL"
@@ -29,7 +31,7 @@ def two_that_fail(monkeypatch, grace):
 
     monkeypatch.setattr(launching.children, "start", start)
     monkeypatch.setattr(launching, "GRACE", grace)
-    with launching._started(3, "nowhere") as gone:
+    with launching._started(3, "nowhere") as (gone, _):
         assert gone().startswith(SAID)
         made[0].stdin.write(b"x")
         made[0].stdin.flush()
@@ -50,6 +52,44 @@ def test_so_it_is_if_nobody_notices(monkeypatch, tmp_path):
 
     assert forked(act, tmp_path / "said") == 1
     assert (tmp_path / "said").read_text().startswith(f"error: {SAID}")
+
+
+def test_a_process_has_its_threads_again_when_the_others_are_gone(monkeypatch):
+    """Else each later job of a sweep would compute with a half of those of the one before."""
+    monkeypatch.setattr(launching.children, "start", lambda *_: waiting())
+    monkeypatch.setattr(ranks.dist, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(Ranks, "agree", lambda self, value: value)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        with launching.crew(2) as meet:
+            meet()
+            assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+def waiting():
+    """A child that is there until its stdin ends."""
+    code = "import sys; sys.stdin.read()"
+    return subprocess.Popen([sys.executable, "-S", "-c", code], stdin=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("error", [NoSpaceError("no space for x (9 bytes)"), None])
+def test_after_an_error_no_child_is_left_when_the_group_is_destroyed(error, monkeypatch):
+    """NCCL waits for what is under way, and they for us: for half an hour."""
+    child, left = waiting(), []
+    monkeypatch.setattr(launching.children, "start", lambda *_: child)
+    monkeypatch.setattr(launching.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(
+        launching.dist, "destroy_process_group", lambda: left.append(child.poll() is None)
+    )
+    with contextlib.suppress(NoSpaceError), launching.crew(2):
+        if error:
+            raise error
+    assert left == [error is None]
+    assert child.wait() == 0
 
 
 @pytest.mark.parametrize(
