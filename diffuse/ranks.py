@@ -44,11 +44,6 @@ class Ranks:
         torch.set_num_threads(max(1, threads // beside))
         return cls(rank, world, local, threads)
 
-    @property
-    def first(self) -> bool:
-        """Is it the one that writes?"""
-        return self.rank == 0
-
     def device(self, device: torch.device) -> torch.device:
         """Its own, of as many GPUs as there are processes on a machine."""
         if device.type != "cuda" or self.world == 1:

@@ -39,7 +39,6 @@ def test_each_process_hides_other_units_and_always_the_same(
 
 
 def test_alone_there_is_nobody_to_ask():
-    assert ALONE.first
     assert ALONE.agree("so") == "so"
     assert ALONE.any(True)
     assert not ALONE.any(False)
