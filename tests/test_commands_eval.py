@@ -117,7 +117,7 @@ BAD = {
     "metrics=[fid,infinity]": "no infinity here: it needs more than 256 images for the",
     "seeds=2 seed=9223372036854775807": "seeds=2",
     "neighbours=0": "neighbours must be at least 1",
-    "dataset=digits": "dataset: outputs/train/tiny/v001 learnt from other images than digits",
+    "dataset=digits dataset.subset=9": "tiny/v001 learnt from other images than digits",
     "label=3 metrics=[per_class]": "no per_class here",
 }
 

@@ -14,6 +14,7 @@ LINE = "eval n=8 steps=2 device=cpu encoder=pixels kid_subsets=2 kid_subset_size
 
 PARETO = "pareto device=cpu encoder=pixels n=8 samplers=[ddim] nfe=[2]"
 ALONG = "fid_trajectory n=8 steps=2 device=cpu encoder=pixels"
+DENOISE = "plot denoise n=1 columns=2 device=cpu"
 
 
 @pytest.fixture
@@ -34,6 +35,58 @@ def learnt(photos, tiny, diffuse):
     assert diffuse(f"train {line} {words}") == 0, diffuse.err
 
 
+@pytest.fixture
+def sorted_photos(photos, tiny, diffuse):
+    """The same in the class folders a and b, and a run that has learnt their classes."""
+    for split in ("train", "test"):
+        for k, image in enumerate(list((photos / split).iterdir())):
+            (photos / split / "ab"[k % 2]).mkdir(exist_ok=True)
+            image.rename(photos / split / "ab"[k % 2] / image.name)
+    line = tiny.replace("dataset=digits dataset.subset=64", "dataset=folder dataset.root=photos")
+    assert diffuse(f"train {line} train.steps=1 train.sample_every=null") == 0, diffuse.err
+    return photos
+
+
+def _a_class_more(photos):
+    shutil.copytree(photos / "train/a", photos / "train/aa")
+
+
+def _another_name(photos):
+    for split in ("train", "test"):
+        (photos / split / "b").rename(photos / split / "z")
+
+
+def _in_colour(photos):
+    path = next((photos / "test/a").iterdir())
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(path)
+
+
+def _larger(photos):
+    for path in photos.rglob("*.png"):
+        Image.open(path).resize((10, 12)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "before", "now"),
+    [
+        (_a_class_more, "2 classes, number 1 is b", "3 classes, number 1 is aa"),
+        (_another_name, "2 classes, number 1 is b", "2 classes, number 1 is z"),
+        (_in_colour, "images of 1x8x8", "images of 3x8x8"),
+        (_larger, "images of 1x8x8", "images of 1x12x10"),
+    ],
+)
+def test_data_that_no_longer_fits_the_network_is_exit_3_before_anything_is_drawn(
+    change, before, now, sorted_photos, diffuse
+):
+    change(sorted_photos)
+    said = f"outputs/train/tiny/v001 learnt from {before}; photos has {now}"
+    for line in (LINE, PARETO, DENOISE):
+        assert said in diffuse.error(line, 3), line
+    assert said in diffuse.error(f"{LINE} dataset=folder dataset.root=photos")
+    for verb in ("eval", "pareto", "plot"):
+        assert not Path("outputs", verb).exists()
+
+
 def test_data_that_was_moved_is_said_where_it_is_and_has_to_be_the_same(learnt, photos, diffuse):
     first = diffuse.json(LINE)
     photos.rename(photos.with_name("moved"))
@@ -48,15 +101,27 @@ def test_data_that_was_moved_is_said_where_it_is_and_has_to_be_the_same(learnt, 
     assert "dataset: outputs/train/tiny/v001 learnt from other images than" in message
 
 
-@pytest.mark.parametrize("line", [LINE, PARETO])
+@pytest.mark.parametrize("line", [LINE, PARETO, DENOISE])
 def test_data_that_has_changed_since_is_a_warning_in_the_record(line, learnt, photos, diffuse):
-    nfe = "nfe=[2]" if line.startswith("pareto") else ""
-    assert not [
-        said for said in diffuse.json(f"{line} {nfe}")["warnings"] if "other images" in said
-    ]
+    assert not [said for said in diffuse.json(line)["warnings"] if "other images" in said]
     (photos / "train/0.png").unlink()
-    [said] = [s for s in diffuse.json(f"{line} {nfe}")["warnings"] if "other images" in s]
+    [said] = [s for s in diffuse.json(line)["warnings"] if "other images" in s]
     assert said.startswith("outputs/train/tiny/v001 learnt from other images than")
+
+
+def test_moved_data_is_read_as_the_training_read_it(photos, tiny, diffuse):
+    """Its share of test images, its subset and its size need not be said again."""
+    line = tiny.replace("dataset=digits", "dataset=folder").replace("subset=64", "subset=10")
+    words = "dataset.root=photos/train dataset.test=0.3 dataset.size=4 train.sample_every=null"
+    assert diffuse(f"train {line} {words} train.steps=1 model.conditional=false") == 0, diffuse.err
+    first = diffuse.json(LINE)
+    photos.rename(photos.with_name("moved"))
+    moved = f"{LINE} dataset=folder dataset.root=moved/train"
+    record = diffuse.json(moved)
+    assert record["fid"] == first["fid"]
+    assert record["warnings"] == first["warnings"]
+    assert "learnt from other images than" in diffuse.error(f"{moved} dataset.subset=9")
+    assert "root" in diffuse.error(f"{LINE} dataset=folder dataset.test=0.3")
 
 
 @pytest.mark.parametrize("fit", ["pad", "resize"])

@@ -45,7 +45,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         print_json(planned) if job.json else print_table("Plan (nothing is written)", planned)
         return 0
     chosen = judging.selected(cfg)
-    train, test, moved = judging.sets_of(trained, cfg.dataset)
+    train, test, moved = judging.sets_of(trained, judging.moved(cfg, job, trained))
     if cfg.known and (found := known.find(cfg, trained, plan, train, test)):
         return known.again(cfg, job, trained, found)
     judge = assembly.judge(cfg, train=train, test=test)

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from diffuse.assembly import Trained
 from diffuse.commands.evaluating import references
 from diffuse.commands.evaluating.references import Pictured
 from diffuse.config import Job
-from diffuse.data import ImageSet
+from diffuse.data import ImageSet, ImageSpec
 from diffuse.data.images import fingerprint, fitted
 from diffuse.encoders import Encoder
 from diffuse.errors import ConfigError, DataError, nearest
@@ -25,6 +26,7 @@ from diffuse.scoring import GROUPS, Real, Rows, Settings
 log = logging.getLogger(__name__)
 
 ALL = "all"
+PLACES = ("root", "id")  # the keys of a data set that say where it is
 FEW = 4  # images for each feature: up to here the FID is mostly bias
 ENOUGH = 10  # the bias is then about a tenth of what it is at one
 UNEVEN = 0.05  # of the images would have to be of another class
@@ -40,11 +42,25 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError(f"metrics needs at least one value, or all: {', '.join(GROUPS)}")
 
 
+def moved(cfg: DictConfig, job: Job, trained: Trained) -> Mapping[str, Any]:
+    """The data set that `dataset=` says; {} if it says none.
+
+    It says where the data of the run is now. How it is read, and how much of it, is as in the
+    training, but for keys that were typed.
+    """
+    said, learnt = cfg.dataset, trained.cfg.dataset
+    if not said or said.name != learnt.name:
+        return said
+    keys = [key for key in said if key in PLACES or job.typed(f"dataset.{key}")]
+    return {**learnt, **{key: said[key] for key in keys}}
+
+
 def sets_of(trained: Trained, moved: Mapping[str, Any]) -> tuple[ImageSet, ImageSet, list[str]]:
     """The splits (training, test) that a run learnt from, and what is to be said of them.
 
     They are where the run found them, or where `moved`, a `dataset=`, says they are now: the same
-    to the byte, else it is a ConfigError.
+    to the byte, else it is a ConfigError. In the run's own place other images are a warning, and a
+    DataError where they have other channels, another size or other classes than the network knows.
     """
     try:
         train, test = assembly.real_sets(moved or trained.cfg.dataset)
@@ -52,6 +68,10 @@ def sets_of(trained: Trained, moved: Mapping[str, Any]) -> tuple[ImageSet, Image
         where = f"dataset= says where the data of {trained.folder} is now"
         hint = "" if moved else f"; in diffuse eval, {where}"  # others have no such key
         raise DataError(f"{error}{hint}") from error
+    before, now = _apart(trained.spec, test.spec)
+    if before != now:
+        said = f"{trained.folder} learnt from {before}; {test.spec.name} has {now}"
+        raise ConfigError(f"dataset: {said}") if moved else DataError(said)
     known = runs.facts_of(trained.folder).get("data", {})
     seen = [known.get(key) for key in ("sha256", "test_sha256")]
     there = [fingerprint(fitted(s.images, trained.spec.fit), s.labels) for s in (train, test)]
@@ -63,6 +83,18 @@ def sets_of(trained: Trained, moved: Mapping[str, Any]) -> tuple[ImageSet, Image
     said += ": what was for training then may be for tests now"
     log.warning("%s", said)
     return train, test, [said]
+
+
+def _apart(*specs: ImageSpec) -> list[str]:
+    """Two kinds of images by what sets them apart; the same words if a network may take both."""
+    shapes = [f"images of {s.channels}x{s.native_height}x{s.native_width}" for s in specs]
+    names = [spec.classes for spec in specs]
+    if len(set(shapes)) > 1 or len(set(names)) == 1:
+        return shapes
+    k = next(k for k, pair in enumerate(zip_longest(*names)) if len(set(pair)) > 1)
+    return [
+        f"{len(of)} classes" + (f", number {k} is {of[k]}" if k < len(of) else "") for of in names
+    ]
 
 
 def groups(cfg: DictConfig, job: Job, labels: Tensor | None, n: int, real: Real) -> list[str]:
@@ -222,7 +254,7 @@ def of_classes(
             f"all images are of one class ({names[label]}), {others} of all classes: "
             "compare the FID with those of the same class only"
         )
-    elif known is None and test.spec.classes == names:
+    elif known is None:
         shares = torch.bincount(test.labels.cpu(), minlength=len(names)) / len(test)
         if (shares - 1 / len(names)).abs().sum() / 2 > UNEVEN:
             most = int(shares.argmax())

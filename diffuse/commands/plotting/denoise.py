@@ -1,5 +1,6 @@
 """`diffuse plot denoise`: one call of a trained network at every level."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -7,9 +8,11 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from diffuse.assembly import Trained
+from diffuse.commands.evaluating import judging
 from diffuse.commands.plotting import Picture, Said, restored
 from diffuse.config import Job
-from diffuse.data import ImageSet, open_dataset, to_range
+from diffuse.data import ImageSet, to_range
+from diffuse.data.images import fitted
 from diffuse.plots import states
 from diffuse.plots.figures import sheet
 from diffuse.seeds import generator
@@ -22,7 +25,8 @@ BATCH = 64
 def denoise(cfg: DictConfig, job: Job) -> Picture:
     """Test images under noise, the estimates of them, and the truth; then from noise alone."""
     trained, run = restored(cfg)
-    images = open_dataset(trained.cfg.dataset, "test")
+    _, test, moved = judging.sets_of(trained, {})
+    images = replace(test, images=fitted(test.images, trained.spec.fit), spec=trained.spec)
     t = torch.arange(1, cfg.columns + 1, dtype=torch.float64) / cfg.columns
     sigma = trained.schedule.sigma(t).clamp(*trained.levels)
     rows = {
@@ -45,6 +49,7 @@ def denoise(cfg: DictConfig, job: Job) -> Picture:
             [_estimate(trained, *at, labels) for at in zip(x, sigmas, strict=True)]
         )
         said = _numbers(t, sigma, x0, estimates, _blind(trained, images))
+        said.facts["warnings"] = moved
         path = folder / "denoise"
         return _draw(trained, cfg.n or IMAGES, x, x0, estimates, sigmas, said, path), said
 
