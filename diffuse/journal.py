@@ -14,7 +14,7 @@ from diffuse import checkpoints, hardware, plots, runs
 from diffuse.background import Background
 from diffuse.checkups import Quick
 from diffuse.divergence import ROLLBACKS, Diverged, said
-from diffuse.errors import DivergedError
+from diffuse.errors import DivergedError, NoSpaceError
 from diffuse.runs import Run
 from diffuse.seen import Seen
 from diffuse.trackers import Quiet
@@ -174,9 +174,12 @@ class Journal:
         runs.write_json(self.run.folder / "diverged.json", step.why)
 
     def diverged(self, lost: Diverged) -> None:
-        """Training does not go on from there."""
+        """Training does not go on from there. NoSpaceError of a checkpoint that came before."""
         self.background.wait()
-        self.diagnose(lost.step)
+        try:
+            self.diagnose(lost.step)
+        except NoSpaceError as full:  # it must not hide what went wrong
+            log.warning("no diagnosis: %s", full)
 
     def last(self) -> Path | None:
         """The checkpoint to go back to: no signal and no look has made it."""

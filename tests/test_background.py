@@ -11,6 +11,7 @@ from leftovers import RUN, undisturbed, what_is_left
 
 from diffuse import checkpoints, cli, journal, runs
 from diffuse.background import Background
+from diffuse.errors import NoSpaceError
 
 FULL = (
     "train.steps=6 train.save_every=1 train.sample_every=3 train.log_every=2 train.eval_every=3 "
@@ -111,8 +112,6 @@ def test_a_signal_while_a_thread_saves_costs_nothing_but_time(
 def test_a_thread_without_room_ends_the_training_with_exit_5(
     threaded, diffuse, tmp_path, monkeypatch
 ):
-    from diffuse.errors import NoSpaceError
-
     real = checkpoints.save
 
     def full(folder, step, *rest):
@@ -125,6 +124,27 @@ def test_a_thread_without_room_ends_the_training_with_exit_5(
     assert "step_00000003: 12 bytes" in diffuse.err
     facts = runs.read(tmp_path / RUN)
     assert (facts["status"], facts["step"]) == ("failed", 2)
+
+
+@pytest.mark.parametrize("on_nan", ["stop", "rollback"])
+def test_so_it_is_if_the_next_step_is_not_finite(
+    on_nan, threaded, diffuse, tmp_path, monkeypatch, poison
+):
+    """The checkpoint that is lost is no diagnosis that there was no room for."""
+    real = checkpoints.save
+
+    def full(folder, step, *rest):
+        if step == 4:
+            raise NoSpaceError(f"no space left for {folder}/step_{step:08d}: 12 bytes")
+        return real(folder, step, *rest)
+
+    monkeypatch.setattr(checkpoints, "save", slowly(full))
+    poison({5})
+    line = "train.steps=6 train.save_every=2 train.sample_every=null"
+    assert diffuse.train(f"{line} train.on_nan={on_nan}") == 5
+    assert "step_00000004: 12 bytes" in diffuse.err
+    assert "no diagnosis" not in diffuse.err
+    assert runs.read(tmp_path / RUN)["status"] == "failed"
 
 
 @pytest.mark.slow

@@ -84,3 +84,18 @@ def test_a_look_that_was_not_done_is_done_and_the_run_is_whole(
     assert runs.read(run)["status"] == "done"
     assert diffuse.train(f"{FULL} resume=auto") == 0
     assert "has 6 steps, 6 are asked for" in diffuse.out
+
+
+@pytest.mark.parametrize(("step", "call"), [pytest.param(3, 1, marks=pytest.mark.slow), (6, 3)])
+def test_who_is_told_again_in_the_look_that_is_made_up_for_leaves_it_again(
+    step, call, whole, tiny, diffuse, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "outputs/train/tiny/v001"
+    for nth in (call, 1):
+        act = killed_when(checkups, "draw", nth, first=told)
+        assert forked(lambda act=act: act(f"{tiny} {FULL} resume=auto")) == TERMINATED
+        facts = runs.read(run)
+        assert (facts["status"], facts["step"]) == ("stopped", step)
+    assert diffuse.train(f"{FULL} resume=auto") == 0
+    assert (what_is_left(run), runs.read(run)["best"]) == whole

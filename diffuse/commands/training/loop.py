@@ -9,7 +9,7 @@ from diffuse.checkups import Checkup
 from diffuse.commands.training.preparing import Work
 from diffuse.console import Meter
 from diffuse.divergence import Diverged
-from diffuse.errors import DivergedError, NoSpaceError, reason
+from diffuse.errors import DivergedError, reason
 from diffuse.interrupts import Interrupts
 from diffuse.journal import Journal, Silent
 from diffuse.scoring import Judge
@@ -40,8 +40,8 @@ def loop(
     for net in filter(None, [checkup.copy.net, judge and judge.encoder]):
         net.register_forward_pre_hook(stop_looking)
 
-    def look(names: list[str]) -> None:
-        """At the weights of the last step; what cannot be looked at is trained on."""
+    def look(names: list[str]) -> bool:
+        """At the weights of the last step; what cannot be looked at is trained on. False: left."""
         number = work.training.step
         with suppress(_Stopped), ranks.as_one():
             with _tolerant(f"no grid of step {number:,}"):
@@ -50,9 +50,12 @@ def loop(
             with _tolerant(f"no quick FID of step {number:,}"):
                 if "score" in names:
                     journal.score(number, checkup.score(judge, every.eval_n))
+            return True
+        return False
 
     # a kill may have ended a look: the row it did not write says so
-    look(ranks.agree([name for name in work.looks() if name not in journal.looked()]))
+    if not look(ranks.agree([name for name in work.looks() if name not in journal.looked()])):
+        return False
     for step in _steps(work, journal):
         journal.see(step)
         if meter and (meter.due() or step.last):
@@ -93,10 +96,7 @@ def _steps(work: Work, journal: Journal | Silent) -> Iterator[Step]:
             )
             return
         except Diverged as lost:
-            try:
-                journal.diverged(lost)
-            except NoSpaceError as full:  # it must not hide what went wrong
-                log.warning("no diagnosis: %s", full)
+            journal.diverged(lost)
             if work.recipe.on_nan != "rollback":
                 raise
             journal.roll_back(lost, work.ranks.agree(journal.last()))
