@@ -23,3 +23,12 @@ def encoded(image, kind="PNG"):
 
 def opened(root, split="train", name="folder", **keys):
     return open_dataset({"name": name, "root": str(root), **keys}, split)
+
+
+def class_folders(root):
+    """Five gray pictures in each of the classes a and b."""
+    for name in "ab":
+        (root / name).mkdir(parents=True)
+        for i in range(5):
+            picture("L").save(root / name / f"{i}.png")
+    return root

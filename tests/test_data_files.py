@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from deep import png_of_16_bits
-from picture_files import RNG, encoded, opened, picture
+from picture_files import RNG, class_folders, encoded, opened, picture
 from PIL import Image
 
 from diffuse.data import open_dataset, open_splits, prepared
@@ -25,11 +25,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def root(tmp_path):
     """Five gray pictures in each of the classes a and b."""
-    for name in "ab":
-        (tmp_path / "own set" / name).mkdir(parents=True)
-        for i in range(5):
-            picture("L").save(tmp_path / "own set" / name / f"{i}.png")
-    return tmp_path / "own set"
+    return class_folders(tmp_path / "own set")
 
 
 def test_gray_stays_gray_and_one_colour_picture_makes_all_rgb(root):

@@ -79,6 +79,17 @@ def _opened(content: Path | bytes, where: str, use: Callable[["Image"], T]) -> T
         raise DataError(f"{where} is truncated or not an image ({reason(error)})") from error
 
 
+def is_image(path: Path) -> bool:
+    """Whether a file begins like an image, which may still be damaged or refused."""
+    from PIL import Image
+
+    try:
+        with Image.open(path):
+            return True
+    except Exception:  # as when it is decoded
+        return False
+
+
 class _RefusedError(Exception):
     """An image that is sound, but that could only be used by guessing."""
 

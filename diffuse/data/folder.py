@@ -4,14 +4,11 @@ from pathlib import Path
 
 import torch
 
-from diffuse.data.decoding import channels_of, check_size, decode
+from diffuse.data.decoding import channels_of, check_size, decode, is_image
 from diffuse.data.images import Raw
 from diffuse.data.prepared import Table, prepared
-from diffuse.data.splits import check_share, existing, held_out, name_of
+from diffuse.data.splits import KIND, check_share, existing, held_out, name_of
 from diffuse.errors import DataError
-
-TRAIN_FOLDERS = ("train", "training")
-TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
 
 
 def folder(
@@ -57,35 +54,61 @@ def folder(
 
 def _homes(root: Path) -> dict[str, Path]:
     """The folders that hold the class folders of each split; DataError if one would be lost."""
-    there = {name.lower(): root / name for name in _classes(root)}
-    trains, tests = (
-        [there[name] for name in names if name in there] for names in (TRAIN_FOLDERS, TEST_FOLDERS)
-    )
+    kinds = {name: match[1].lower() for name in _classes(root) if (match := KIND.fullmatch(name))}
+    trains, tests = ([n for n in kinds if kinds[n] in of] for of in (["train"], ["test", "val"]))
     if not trains:
         return {"train": root}
-    if others := [f"{path.name}/" for path in there.values() if path not in (trains[0], *tests)]:
+    if others := [f"{name}/" for name in _classes(root) if name not in (trains[0], *tests)]:
         also = ", ".join(others)
-        raise DataError(f"{root} has {trains[0].name}/ and also {also}: which are splits?")
-    return {"train": trains[0]} | ({"test": tests[0]} if tests else {})
+        raise DataError(f"{root} has {trains[0]}/ and also {also}: which are splits?")
+    _check_loose(root)
+    homes = {"train": root / trains[0]}
+    return homes | ({"test": root / min(tests, key=kinds.__getitem__)} if tests else {})
 
 
 def _classes(home: Path) -> list[str]:
-    return [path.name for path in sorted(home.iterdir()) if path.is_dir() and _visible(path)]
+    return [path.name for path in _inside(home) if path.is_dir()]
 
 
 def _files(home: Path) -> list[Path]:
     """The images below the class folders, or directly in a folder that has none."""
     classes = _classes(home)
-    found = [path for name in classes for path in sorted((home / name).rglob("*"))]
-    paths = found if classes else sorted(home.iterdir())
-    for path in paths:
-        if path.is_symlink() and not path.exists() and _visible(path):
+    if classes:
+        _check_loose(home)
+    found = [(folder, _below(folder)) for folder in ([home / n for n in classes] or [home])]
+    for folder, files in found:
+        if not files:
+            raise DataError(f"{folder} holds no images")
+    return [file for _, files in found for file in files]
+
+
+def _check_loose(folder: Path) -> None:
+    """DataError if an image lies where only folders are looked into."""
+    for path in _inside(folder):
+        if path.is_file() and is_image(path):
+            raise DataError(f"{path} lies beside folders of images: move it into one of them")
+
+
+def _below(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
+    """All files below a folder, in order; links are followed."""
+    here = folder.resolve()
+    if any(here in (place, *place.parents) for place in above):
+        raise DataError(f"{folder} is a link to a folder it lies in")
+    found: list[Path] = []
+    for path in _inside(folder):
+        if path.is_symlink() and not path.exists():
             raise DataError(f"{path} is a link to nothing")
-    files = [path for path in paths if path.is_file() and _visible(path)]
-    if not files:
-        raise DataError(f"{home} holds no images")
-    return files
+        if path.is_dir():
+            found += _below(path, (*above, here))
+        elif path.is_file():
+            found.append(path)
+    return found
 
 
-def _visible(path: Path) -> bool:
-    return not path.name.startswith(".") and path.name != "Thumbs.db"
+def _inside(folder: Path) -> list[Path]:
+    """What lies in a folder, in order, without what is hidden."""
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}") from error
+    return [path for path in paths if path.name[0] != "." and path.name != "Thumbs.db"]

@@ -1,7 +1,6 @@
 """Images in parquet files: encoded bytes in one column, labels in another."""
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +12,13 @@ from torch import Tensor
 from diffuse.data.decoding import channels_of, check_size, decode
 from diffuse.data.images import Raw
 from diffuse.data.prepared import Table, prepared
-from diffuse.data.splits import check_share, existing, held_out, name_of
+from diffuse.data.splits import KIND, check_share, existing, held_out, name_of
 from diffuse.errors import DataError, nearest, reason
 
 if TYPE_CHECKING:
     import pyarrow
     import pyarrow.parquet
 
-KIND = re.compile(r"(train|test|val)(?:id|idation|ing|[_-]?set)?(?![a-z])", re.IGNORECASE)
 MANY = 100_000  # integers larger than this are not the numbers of classes
 
 

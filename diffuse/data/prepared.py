@@ -16,7 +16,7 @@ from diffuse.data.sources import cache, locked
 from diffuse.errors import DiffuseError
 
 log = logging.getLogger("diffuse.data")
-RULES = 3  # by which files are decoded or refused; other rules, other copies
+RULES = 4  # by which files are decoded or refused; other rules, other copies
 
 
 class Table(NamedTuple):

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from diffuse.errors import DataError
 
+# what folders and files of a split are called, in any case of letters
+KIND = re.compile(r"(train|test|val)(?:id|idation|ing|[_-]?set)?(?![a-z])", re.IGNORECASE)
+
 
 def held_out(count: int, share: float) -> Tensor:
     """Mark a seeded `share` of `count` images, at least one and not all: bool [count]."""
