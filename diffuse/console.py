@@ -37,11 +37,11 @@ class Meter:
         self.bar: Progress | None = None
         if console.is_terminal and not console.is_dumb_terminal:
             self.bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),
                 MofNCompleteColumn(),
                 TaskProgressColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 TimeElapsedColumn(),
                 TextColumn("eta"),
                 TimeRemainingColumn(),
@@ -106,7 +106,7 @@ def clock(seconds: float) -> str:
 
 def print_table(title: str, rows: dict[str, str]) -> None:
     """Two columns on stdout; no lines and no colours where it is not a terminal."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         width = max(map(len, rows))
         print(title)
@@ -129,7 +129,7 @@ def print_columns(title: str, rows: dict[str, dict[str, str]]) -> None:
     """
     names = [k for k in next(iter(rows.values())) if any(row.get(k) for row in rows.values())]
     lines = [["", *names]] + [[row, *(rows[row].get(name, "") for name in names)] for row in rows]
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if console.is_terminal:
         console.print(Text(title, "table.title"))
         table = Table(box=box.SIMPLE_HEAD)

@@ -60,6 +60,19 @@ def test_a_table_is_plain_where_there_is_no_terminal(capsys):
     assert capsys.readouterr().out == f"Title\n  a     [1, 2]\n  long  {'x' * 300}\n"
 
 
+@pytest.mark.parametrize("text", ["classes=[cat, dog]", "/data/[old]/x", "[/x]", ":dog:"])
+def test_on_a_terminal_brackets_and_colons_are_text_as_well(text, monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # makes it a terminal
+    monkeypatch.setenv("COLUMNS", "100")
+    console.print_table(text, {text: text})
+    assert capsys.readouterr().out.count(text) == 3
+    console.print_columns(text, {text: {text: text}})
+    assert capsys.readouterr().out.count(text) == 4
+    with console.Meter(text, 10) as meter:
+        meter.show(1, text)
+    assert capsys.readouterr().err.count(text) >= 2
+
+
 def test_json_can_be_read_again(capsys):
     console.print_json({"a": [1.5, None]})
     assert json.loads(capsys.readouterr().out) == {"a": [1.5, None]}
