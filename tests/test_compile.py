@@ -7,10 +7,11 @@ import shutil
 
 import pytest
 import torch
-from leftovers import rows
+from leftovers import RUN, at_step, rows, stop
 from omegaconf import OmegaConf
 
 from diffuse import assembly, checkpoints, compiling
+from diffuse.commands.training import loop, resuming
 from diffuse.training import fit
 
 SHAPE = (8, 1, 8, 8)
@@ -140,6 +141,26 @@ def test_the_config_says_afterwards_whether_it_was_done(
     assembly.compiled(cfg, denoiser, images.spec, torch.device(device), 3, False, lambda: seconds)
     assert calls == [(4, 1, 8, 8)] * tried
     assert cfg.compile is (tried and works)
+
+
+def test_a_run_goes_on_as_it_was_compiled_unless_it_is_made_longer(diffuse, tmp_path, monkeypatch):
+    monkeypatch.setattr(compiling, "prepare", lambda *_: True)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "fit", at_step(3, stop))
+        assert diffuse.train("train.epochs=1") == 143
+    monkeypatch.setattr(compiling, "pays", lambda *_: True)
+    for line, compiled in (("train.epochs=1", False), ("train.epochs=2", True)):
+        assert diffuse.train(f"{line} resume=auto") == 0, diffuse.err
+        assert OmegaConf.load(tmp_path / RUN / "config.yaml").compile is compiled
+    assert checkpoints.steps(tmp_path / RUN / "checkpoints")[-1] == 8
+
+
+@pytest.mark.parametrize(("kind", "word"), [("cpu", False), ("cuda", "auto")])
+def test_on_another_kind_of_device_it_is_decided_anew(kind, word, trained):
+    cfg = OmegaConf.load(trained / "config.yaml")
+    cfg.compile, checkpoint = "auto", checkpoints.newest(trained / "checkpoints")
+    resuming.keep_compiled(cfg, trained, checkpoint, torch.device(kind), 64)
+    assert cfg.compile == word
 
 
 def test_a_word_that_is_none_of_the_three_is_refused(diffuse):

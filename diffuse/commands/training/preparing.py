@@ -122,6 +122,8 @@ def prepare(cfg: DictConfig, folder: Path | None, meet: Meet) -> Work:
         changes += resuming.check_epochs(cfg, folder, len(data))
         there = checkpoints.steps(folder / "checkpoints")
         checkpoint = checkpoints.newest(folder / "checkpoints")
+        if checkpoint:
+            resuming.keep_compiled(cfg, folder, checkpoint, device, len(data))
     manifest = checkpoints.digest(checkpoint) if checkpoint else None
     sums = data.sha256, test.sha256
     found = Found(cfg, folder, checkpoint, manifest, initial, sums, changes, there)

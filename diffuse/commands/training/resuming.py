@@ -124,10 +124,22 @@ def continued(cfg: DictConfig, folder: Path) -> list[str]:
             "train.minutes=%g says how long a new run is; this one keeps its %s steps, and "
             "train.steps= extends it", amount, f"{saved.train.steps:,}",
         )  # fmt: skip
-    if cfg.compile == "auto":
-        cfg.compile = saved.compile
     log.info("continuing %s", folder)
     return changes
+
+
+def keep_compiled(
+    cfg: DictConfig, folder: Path, checkpoint: Path, device: torch.device, images: int
+) -> None:
+    """`compile=auto` is what it was in the run: what is left of it has to come out the same.
+
+    For another number of steps, or on another kind of device, it is decided anew.
+    """
+    saved = assembly.saved_config(folder)
+    same_length = meanings.steps(cfg.train, images) == saved.train.steps
+    same_device = checkpoints.load_state(checkpoint)["device"] == device.type
+    if cfg.compile == "auto" and same_length and same_device:
+        cfg.compile = saved.compile
 
 
 def _let_through(different: dict[str, str], cfg: DictConfig, folder: Path) -> list[str]:
