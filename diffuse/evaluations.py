@@ -33,6 +33,11 @@ NEEDED = ("n", "encoder.name", "encoder.sha256", "reference", "fid", "fid.value"
 NEEDED_IN = {"seeds": ("count",), "weights": ("run", "step")}  # where there is such a table
 
 
+def rounded(rate: float) -> float:
+    """A number of images a second, as records have it: four digits, of a slow one too."""
+    return float(f"{rate:.4g}")
+
+
 def read(folder: Path) -> dict[str, Any]:
     """The record in a run folder."""
     path = folder / FILE

@@ -13,7 +13,7 @@ from diffuse.passport import Differing, shown
 # what may differ between two trainings of one config, and the draws from them
 APART = {f"weights.{name}" for name in ("run", "step", "sha256", "images_seen", "half_life")}
 APART |= {f"sampler.guidance.weak.{name}" for name in ("step", "sha256")}  # of the same training
-APART |= {"seeds.seed"}
+APART |= {"seeds.seed", "sampler.nfe"}  # calls: how images are drawn says it, or each network
 LENGTH = "train.steps"
 BY_THE_CLOCK = 0.1  # of their steps: trainings of equal minutes are not of equal steps
 

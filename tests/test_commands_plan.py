@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shlex
 import shutil
 import statistics
@@ -119,6 +120,25 @@ def test_the_checkpoint_that_leads_is_another_one_in_each_training(evaluated, di
     sibling(evaluated, 3, 2.0, 8, **guided(step=1, sha256="c", weights="raw"))
     found = diffuse.json("plan run=tiny/v001")["measured"]
     assert found["trainings"] == [made["fid"]["value"], 1.0]
+
+
+def test_calls_that_each_network_takes_for_itself_are_no_other_way_to_draw(evaluated, diffuse):
+    made = json.loads((evaluated / "eval/tiny/v001/record.json").read_text())
+    sibling(evaluated, 2, 1.0, 7, sampler=made["sampler"] | {"nfe": 31.5})
+    assert len(diffuse.json("plan run=tiny/v001")["measured"]["trainings"]) == 2
+
+
+def test_a_speed_that_older_records_round_to_nothing_is_a_cost_that_nobody_knows(
+    evaluated, diffuse
+):
+    path = evaluated / "eval/tiny/v001/record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"images_per_second": 0.0}))
+    [way] = diffuse.json("plan delta=5")["ways"]
+    assert (way["n"], way["drawing_seconds"], way["seconds"]) == (256, None, None)
+    assert not way["cheapest"]
+    assert diffuse("plan delta=5") == 0
+    assert re.search(r"1 training +256 .* \? .* \?\n", diffuse.out)
+    assert re.search(r"drawing +\?\n", diffuse.out)
 
 
 def test_a_later_evaluation_in_another_way_does_not_hide_what_trainings_told(evaluated, diffuse):

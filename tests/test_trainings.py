@@ -96,6 +96,12 @@ def test_images_that_were_drawn_in_another_way_are_another_way():
     ]  # fmt: skip
 
 
+def test_calls_that_an_adaptive_sampler_chose_for_each_network_do_not_set_it_apart():
+    tried = [Differing("sampler.nfe", (31.2, 30.9, 31.4, 28.0, 28.3, 27.9))]
+    found = ways({"schedule.name": SCHEDULES, "seed": SEEDS}, tried, STEPS)
+    assert [way.name for way in found] == ["schedule=cosine", "schedule=linear"]
+
+
 NONE = {
     "one training each": ({"schedule.name": ["a", "b"], "seed": [0, 1]}, [9, 9]),
     "one way": ({"seed": [0, 1, 2]}, [9, 9, 9]),

@@ -122,7 +122,7 @@ def _drawing(results: Sequence[Result]) -> dict[str, Any]:
     seconds = sum(len(result.images) / result.speed for result in results)
     shards = [result.shards for result in results]
     return {
-        "images_per_second": round(number / seconds, 2),
+        "images_per_second": evaluations.rounded(number / seconds),
         "shards": {key: sum(one[key] for one in shards) for key in shards[0]},
     }
 

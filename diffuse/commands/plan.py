@@ -25,12 +25,14 @@ class Cost:
     """What it takes for each of the two runs that are compared, nothing being there yet."""
 
     need: Need
-    drawing: float  # seconds
+    drawing: float | None  # seconds; None: nobody knows how fast it was
     features: float  # 0 where nobody knows
     training: float | None  # None: the run does not say how long it took
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> float | None:
+        if self.drawing is None:
+            return None
         return self.drawing + self.features + (self.training or 0.0)
 
 
@@ -67,12 +69,14 @@ def _cost(delta: float, need: Need, found: Measured) -> Cost:
     need = need._replace(n=n, power=power_of(delta, found.spread, n, need.seeds))
     images, each = need.seeds * n, found.training
     seen = images / found.features if found.features else 0.0
-    return Cost(need, images / found.speed, seen, None if each is None else need.seeds * each)
+    drawing = images / found.speed if found.speed else None
+    return Cost(need, drawing, seen, None if each is None else need.seeds * each)
 
 
 def cheapest(costs: Sequence[Cost]) -> Cost | None:
-    """The one that takes least time, of several the one of fewest trainings."""
-    return min(costs, key=lambda cost: (cost.seconds, cost.need.seeds), default=None)
+    """The one that takes least time, of several the one of fewest trainings; None: nobody knows."""
+    known = [(seconds, c.need.seeds, c) for c in costs if (seconds := c.seconds) is not None]
+    return min(known, key=lambda one: one[:2])[2] if known else None
 
 
 def _show(cfg: DictConfig, found: Measured, costs: Sequence[Cost]) -> None:
@@ -110,11 +114,15 @@ def _cells(cost: Cost, best: bool) -> dict[str, str]:
     return {
         "images each": f"{cost.need.n:,}",
         "power": f"{cost.need.power:.0%}",
-        "drawing": clock(cost.drawing),
+        "drawing": _time(cost.drawing),
         **({"features": clock(cost.features)} if cost.features else {}),
-        "training": "?" if cost.training is None else clock(cost.training),
-        "in all": clock(cost.seconds) + (" <-" if best else ""),
+        "training": _time(cost.training),
+        "in all": _time(cost.seconds) + (" <-" if best else ""),
     }
+
+
+def _time(seconds: float | None) -> str:
+    return "?" if seconds is None else clock(seconds)
 
 
 def _known(found: Measured) -> dict[str, str]:
@@ -123,7 +131,7 @@ def _known(found: Measured) -> dict[str, str]:
         "FID": f"{found.value:.3f} at n={spread.n:,} ({found.of})",
         "over images": f"sd {spread.images:.3g} at n={spread.n:,} ({found.of_images})",
         **_over_trainings(found),
-        "drawing": f"{found.speed:.1f} images/s",
+        "drawing": f"{found.speed:.1f} images/s" if found.speed else "?",
         **({"features": f"{found.features:.1f} images/s"} if found.features else {}),
         "training": "?" if found.training is None else f"{clock(found.training)} each",
         "records": str(found.records[0]),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from diffuse import assembly, config, hardware, planning, runs
+from diffuse import assembly, config, evaluations, hardware, planning, runs
 from diffuse.commands import describing, guiding, restoring, starting
 from diffuse.commands.drawing import draw, twins
 from diffuse.commands.drawing.saving import save, save_grid
@@ -43,7 +43,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         if cfg.save:
             rows["saved"] = str(save(folder, cfg.save, trained, result))
         run.finish(
-            "done", n=cfg.n, nfe=result.nfe, images_per_second=round(result.speed, 2),
+            "done", n=cfg.n, nfe=result.nfe, images_per_second=evaluations.rounded(result.speed),
             sampler=describing.how(cfg, job, plan, result.nfe, about),
             fingerprint=result.fingerprint, shards=result.shards, grid=rows["grid"],
             saved=rows.get("saved"),

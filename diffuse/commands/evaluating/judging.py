@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
-from diffuse import assembly, passport, runs, scoring
+from diffuse import assembly, evaluations, passport, runs, scoring
 from diffuse.assembly import Trained
 from diffuse.commands.evaluating import references
 from diffuse.commands.evaluating.references import Pictured
@@ -167,7 +167,7 @@ def scored(
     main = {name: found.pop(name) for name in ("fid", "kid") if name in found}
     floor_n = len(real.floor) if real.floor else None
     more = {"metrics": found, "curves": curves, "floor_n": floor_n}
-    more["features_per_second"] = round(rate, 2)
+    more["features_per_second"] = evaluations.rounded(rate)
     more["size"] = [*rows[0].images.shape[-2:]]
     most = min(len(rows[0]), len(real.reference or rows[0]))
     return main | more | {"settings": settings.record(wanted, most)}

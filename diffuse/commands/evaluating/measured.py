@@ -48,11 +48,11 @@ class Measured:
     spread: Spread  # as planned with
     of_images: str  # where the deviation over images is from
     values: list[float]  # FID of each training that differs in its seed alone; none = there is one
-    speed: float  # images a second
+    speed: float | None  # images a second; None: nobody knows
     training: float | None  # seconds
     next: list[str]  # the lines that would measure how trainings scatter, or better
     scatter: Scatter | None = None  # None: there is one training
-    features: float | None = None  # images a second that the encoder sees; None: nobody knows
+    features: float | None = None  # images a second that the encoder sees
     least: int = 4  # images that mean something: two blocks of two, or enough for the features
 
 
@@ -88,11 +88,11 @@ def measured(outputs: Path, trained: Path, smoke: bool) -> Measured:
         spread=Spread(sd, record["n"], scatter.planned if scatter else 0.0),
         of_images=where,
         values=values,
-        speed=statistics.fmean(one["images_per_second"] for one in records),
+        speed=_mean(records, "images_per_second"),
         training=statistics.fmean(known) if known else None,
         next=[] if len(values) >= ENOUGH else _next([trained, *siblings], record),
         scatter=scatter,
-        features=_features(records),
+        features=_mean(records, "features_per_second"),
         least=max(Measured.least, FEW * record["encoder"].get("features", 0)),
     )
 
@@ -104,9 +104,9 @@ def _of(record: Record) -> str:
     return about if label is None else f"{about}, {label} alone"
 
 
-def _features(records: Sequence[Record]) -> float | None:
-    """Records of older versions do not say how long the encoder took."""
-    known = [one["features_per_second"] for one in records if "features_per_second" in one]
+def _mean(records: Sequence[Record], rate: str) -> float | None:
+    """Records of older versions may lack a rate, or have rounded a slow one to 0."""
+    known = [one[rate] for one in records if one.get(rate)]
     return statistics.fmean(known) if known else None
 
 
