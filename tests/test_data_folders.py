@@ -1,5 +1,6 @@
 """Which files of a folder are its images: none is taken or left out without a word."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -103,3 +104,15 @@ def test_other_files_beside_class_folders_are_nothing(root):
     (root / "README.txt").write_text("no image")
     (root / "Thumbs.db").write_text("no image")
     assert opened(root).spec.classes == ("a", "b")
+
+
+def test_a_name_that_is_not_utf_8_is_a_name_but_not_that_of_a_class(root):
+    name = os.fsdecode(b"caf\xe9.png")
+    (root / "a/0.png").rename(root / "a" / name)
+    assert len(opened(root)) == 9
+    (root / "a" / name).write_text("no image")
+    with pytest.raises(DataError, match=r"own set/a/caf.*\.png is truncated or not an image"):
+        opened(root)
+    (root / "a").rename(root / name)
+    with pytest.raises(DataError, match=r"own set/caf.*\.png has a name that is not UTF-8"):
+        opened(root)

@@ -67,7 +67,12 @@ def _homes(root: Path) -> dict[str, Path]:
 
 
 def _classes(home: Path) -> list[str]:
-    return [path.name for path in _inside(home) if path.is_dir()]
+    """Names that can be written and printed; DataError if one is not."""
+    folders = [path for path in _inside(home) if path.is_dir()]
+    for path in folders:
+        if path.name.encode(errors="ignore").decode() != path.name:
+            raise DataError(f"{path} has a name that is not UTF-8: rename it")
+    return [path.name for path in folders]
 
 
 def _files(home: Path) -> list[Path]:

@@ -56,7 +56,8 @@ def prepared(files: Iterable[Path], settings: object, make: Callable[[], Table])
 
 
 def _digest(words: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
+    text = "\n".join(words).encode(errors="surrogateescape")  # the names of files are any bytes
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 def _load(path: Path) -> Table | None:
