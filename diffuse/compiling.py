@@ -51,6 +51,7 @@ def prepare(
     """
     started = time.monotonic()
     try:
+        torch._dynamo.reset()  # the networks before had the same code, of which it keeps few shapes
         compile_in_place(denoiser.net, options)
         with conditions.strict(strict):
             rehearsal.step(denoiser, shape, device)

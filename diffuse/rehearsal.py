@@ -44,7 +44,7 @@ def repeats(denoiser: Denoiser, image: tuple[int, int, int], device: torch.devic
     """Has torch a way to the same bytes every time? If not, one warning says what has none."""
     try:
         with conditions.strict():
-            step(denoiser, (1, *image), device)
+            step(denoiser, (2, *image), device)  # some networks cannot learn from one
     except RuntimeError as error:
         if "deterministic" not in str(error):
             raise

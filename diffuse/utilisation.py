@@ -22,8 +22,11 @@ def utilisation(net: nn.Module, image: Sequence[int], rate: float, peak: float) 
     return FORWARDS * forward_flops(net, image) * rate / peak
 
 
-def forward_flops(net: nn.Module, image: Sequence[int], batch: int = 1) -> float:
-    """FLOPs of one image, two for each multiply-add; counted on shapes alone."""
+def forward_flops(net: nn.Module, image: Sequence[int], batch: int = 2) -> float:
+    """FLOPs of one image, two for each multiply-add; counted on shapes alone, of a batch.
+
+    Some networks cannot learn from a batch of one.
+    """
     net = copy.deepcopy(net).to("meta")
     x, level = torch.empty(batch, *image, device="meta"), torch.empty(batch, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():

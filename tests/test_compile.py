@@ -12,7 +12,10 @@ from omegaconf import OmegaConf
 
 from diffuse import assembly, checkpoints, compiling
 from diffuse.commands.training import loop, resuming
+from diffuse.denoiser import Denoiser
+from diffuse.objectives import v
 from diffuse.training import fit
+from diffuse.weightings import uniform
 
 SHAPE = (8, 1, 8, 8)
 CPU = torch.device("cpu")
@@ -60,6 +63,31 @@ def test_only_steps_of_training_are_compiled(make_training, compiler):
     assert compiler == [1]
     denoiser.train()(x, sigma)
     assert compiler == [2]
+
+
+class Plain(torch.nn.Conv2d):
+    def forward(self, x, level, label):
+        return super().forward(x)
+
+
+def test_each_network_is_compiled_as_if_it_were_the_first_one(monkeypatch):
+    """All have the same code, of which torch compiles eight shapes, and says nothing of others."""
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(len(inputs[0]))
+        return graph.forward
+
+    def compile_in_place(net, options):
+        net.compile(dynamic=False, backend=backend)
+
+    monkeypatch.setattr(compiling, "compile_in_place", compile_in_place)
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    for batch in (2, 3, 4):
+        compiled.clear()
+        denoiser = Denoiser(Plain(1, 1, 1), v(), uniform(), torch.float32)
+        assert compiling.prepare(denoiser, (batch, 1, 8, 8), CPU, {})
+        assert compiled, batch
 
 
 def test_trying_the_compiler_changes_nothing_that_training_sees(

@@ -32,6 +32,14 @@ def test_a_step_is_three_forwards():
     assert used == pytest.approx(3 * CONVOLUTION * 100 / 1e9)
 
 
+def test_so_it_is_of_a_network_that_cannot_learn_from_one_image():
+    class Normed(Net):
+        def forward(self, x, level):
+            return nn.functional.batch_norm(x.mean((2, 3)), None, None, training=True)
+
+    assert utilisation.utilisation(Normed(), (3, 10, 12), rate=1.0, peak=1.0) == 0
+
+
 @pytest.mark.parametrize("word", ["bf16", "fp32"])
 def test_every_size_that_is_tried_is_timed_and_the_fastest_counts(word, monkeypatch):
     took = iter([0.02, 0.02, *[0.01] * 5] * 12)
