@@ -216,6 +216,12 @@ def test_no_line_trains_like_a_run_whose_settings_were_changed_on_its_way(evalua
     assert diffuse.json("plan")["next"] == []
 
 
+@pytest.mark.parametrize("words", ["run=tiny@2", "run=tiny@2 checkpoint=2", "checkpoint=2"])
+def test_the_lines_to_be_copied_evaluate_the_same_step(words, trained, diffuse):
+    assert diffuse(f"{OTHERWISE} n=24 {words}") == 0, diffuse.err
+    assert diffuse.json("plan")["next"][1] == f"diffuse {OTHERWISE} n=24 checkpoint=2 run=tiny"
+
+
 def test_where_another_device_went_on_the_lines_are_there(evaluated, diffuse):
     path = evaluated / "train/tiny/v001/run.json"
     resumed = [{"step": 2, "device": "another", "versions": {"torch": "1.0"}}]

@@ -212,12 +212,11 @@ def _next(trainings: Sequence[Path], record: Record) -> list[str]:
     words.append(f"train.steps={saved[0].train.steps}")  # it may be longer than was typed
     words.append(f"seed={max(one.seed for one in saved) + 1}")
     words += ["--config-dir", about["config_dir"]] if "config_dir" in about else []
-    evaluated = [
-        word
-        for word in shlex.split(record.get("command", "diffuse eval"))
-        if not word.startswith(("run=", "name=", "--json", "hypothesis="))
-    ]
-    return [
-        shlex.join(["diffuse", "train", *words]),
-        shlex.join([*evaluated, f"run={name}"]),  # its newest version, which is then this one
-    ]
+    evaluated = shlex.split(record.get("command", "diffuse eval"))
+    steps = [run_folders.parted(word)[1] for word in evaluated if word.startswith("run=")]
+    aside = ("run=", "name=", "--json", "hypothesis=")
+    again = [word for word in evaluated if not word.startswith(aside)]
+    again += [f"checkpoint={step}" for step in steps if step is not None]  # it was said of the run
+    again.append(f"run={name}")  # its newest version, which is then this one
+    lines = (["diffuse", "train", *words], dict.fromkeys(again))
+    return [shlex.join(line) for line in lines]
