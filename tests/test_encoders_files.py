@@ -168,7 +168,7 @@ def test_auto_passes_over_what_learnt_too_little_and_a_path_to_it_is_a_warning(
     assert "learnt too little: it is right on 50.0%" in caplog.messages[0]
 
 
-def test_auto_takes_the_encoder_of_exactly_this_data_whatever_it_is_called(small, tmp_path):
+def test_auto_takes_the_encoder_of_exactly_this_data_whatever_it_is_called(small, tmp_path, caplog):
     node = yaml.safe_load((CONF / "encoder/auto.yaml").read_text())
     for version, name, data in [
         ("v001", "fashion_mnist-0123abcd-classifier", ("mine", "tests")),
@@ -194,6 +194,10 @@ def test_auto_takes_the_encoder_of_exactly_this_data_whatever_it_is_called(small
     assert opened("cifar10", "mine", "tests") == ("fashion_mnist-0123abcd-classifier", True)
     assert opened("cifar10", "others", "at all") == ("cifar10-classifier", False)
     assert opened("other", "others", "at all") == ("pixels", False)
+    # in colour: what is shipped for data of this name has seen gray ones
+    assert opened("fashion_mnist", "mine", "tests") == ("fashion_mnist-0123abcd-classifier", True)
+    assert opened("fashion_mnist", "others", "at all") == ("pixels", False)
+    assert "no encoder is shipped for fashion_mnist: " in caplog.messages[-1]
 
 
 def test_the_shipped_encoder_is_at_home_with_the_published_images_only(small, tmp_path):

@@ -93,9 +93,11 @@ def auto(
     data: Sequence[str] = (),  # sha256 of the training and the test images; () if none are known
 ) -> Encoder:
     """The encoder of this data, shipped or the newest that was trained here; else one of data of
-    this name; else `pixels` with a warning. One that learnt too little is passed over.
+    this name and these channels; else `pixels` with a warning. One that learnt too little is
+    passed over.
     """
-    ours = classifier(spec, spec.name, shipped[spec.name]) if spec.name in shipped else None
+    known = spec.name in shipped and about_encoder(spec.name)["channels"] == spec.channels
+    ours = classifier(spec, spec.name, shipped[spec.name]) if known else None
     if ours and (not data or not set(data).isdisjoint(ours.data)):
         return ours
     trained = Path(outputs) if outputs else None
