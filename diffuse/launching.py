@@ -14,7 +14,7 @@ from functools import partial
 import torch
 import torch.distributed as dist
 
-from diffuse import children
+from diffuse import children, hardware
 from diffuse.errors import ConfigError, DiffuseError, first_line
 from diffuse.interrupts import Interrupts
 from diffuse.ranks import ALONE, Ranks
@@ -38,6 +38,18 @@ def leads(devices: int) -> bool:
         world = os.environ["WORLD_SIZE"]
         raise ConfigError(f"devices={devices} under torchrun, which has started {world} processes")
     return not under_torchrun() or os.environ["RANK"] == "0"
+
+
+def check(devices: int, device: torch.device) -> None:
+    """ConfigError if there are too few devices for `devices` processes, or for torchrun's."""
+    hardware.check_devices(devices, device)
+    if not under_torchrun() or device.type != "cuda":
+        return
+    local, count = os.environ.get("LOCAL_RANK"), torch.cuda.device_count()
+    if local is None:
+        raise ConfigError("LOCAL_RANK is not set, which says whose GPU is which; torchrun sets it")
+    if int(local) >= count:
+        raise ConfigError(f"LOCAL_RANK={local}, but torch finds {count} GPUs, from 0: start fewer")
 
 
 @contextlib.contextmanager
@@ -69,7 +81,8 @@ def _end_with(parent: int) -> None:
 
 
 def _torchrun() -> Ranks:
-    rank, world, local = (int(os.environ[key]) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    local = int(os.environ.get("LOCAL_RANK", "0"))  # of GPUs only, where `check` asks for it
     return Ranks.joined(rank, world, local, "env://")
 
 

@@ -70,6 +70,40 @@ def test_a_process_has_its_threads_again_when_the_others_are_gone(monkeypatch):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize(
+    ("local", "error"),
+    [
+        ("2", "LOCAL_RANK=2, but torch finds 2 GPUs, from 0: start fewer"),
+        (None, "LOCAL_RANK is not set, which says whose GPU is which; torchrun sets it"),
+        ("1", None),
+    ],
+)
+def test_a_process_of_torchrun_without_a_gpu_of_its_own_is_refused_at_once(
+    local, error, tiny, diffuse, monkeypatch
+):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if local:
+        monkeypatch.setenv("LOCAL_RANK", local)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(launching, "crew", lambda devices: pytest.fail("it would meet the others"))
+    if error:
+        assert diffuse.error(f"train {tiny} device=cuda") == error
+    else:
+        launching.check(1, torch.device("cuda"))
+
+
+@pytest.mark.parametrize(("said", "local"), [({}, 0), ({"LOCAL_RANK": "1"}, 1)])
+def test_on_a_cpu_its_number_on_the_machine_is_nothing_to_ask_for(said, local, monkeypatch):
+    for key, value in {"WORLD_SIZE": "3", "RANK": "2", **said}.items():
+        monkeypatch.setenv(key, value)
+    launching.check(1, torch.device("cpu"))
+    monkeypatch.setattr(Ranks, "joined", lambda *words: words)
+    assert launching._torchrun() == (2, 3, local, "env://")
+
+
 def waiting():
     """A child that is there until its stdin ends."""
     code = "import sys; sys.stdin.read()"

@@ -32,6 +32,7 @@ from diffuse.data import check_dataset
 from diffuse.encoders import check_encoder
 from diffuse.interrupts import Interrupts
 from diffuse.journal import Journal
+from diffuse.launching import check as check_devices
 from diffuse.launching import crew, leads
 from diffuse.scoring import Judge
 from diffuse.trackers import Quiet
@@ -46,7 +47,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     cfg = inheriting.filled(cfg, job)
     check(cfg)
     guiding.refuse_idle(cfg, job)
-    hardware.check_devices(cfg.devices, hardware.device(cfg.device))
+    check_devices(cfg.devices, hardware.device(cfg.device))
     tracker = assembly.tracker(cfg) if leads(cfg.devices) else None
     with conditions.repeatable(), crew(cfg.devices) as meet:
         if tracker is None:
