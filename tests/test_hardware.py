@@ -1,5 +1,7 @@
 """The machine is asked, and numbers drawn by what they are for."""
 
+import sys
+
 import pytest
 import torch
 
@@ -55,6 +57,16 @@ def test_the_machine_is_described_and_its_memory_measured():
     cpu = torch.device("cpu")
     assert "thread" in hardware.describe(cpu)
     assert 2**26 < hardware.peak_memory(cpu) < 2**40
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system forgets a peak")
+def test_the_peak_of_a_training_is_not_that_of_the_one_before_in_this_process():
+    cpu, peaks = torch.device("cpu"), []
+    for size in (2**28, 1):
+        hardware.forget_peak(cpu)
+        torch.ones(size, dtype=torch.uint8)
+        peaks.append(hardware.peak_memory(cpu))
+    assert peaks[0] - peaks[1] > 2**27
 
 
 def test_a_seed_depends_on_every_part_of_its_key_and_on_nothing_else():
