@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffuse import checkpoints, runs
+from diffuse import checkpoints, cli, runs
 
 
 def arrays(diffuse, line=""):
@@ -42,7 +42,7 @@ def test_what_padding_added_is_not_in_the_images(diffuse, tmp_path):
 def test_rgb_images_have_a_last_axis_of_three(tiny, diffuse, tmp_path):
     random = np.random.default_rng(0)
     for split in ("train", "test"):
-        for name in ("cat", "dog"):
+        for name in ("cat", "Größe (a & b)"):
             folder = tmp_path / "photos" / split / name
             folder.mkdir(parents=True)
             for k in range(4):
@@ -54,8 +54,12 @@ def test_rgb_images_have_a_last_axis_of_three(tiny, diffuse, tmp_path):
     npz = arrays(diffuse, "n=3")
     assert npz["images"].shape == (3, 8, 8, 3)
     assert npz["labels"].tolist() == [0, 1, 0]
-    assert diffuse("sample n=2 steps=2 label=dog") == 0
+    assert cli.main(["sample", "n=2", "steps=2", "label=Größe (a & b)", "save=npz"]) == 0
+    assert np.load("outputs/sample/tiny/v002/images.npz")["labels"].tolist() == [0, 0]
     assert diffuse("eval n=4 steps=2") == 0
+    for label in ("Größe (a & b)", "0"):  # the same class
+        assert cli.main(["eval", "n=4", "steps=2", f"label={label}", "known=true"]) == 0
+    assert len(list((tmp_path / "outputs/eval/tiny").glob("v*"))) == 2
 
 
 def test_an_image_depends_on_seed_and_number_and_not_on_how_many_there_are(trained, diffuse):

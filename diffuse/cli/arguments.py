@@ -36,8 +36,8 @@ SECRET = secrets.WORDS
 SECRET_VARIABLE = re.compile(rf"oc\.env:[^}}]*(?:{SECRET.pattern})", re.IGNORECASE)
 
 ALWAYS_TEXT = ("hypothesis", "name", "outputs")  # a sweep over these makes no sense
-NO_PATHS = ("hypothesis", "name")
-TEXT = ("run", "resume", "init_from", "noise_level", "trust", "images", "reference")
+NO_PATHS = ("hypothesis", "name", "label")
+TEXT = ("run", "resume", "init_from", "noise_level", "trust", "images", "reference", "label")
 TEXT_ENDINGS = ("root", "path", "file", "folder")  # of a dotted key, e.g. dataset.root
 OF_A_SWEEP = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper")
 SHORT = {"resume.allow": "resume_allow", "eval.seeds": "seeds"}  # what may be typed for a key
@@ -218,8 +218,10 @@ def _quoted(word: str, multirun: bool) -> str:
     if value in ("", "null") or _is_quoted(value):
         return word
     start = word[: match.start(2)]
-    if multirun and not always and "," in value:  # a sweep over runs or paths
-        return start + (value if CALL.fullmatch(value) else _each_quoted(value))
+    if multirun and not always and CALL.fullmatch(value):
+        return word
+    if multirun and not always and "," in value:  # a sweep over runs, paths or classes
+        return start + _each_quoted(value)
     return start + quote(value if key in NO_PATHS else from_home(value))
 
 

@@ -215,6 +215,16 @@ def test_paths_can_be_swept_over_but_a_hypothesis_is_one_text():
     assert arguments.parse("sample", ["run=a,b"]).overrides == ["run='a,b'"]
 
 
+def test_classes_are_swept_over_by_name_by_number_and_by_hydras_own_words():
+    def labels(word):
+        jobs = composing.combinations(arguments.parse("sample", ["-m", word]))
+        return [job[0].partition("=")[2].strip("'") for job in jobs]
+
+    assert labels("label=0,Größe (a & b)") == ["0", "Größe (a & b)"]
+    assert labels("label=range(3)") == labels("label=range(0,3)") == ["0", "1", "2"]
+    assert labels("label=~/x") == ["~/x"]
+
+
 def test_what_is_quoted_already_is_left_alone():
     assert arguments.parse("train", ["hypothesis='a, b'"]).overrides == ["hypothesis='a, b'"]
     assert arguments.parse("train", ["hypothesis='a' or 'b'"]).overrides == [

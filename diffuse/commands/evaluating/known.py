@@ -17,7 +17,7 @@ from diffuse import (
     runs,
 )
 from diffuse.assembly import Trained
-from diffuse.commands import drawing, starting
+from diffuse.commands import drawing, restoring, starting
 from diffuse.commands.describing import code, dtype
 from diffuse.commands.evaluating import scores
 from diffuse.config import Job
@@ -49,6 +49,7 @@ def find(
     same |= {"real": passport.of_images(train, "train")}
     same |= {"encoder": passport.of_encoder(encoder), "code": code(trained, [plan], encoder)}
     same |= {"dtype": dtype(trained), "device": hardware.describe(trained.device)}
+    label = restoring.class_number(cfg, trained)
     predictor = plan.level_of.sha256 if plan.level_of else None
     for folder in reversed(run_folders.every(Path(cfg.outputs), "eval")):
         facts = runs.read(folder)
@@ -57,6 +58,7 @@ def find(
             and facts.get("weights", {}).get("sha256") == trained.sha256
             and (facts["sampler"].get("noise_level") or {}).get("sha256") == predictor
             and facts["sampler"].get("guidance") == guidance
+            and facts["sampler"].get("label") == label
             and facts["versions"] == provenance.versions()
             and (found := _whole(folder))
             and _settings(found[0]) == ours
@@ -107,6 +109,7 @@ def _settings(cfg: DictConfig) -> dict[str, object]:
         "name", "hypothesis", "outputs", "tracker", "save", "known",
         "device", "devices",  # its description is compared
         "dataset",  # where the same images are
+        "label",  # its number is compared
     )  # fmt: skip
     plain = OmegaConf.to_container(cfg)
     assert isinstance(plain, dict)
