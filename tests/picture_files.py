@@ -15,9 +15,9 @@ def picture(mode="RGB", width=12, height=12):
     return Image.fromarray(RNG.integers(0, 256, shape, np.uint8))
 
 
-def encoded(image, kind="PNG"):
+def encoded(image, kind="PNG", **how):
     buffer = io.BytesIO()
-    image.save(buffer, kind)
+    image.save(buffer, kind, **how)
     return buffer.getvalue()
 
 

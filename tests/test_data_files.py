@@ -96,6 +96,14 @@ def _deep_in_ppm(path):
     path.write_bytes(b"P6 12 12 65535\n" + bytes(2 * 3 * 12 * 12))
 
 
+def _several(kind):
+    """Three pictures in one file."""
+    first, *others = (picture() for _ in range(3))
+    return lambda path: path.write_bytes(
+        encoded(first, kind, save_all=True, append_images=others, duration=40)
+    )
+
+
 def _cut(path):
     path.write_bytes(path.read_bytes()[:-60])
 
@@ -111,6 +119,7 @@ def _cut(path):
         (_deep, "8-bit"),
         (_deep_colours, "has 16 bits a channel: convert it to 8-bit"),
         (_deep_in_ppm, "has 16 bits a channel: convert it to 8-bit"),
+        *((_several(kind), "holds 3 pictures") for kind in ("GIF", "PNG", "TIFF", "WEBP")),
         (_odd, r"13x12 but .* is 12x12: set dataset\.size=64, for example"),
     ],
 )
@@ -123,6 +132,14 @@ def test_a_picture_that_cannot_be_used_is_named(root, spoil, told):
     spoil(root / "train" / "b" / "3.png")
     with pytest.raises(DataError, match=rf"b/3\.png.*{told}"):
         opened(root)
+
+
+def test_of_the_pictures_that_a_telephone_puts_into_one_file_the_first_is_the_photo(root):
+    photo, other = Image.new("RGB", (12, 12), (200, 0, 0)), Image.new("RGB", (12, 12))
+    content = encoded(photo, "MPO", save_all=True, append_images=[other], quality=100)
+    for path in root.rglob("*.png"):
+        path.write_bytes(content)
+    assert opened(root).images.amin((2, 3))[:, 0].min() > 190
 
 
 def test_a_link_to_nothing_is_named(root):

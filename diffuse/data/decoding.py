@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 log = logging.getLogger("diffuse.data")
 GRAY, COLOUR, ALPHA = ("1", "L", "LA"), ("P", "RGB", "RGBA", "PA"), ("LA", "RGBA", "PA")
+FIRST_COUNTS = "MPO"  # a telephone's JPEG: the others are depths, previews, the same again
 SIXTEEN = re.compile(r";16[BLN]$")  # of what Pillow reads; "BGR;16" has 16 bits a pixel
 Read = Callable[[int], Path | bytes]  # image number -> a file, or the content of one
 Where = Callable[[int], str]  # image number -> what to call it in a message
@@ -118,6 +119,9 @@ def _pixels(image: "Image", channels: int, size: int | None) -> Tensor:
     import numpy as np
     from PIL import Image, ImageOps
 
+    pictures = getattr(image, "n_frames", 1)
+    if pictures > 1 and image.format != FIRST_COUNTS:
+        raise _RefusedError(f"holds {pictures} pictures: keep each as a file of its own")
     may_be_transparent = image.mode in ALPHA or "transparency" in image.info
     if may_be_transparent and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
         raise _RefusedError("is transparent in places: put it on a background first")
