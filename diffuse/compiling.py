@@ -93,7 +93,15 @@ def eager(net: nn.Module) -> Iterator[None]:
         net._compiled_call_impl = fast
 
 
-def alike(copied: nn.Module, original: nn.Module) -> None:
-    """A deep copy comes out uncompiled. What is compiled already is not compiled again for it."""
+@contextmanager
+def alike(copied: nn.Module, original: nn.Module) -> Iterator[None]:
+    """In here a deep copy is compiled as its original is, for which nothing is compiled again.
+
+    Else it comes out uncompiled, and its memory is free as soon as nobody needs it.
+    """
     if isinstance(original._compiled_call_impl, _Calls):
         compile_in_place(copied, original._compiled_call_impl.options)
+    try:
+        yield
+    finally:
+        copied._compiled_call_impl = None  # which holds the network that holds it

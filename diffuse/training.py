@@ -90,8 +90,9 @@ def fit(
 ) -> Iterator[Step]:
     """Train up to recipe.steps; what is random depends on (seed, step, rollbacks) alone.
 
-    Each of several processes computes its part of every batch. A step whose loss or gradient is not
-    finite changes no weight: it is left out, or raises Diverged.
+    Each of several processes computes its part of every batch; what its dropout hides depends on
+    its rank, too. A step whose loss or gradient is not finite changes no weight: it is left out, or
+    raises Diverged.
     """
     denoiser, optimizer, scaler = training.denoiser, training.optimizer, training.scaler
     weights = [p for p in denoiser.parameters() if p.requires_grad]
@@ -243,17 +244,17 @@ def seconds_per_step(
     copied = copy.deepcopy(training)
     if getattr(training.optimizer, TOLD, False):  # a copy forgets it
         setattr(copied.optimizer, TOLD, True)
-    compiling.alike(copied.denoiser.net, training.denoiser.net)
     started = last = time.perf_counter()
     none = [0.0] * len(training.optimizer.param_groups)
-    for _ in fit(copied, images, law, trial, none, ranks):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        now = time.perf_counter()
-        times.append(now - last)
-        last = now
-        if ranks.agree(len(times) >= 8 and now - started > seconds):
-            break
+    with compiling.alike(copied.denoiser.net, training.denoiser.net):
+        for _ in fit(copied, images, law, trial, none, ranks):
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            now = time.perf_counter()
+            times.append(now - last)
+            last = now
+            if ranks.agree(len(times) >= 8 and now - started > seconds):
+                break
     times = sorted(times[3:])  # the first ones allocate and choose algorithms
     return ranks.agree(times[len(times) // 2])
 

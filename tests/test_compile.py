@@ -1,9 +1,11 @@
 """`compile=`: the same names, the same training where it cannot be done, and one warning then."""
 
 import copy
+import gc
 import logging
 import os
 import shutil
+import weakref
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from leftovers import RUN, at_step, rows, stop
 from omegaconf import OmegaConf
 
 from diffuse import assembly, checkpoints, compiling
+from diffuse import training as room
 from diffuse.commands.training import loop, resuming
 from diffuse.denoiser import Denoiser
 from diffuse.objectives import v
@@ -242,6 +245,27 @@ def test_a_compiled_training_is_the_same_within_rounding_and_is_sampled_from(
             assert (one[key] - before[key]).abs().max() > 5e-5, key  # what would be noticed
             torch.testing.assert_close(one[key], two[key], rtol=0, atol=1e-5)
     assert diffuse("sample run=tiny/v001 n=4 steps=2") == 0
+
+
+def test_of_steps_that_are_timed_nothing_is_left_in_memory(
+    make_training, images, law, make_recipe, compiler, monkeypatch
+):
+    """At once, not when Python looks for circles: the peak of a GPU's memory would count it."""
+    training, copies = make_training(), []
+
+    def watched(copied, *how):
+        copies.append(weakref.ref(copied.denoiser.net))
+        return fit(copied, *how)
+
+    monkeypatch.setattr(room, "fit", watched)
+    assert compiling.prepare(training.denoiser, SHAPE, CPU, {})
+    gc.disable()
+    try:
+        room.seconds_per_step(training, images, law, make_recipe(), seconds=0.0)
+        assert [copied() for copied in copies] == [None]
+    finally:
+        gc.enable()
+    assert training.denoiser.net._compiled_call_impl is not None
 
 
 def test_sizes_that_are_tried_out_are_not_compiled_for():
