@@ -240,3 +240,19 @@ def test_a_folder_of_that_name_is_measured_by_it_with_a_warning(diffuse, tmp_pat
     assert record["encoder"]["name"] == "fashion_mnist-classifier"
     said = "encoder fashion_mnist-classifier was trained on other images than fashion_mnist, whose"
     assert any(said in line for line in record["warnings"])
+
+
+def test_an_encoder_of_other_images_is_said_wherever_a_fid_is_measured(trained, tiny, diffuse):
+    net = new_classifier(channels=1, classes=2, width=8, blocks=(1, 1), seed=0).eval()
+    about = {"name": "small", "channels": 1, "height": 8, "width": 8, "classes": ["a", "b"]}
+    save_encoder(Path("small.safetensors"), net, about | {"data": {"train_sha256": "another"}})
+    words = "encoder=classifier encoder.path=small.safetensors device=cpu"
+    said = "the encoder small was trained on other images than digits, whose sha256 is"
+    for line in (
+        "plot fid_trajectory n=8 steps=1",
+        "plot preprocessing dataset=digits n=8",
+    ):
+        assert any(said in one for one in diffuse.json(f"{line} {words}")["warnings"]), line
+    line = f"train {tiny} {words} train.steps=1 train.sample_every=null train.eval_every=1"
+    assert diffuse(f"{line} train.eval_n=8") == 0, diffuse.err
+    assert said in diffuse.err

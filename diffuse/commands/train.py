@@ -23,6 +23,7 @@ from diffuse import (
     yamls,
 )
 from diffuse.commands import guiding
+from diffuse.commands.evaluating import judging
 from diffuse.commands.training import following, inheriting, resuming, telling
 from diffuse.commands.training.loop import loop
 from diffuse.commands.training.preparing import Work, prepare
@@ -185,7 +186,10 @@ def _judge(work: Work) -> Judge:
     """Of quick FIDs; what the network sees is read again if that is not its own size."""
     resized = work.test.spec.fit != "none"
     sets = assembly.real_sets(work.cfg.dataset) if resized else (work.data, work.test)
-    return assembly.judge(work.cfg, train=sets[0], test=sets[1])
+    judge = assembly.judge(work.cfg, train=sets[0], test=sets[1])
+    for line in judging.of_features(judge.encoder, len(judge.test), judge.train):
+        log.warning("%s", line)
+    return judge
 
 
 def summary(folder: Path) -> dict[str, str]:

@@ -196,6 +196,24 @@ def few(n: int, features: int) -> list[str]:
     ]
 
 
+def of_features(encoder: Encoder, reference: int | None, train: ImageSet | None) -> list[str]:
+    """What there is to say of features of these real images: how many the reference are, if known,
+    and whether the encoder has learnt from them.
+    """
+    found = []
+    if reference is not None and reference < encoder.dim:
+        found.append(
+            f"the reference is {reference} images, less than the {encoder.dim} features of the "
+            "encoder: the FID is mostly bias; an encoder of fewer features would do"
+        )
+    if train and encoder.data and not encoder.at_home:
+        found.append(
+            f"the encoder {encoder.name} was trained on other images than {train.spec.name}, "
+            f"whose sha256 is {train.sha256[:8]} here"
+        )
+    return found
+
+
 def warnings(
     encoder: Encoder,
     n: int,
@@ -213,17 +231,7 @@ def warnings(
             f"a class has {least} images, few for the {encoder.dim} features of the encoder: much "
             f"of its FID is bias, as in its floor; {ENOUGH * encoder.dim} of each class would do"
         )
-    size = known.n if known else len(real.reference or ())
-    if size is not None and size < encoder.dim:
-        found.append(
-            f"the reference is {size} images, less than the {encoder.dim} features of the encoder: "
-            "the FID is mostly bias; an encoder of fewer features would do"
-        )
-    if real.train and encoder.data and not encoder.at_home:
-        found.append(
-            f"the encoder {encoder.name} was trained on other images than {real.train.spec.name}, "
-            f"whose sha256 is {real.train.sha256[:8]} here"
-        )
+    found += of_features(encoder, known.n if known else len(real.reference or ()), real.train)
     reference = real.reference.images if real.reference else None
     if isinstance(known, Pictured):
         reference = known.images

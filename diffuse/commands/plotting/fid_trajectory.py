@@ -63,11 +63,11 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
         started = time.monotonic()
         real = scoring.real(judge, n)
         known = real.known_floor()
-        few = judging.few(n, encoder.dim)
-        for line in few:
+        said = judging.few(n, encoder.dim) + judging.of_features(encoder, len(test), train)
+        for line in said:
             log.warning("%s", line)
-        few += encoder.doubts  # said already
-        few += judging.of_classes(trained, test, label)
+        said += encoder.doubts  # said already
+        said += judging.of_classes(trained, test, label)
         record = describing.passport_of(  # the code as it is now
             job, trained, plan, encoder, weights=cfg.weights, n=n, seeds=1
         )
@@ -80,7 +80,7 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
             f"FID along the way, {trained.folder}, step {trained.state['step']:,}: {about}, n={n:,}"
         )
         drawn = pictures.draw(points, floor.value, len(known), title, folder)
-        facts = {"n": n, "warnings": chosen + moved + few} | record | {
+        facts = {"n": n, "warnings": chosen + moved + said} | record | {
             "reference": passport.of_images(test, "test"),
             "real": passport.of_images(train, "train"),
             "sampler": describing.how(cfg, job, plan, calls, describing.class_of(trained, label)),

@@ -44,7 +44,8 @@ def preprocessing(cfg: DictConfig, job: Job) -> Picture:
 
     def draw(folder: Path) -> tuple[list[Path], Said]:
         started = time.monotonic()
-        warned, code = judging.few(n, encoder.dim), passport.of_code(encoder)  # as it is now
+        code = passport.of_code(encoder)  # as it is now
+        warned = judging.few(n, encoder.dim) + judging.of_features(encoder, len(test), train)
         for line in warned:
             log.warning("%s", line)
         warned += encoder.doubts  # said already
