@@ -35,6 +35,11 @@ class Muon(torch.optim.Optimizer):
         if precision not in hardware.PRECISIONS:
             choices = ", ".join(hardware.PRECISIONS)
             raise ValueError(f"precision must be auto or one of {choices}, got {precision!r}")
+        for key, value in (("lr", lr), ("adam_lr", adam_lr), ("weight_decay", weight_decay)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{key} must be in [0, inf), got {value}")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {momentum}")
         params = [p for p in params if p.requires_grad]
         convolutions = [p for p in params if p.ndim == 4]
         hidden = convolutions[1:-1]  # the first and the last touch pixels, not features

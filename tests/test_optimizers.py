@@ -1,6 +1,8 @@
 """Muon: as torch's own on the matrices inside the network, AdamW on the rest."""
 
 import copy
+import itertools
+import math
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,26 @@ def test_a_learning_rate_of_zero_moves_nothing_in_its_group_only(make_net):
 def test_a_number_format_that_there_is_not_is_refused(make_net):
     with pytest.raises(ValueError, match="precision must be auto or one of fp32, bf16, fp16, got"):
         Muon(make_net().parameters(), **SETTINGS | {"precision": "bf61"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *itertools.product(["lr", "adam_lr", "weight_decay"], [-0.02, math.inf, math.nan]),
+        *itertools.product(["momentum"], [-0.02, 1.0, math.nan]),
+    ],
+)
+def test_a_number_that_climbs_stands_still_or_is_none_is_refused(key, value, make_net):
+    settings, below = SETTINGS | {key: value}, "1" if key == "momentum" else "inf"
+    with pytest.raises(ValueError, match=rf"^{key} must be in \[0, {below}\), got {value}$"):
+        Muon(make_net().parameters(), **settings)
+
+
+def test_a_training_that_would_climb_leaves_nothing_behind(tiny, diffuse, tmp_path):
+    line = f"train {tiny.replace('optimizer=adamw', 'optimizer=muon')} train.steps=1"
+    said = diffuse.error(f"{line} optimizer.lr=-0.02")
+    assert said == "optimizer: lr must be in [0, inf), got -0.02"
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_a_network_without_hidden_convolutions_is_refused():
