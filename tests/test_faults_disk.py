@@ -119,7 +119,8 @@ def test_a_training_without_room_keeps_what_it_has_and_goes_on_when_there_is_som
 @pytest.mark.parametrize(
     ("line", "room", "name"),
     [
-        ("sample save=npz n=16", 1_000, "images.npz"),
+        # its grid has 100 images, a shard 64
+        ("sample save=npz n=512", 24_000, "images.npz"),
         ("sample n=4", 200, "config.yaml"),
         ("eval encoder=pixels n=16", 200, "config.yaml"),
     ],
@@ -129,7 +130,7 @@ def test_a_command_without_room_says_which_file(line, room, name, trained, tmp_p
     words = f"{line} steps=2 device=cpu".split()
     code = without_room(room, lambda: cli.main(words), said)
     assert code == 5, said.read_text()
-    assert re.search(r"error: no space for \S+ \([\d,]+ bytes\)", said.read_text())
+    assert re.search(rf"error: no space for \S+/{name} \([\d,]+ bytes\)", said.read_text())
 
 
 PICTURES = {
