@@ -25,10 +25,12 @@ MOST_BYTES = 2**30  # of all that is kept; what was longest of no use goes first
 SOURCES = ("classifier.py", "conditions.py", "data/images.py", "encoders", "features.py")
 
 
+@conditions.repeatable()
 def of(encoder: Encoder, images: ImageSet, order: Tensor, n: int) -> Tensor:
     """Features [n dim] of the first n images of a set in an order, at the data's own size.
 
-    They are the same to the last bit whether they are computed or read, and do not depend on n.
+    They are the same to the last bit whether they are computed or read, by a training or an
+    evaluation, and do not depend on n.
     They are kept part by part, so that a command that was killed goes on where it was.
     An encoder that has learned nothing is as quick as a file: its features are not kept. Nor are
     those of code from outside: what it reads and imports cannot be seen.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from featured import ORDER
 
-from diffuse import features
+from diffuse import conditions, features
 from diffuse.encoders import encode, pixels
 from diffuse.scoring import Judge, Settings, measured, rows_of
 from diffuse.scoring import real as compared_with
@@ -50,6 +50,17 @@ def test_other_images_weights_orders_sizes_and_threads_are_others(
     assert encoded == [256] * 7
     features.of(encoder, real, ORDER, 10)
     assert len(encoded) == 7
+
+
+def test_training_and_evaluation_share_them_on_a_gpu_too(real, make_encoder, encoded, monkeypatch):
+    """Of which torch is told, inside of a training and not of an evaluation, to repeat itself."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    encoder = make_encoder()
+    with conditions.repeatable():
+        inside = features.of(encoder, real, ORDER, 10)
+    assert torch.equal(features.of(encoder, real, ORDER, 10), inside)
+    assert encoded == [256]
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_a_damaged_table_is_computed_again(real, make_encoder, encoded, kept, caplog):
