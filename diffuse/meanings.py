@@ -35,7 +35,12 @@ def steps(train: Mapping[str, Any] | DictConfig, images: int | None = None) -> i
     many = amount if unit == "steps" else of_images.get(unit)
     if many is None:
         return None
-    return max(1, round(many if unit == "steps" else many / train["batch"]))
+    return max(1, round(many)) if unit == "steps" else steps_of(many, train["batch"])
+
+
+def steps_of(images: float, batch: int) -> int:
+    """How many steps see so many images, where batches run across epochs."""
+    return max(1, round(images / batch))
 
 
 def decays(train: Mapping[str, Any] | DictConfig) -> list[float]:

@@ -51,6 +51,8 @@ def test_from_training_without_levels_to_images_and_scores(diffuse):
 def test_its_result_is_a_table_with_the_baseline_and_a_dry_run_writes_nothing(diffuse, tmp_path):
     assert diffuse(f"{TRAIN} dry_run=true") == 0
     assert "4 steps of 16 images" in diffuse.out
+    assert diffuse(f"{TRAIN} epochs=3 batch=24 dry_run=true") == 0
+    assert "8 steps of 24 images" in diffuse.out  # a batch may have images of two epochs
     assert not (tmp_path / "outputs").exists()
     assert diffuse("noise_level dataset=digits device=cpu debug=smoke") == 0
     for words in ("loss", "baseline", "always saying 0.5", "time", "noise_level=digits-cosine"):

@@ -5,8 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from diffuse import assembly, conditions, config, hardware, noise_level, runs
-from diffuse.classifier import training_steps
+from diffuse import assembly, conditions, config, hardware, meanings, noise_level, runs
 from diffuse.commands import starting
 from diffuse.config import Job
 from diffuse.console import Meter, clock, print_json, print_table
@@ -35,7 +34,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         regressor = noise_level.new_regressor(**shape, seed=cfg.seed, precision=dtype)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    steps = training_steps(len(train), cfg.epochs, cfg.batch)
+    steps = meanings.steps_of(cfg.epochs * len(train), cfg.batch)
     c, h, w = train.spec.shape
     low, high = schedule.range
     plan = {
