@@ -89,6 +89,10 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **extra: Any) -> Any:
         return function(*args, **written, **extra)
     except ValueError as error:
         raise ConfigError(f"{group}: {reason(error, None)}") from error
+    except OverflowError as error:
+        said = ", ".join(f"{key}={value}" for key, value in written.items())
+        what = f"{node['name']}({said})"
+        raise ConfigError(f"{group}: {what} leads to numbers that are too large") from error
     except TypeError as error:
         if ":" not in str(node["name"]):
             raise

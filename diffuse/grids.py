@@ -63,10 +63,13 @@ def karras(
     sigma_max: float | None,
 ) -> Tensor:
     """Evenly spaced in sigma^(1/rho): Karras et al. (2022), Eq. 5."""
-    if not rho > 0:
+    if not 0 < rho < math.inf:
         raise ValueError(f"rho must be more than 0, got {rho}")
     low, high = _ends(schedule, sigma_min, sigma_max)
-    return _down_to_zero(_between(high ** (1 / rho), low ** (1 / rho), steps) ** rho)
+    sigmas = _down_to_zero(_between(high ** (1 / rho), low ** (1 / rho), steps) ** rho)
+    if not (sigmas.diff() < 0).all():  # the powers of two levels are one number, or 0
+        raise ValueError(f"rho = {rho} leaves no {steps} levels apart")
+    return sigmas
 
 
 def logsnr(

@@ -60,12 +60,12 @@ def _from_betas(betas: Tensor, zero_snr: bool) -> Schedule:
 def _without_last_signal(signal: Tensor) -> Tensor:
     """Lin et al. (2024), algorithm 1: sqrt(alpha_bar) shifted so that it ends at 0.
 
-    sigma = infinity cannot be represented, so it ends at 2^-12 instead (sigma = 4,096), or at half
-    of the last but one if that is less.
+    sigma = infinity cannot be represented, so it ends at 2^-12 instead (sigma = 4,096), or at what
+    it was or half of the last but one if that is less.
     """
     first, last = signal[0], signal[-1]
     shifted = (signal - last) * first / (first - last)
-    shifted[-1] = min(2.0**-12, shifted[-2].item() / 2)
+    shifted[-1] = min(2.0**-12, last.item(), shifted[-2].item() / 2)
     return shifted
 
 
@@ -142,8 +142,11 @@ def sigmoid(start: float, end: float, tau: float, t_min: float, t_max: float) ->
     """
     if not start < end:
         raise ValueError(f"start must be less than end, got {start} and {end}")
-    if not tau > 0:
+    if not 0 < tau < math.inf:
         raise ValueError(f"tau must be more than 0, got {tau}")
+    least = max(abs(start), abs(end), end - start + abs(abs(end) - abs(start))) / 1400
+    if tau < least:  # exp(709) is the largest number
+        raise ValueError(f"tau must be at least {least:.3g} from {start} to {end}, got {tau}")
     _check_ends(t_min, t_max)
     low, high = start / tau / 2, end / tau / 2
     width, ratio = high - low, math.cosh(high) / math.cosh(low)
@@ -154,8 +157,10 @@ def sigmoid(start: float, end: float, tau: float, t_min: float, t_max: float) ->
         return (ratio * torch.sinh(u) / torch.sinh(width - u)).sqrt()
 
     def t(sigma: Tensor) -> Tensor:
-        k = sigma.to(torch.float64) ** 2 / ratio
-        u = torch.atanh(k * math.sinh(width) / (1 + k * math.cosh(width)))
+        # with exp(k) = sigma^2 / ratio: exp(2 u) = (1 + exp(k + width)) / (1 + exp(k - width))
+        k = 2 * sigma.to(torch.float64).log() - math.log(ratio)
+        zero = torch.zeros_like(k)
+        u = (torch.logaddexp(zero, k + width) - torch.logaddexp(zero, k - width)) / 2
         return ((u / width - t_min) / (t_max - t_min)).clamp(0, 1)
 
     return Schedule(sigma, t)
@@ -166,7 +171,7 @@ def flow(shift: float, t_min: float, t_max: float) -> Schedule:
 
     `shift` multiplies sigma: Esser et al. (2024), Eq. 23. Our [0, 1] is the paper's [t_min, t_max].
     """
-    if not shift > 0:
+    if not 0 < shift < math.inf:
         raise ValueError(f"shift must be more than 0, got {shift}")
     _check_ends(t_min, t_max)
 
@@ -183,8 +188,8 @@ def flow(shift: float, t_min: float, t_max: float) -> Schedule:
 
 def ve(sigma_min: float, sigma_max: float) -> Schedule:
     """Evenly spaced in log sigma: Song et al. (2021), appendix C, "variance exploding"."""
-    if not 0 < sigma_min < sigma_max:
-        raise ValueError(f"need 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+    if not 0 < sigma_min < sigma_max < math.inf:
+        raise ValueError(f"need 0 < sigma_min < sigma_max < inf, got {sigma_min} and {sigma_max}")
     span = math.log(sigma_max / sigma_min)
     return Schedule(
         sigma=lambda t: sigma_min * (t.to(torch.float64) * span).exp(),

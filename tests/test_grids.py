@@ -1,5 +1,6 @@
 """Grids: exactly the steps that were asked for, where other tools run 16 for 15 or 62 for 61."""
 
+import math
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -175,9 +176,18 @@ def test_ends_that_are_asked_for_stay_inside_the_schedule(make):
     [
         ({"name": "uniform", "spacing": "traling"}, "spacing must be one of trailing, leading"),
         ({"name": "quadratic", "top": 1.5}, r"top must be in \(0, 1\], got 1.5"),
-        ({"name": "karras", "rho": 0.0, "sigma_min": None, "sigma_max": None}, "rho must be more"),
+        *(
+            ({"name": "karras", "rho": rho, "sigma_min": None, "sigma_max": None}, words)
+            for rho, words in (
+                (0.0, "rho must be more than 0"),
+                (math.inf, "rho must be more than 0"),
+                (1e17, r"rho = 1e\+17 leaves no 5 levels apart"),
+                (0.008, "rho = 0.008 leaves no 5 levels apart"),
+                (0.005, r"karras\(rho=0.005, .* numbers that are too large"),
+            )
+        ),
     ],
 )
 def test_options_that_cannot_be_are_refused_in_words(node, words):
     with pytest.raises(ConfigError, match=f"grid: {words}"):
-        build("grid", node, steps=5, schedule=COSINE)
+        build("grid", node, steps=5, schedule=ve(0.002, 80.0))

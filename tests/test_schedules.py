@@ -1,5 +1,6 @@
 """Schedules against their papers: a product of alphas, a squared cosine, digit by digit."""
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -186,6 +187,7 @@ def test_a_table_rescaled_to_zero_snr_ends_without_signal_and_begins_as_it_did(n
     assert rescaled.table[0].item() == pytest.approx(plain.table[0].item(), rel=1e-12)
     assert (rescaled.table.diff() > 0).all()
     assert 4095.9 < rescaled.table[-1] < 1e6
+    assert rescaled.table[-1] >= plain.table[-1] * (1 - 1e-12)
 
 
 def test_the_sigmoid_is_the_papers_function_of_t():
@@ -205,6 +207,12 @@ def test_the_sigmoid_is_the_papers_function_of_t():
             expected = float(mpmath.sqrt((1 - kept) / kept))
             ours = schedule.sigma(torch.tensor(t, dtype=torch.float64)).item()
             assert ours == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.2, 0.1, 0.05, 0.0044])
+def test_a_steep_sigmoid_has_an_inverse_as_well(tau):
+    schedule = sigmoid(-3.0, 3.0, tau, 1e-3, 0.999)
+    assert schedule.t(schedule.sigma(T)).sub(T).abs().max() < 1e-9
 
 
 def test_flow_is_the_straight_path_and_its_shift_multiplies_sigma():
@@ -232,9 +240,23 @@ def test_ve_is_even_in_log_sigma():
         ),
         ({"name": "sigmoid", "start": 3.0, "end": -3.0, "tau": 1.0}, "start must be less than end"),
         ({"name": "sigmoid", "start": -3.0, "end": 3.0, "tau": 0.0}, "tau must be more than 0"),
+        (
+            {"name": "sigmoid", "start": -3.0, "end": 3.0, "tau": 0.002},
+            "tau must be at least 0.00429 from",
+        ),
+        (
+            {"name": "sigmoid", "start": -3.0, "end": 3.0, "tau": math.inf},
+            "tau must be more than 0",
+        ),
+        (
+            {"name": "sigmoid", "start": -math.inf, "end": 3.0, "tau": 1.0},
+            "tau must be at least inf",
+        ),
         ({"name": "flow", "shift": 0.0}, "shift must be more than 0"),
+        ({"name": "flow", "shift": math.inf}, "shift must be more than 0"),
         ({"name": "flow", "shift": 1.0, "t_min": 0.0}, "need 0 < t_min"),
         ({"name": "ve", "sigma_min": 1.0, "sigma_max": 1.0}, "need 0 < sigma_min < sigma_max"),
+        ({"name": "ve", "sigma_min": 1.0, "sigma_max": math.inf}, "need 0 < sigma_min < sigma_max"),
         (
             {"name": "scaled_linear", "betamax": 1.5, "betamin": 0.1, "T": 9, "zero_snr": False},
             "betamax",
