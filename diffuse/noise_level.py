@@ -88,7 +88,7 @@ def logit(sigma: Tensor) -> Tensor:
 
 
 def new_regressor(channels: int, width: int, seed: int, precision: torch.dtype) -> Regressor:
-    """Untrained, the same for the same seed; the caller's random numbers are left alone."""
+    """Untrained, the same for the same seed; the caller's numbers on the CPU are left alone."""
     with seeded(seed, "noise level"):
         return Regressor(Network(channels, width), precision)
 

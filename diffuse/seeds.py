@@ -20,7 +20,10 @@ def generator(*key: int | str, device: str | torch.device = "cpu") -> torch.Gene
 
 @contextlib.contextmanager
 def seeded(*key: int | str) -> Iterator[None]:
-    """In here torch's own numbers depend on the key alone; those of the caller are left alone."""
+    """In here torch's own numbers depend on the key alone.
+
+    The caller's are left alone on the CPU; those of GPUs go on from the key's seed.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(*key))
         yield

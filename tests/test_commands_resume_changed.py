@@ -88,6 +88,17 @@ def test_another_device_is_a_warning_and_in_the_record(trained, diffuse, monkeyp
     assert len(runs.read(trained)["resumed"]) == 1
 
 
+def test_so_is_another_torch(trained, diffuse):
+    facts = runs.read(trained)
+    here = facts["versions"]["torch"]
+    facts["versions"]["torch"] = "2.9"
+    runs.write_json(trained / "run.json", facts)
+    assert diffuse.train("train.steps=5 resume=auto") == 0
+    assert diffuse.err.count(f"torch 2.9 there, {here} here: what is trained now may differ") == 1
+    [there] = runs.read(trained)["resumed"]
+    assert (there["step"], there["versions"]["torch"]) == (4, here)
+
+
 def test_what_killed_processes_have_begun_to_write_is_tidied_away(trained, diffuse):
     from diffuse import files
 
