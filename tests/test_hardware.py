@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from diffuse import hardware
+from diffuse.data.images import moments
 from diffuse.errors import ConfigError
+from diffuse.metrics.tables import Moments
+from diffuse.samplers import rk45
 from diffuse.seeds import generator, seed_of
 
 
@@ -83,3 +86,38 @@ def test_neighbouring_streams_have_nothing_in_common():
     correlations = torch.corrcoef(streams) - torch.eye(20)
     assert correlations.abs().max() < 5 / 2000**0.5
     assert torch.equal(torch.randn(2000, generator=generator(0, "image", 3)), streams[3])
+
+
+class Without64(torch.Tensor):
+    """A tensor of a device that has no float64, as Apple's: it can be had on the CPU only."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.cpu:
+            with torch._C.DisableTorchFunctionSubclass():
+                return args[0].as_subclass(torch.Tensor)
+        wide = any(value is torch.float64 for value in (*args, *(kwargs or {}).values()))
+        if isinstance(args[0], cls) and (wide or function is torch.Tensor.double):
+            raise TypeError("this device has no float64")
+        return super().__torch_function__(function, types, args, kwargs)
+
+
+def test_what_is_counted_of_images_on_a_device_without_float64_is_float64_on_the_cpu():
+    images = torch.arange(256, dtype=torch.uint8).view(4, 1, 8, 8)
+    assert moments(images.as_subclass(Without64), (0, 1)) == moments(images, (0, 1))
+
+
+def test_a_sampler_that_chooses_its_steps_does_so_on_a_device_without_float64():
+    def drawn(x):
+        sigmas = torch.tensor([80.0, 0.01, 0.0], dtype=torch.float64)
+        steps = rk45(lambda x, sigma: x * 0.9, x, sigmas, torch.empty, rtol=0.1, atol=0.1)
+        return list(steps)[-1][0]
+
+    x = torch.linspace(-9, 9, 8).view(2, 1, 2, 2)
+    assert torch.equal(drawn(x.as_subclass(Without64)).cpu(), drawn(x))
+
+
+def test_statistics_of_a_device_without_float64_are_float64_on_the_cpu():
+    mean, covariance = torch.ones(2), torch.eye(2)
+    known = Moments.known(9, mean.as_subclass(Without64), covariance.as_subclass(Without64))
+    assert torch.equal(known.covariance, covariance.double())

@@ -145,7 +145,7 @@ def fingerprint(images: Tensor, labels: Tensor) -> str:
 def moments(images: Tensor, range: Sequence[float]) -> tuple[float, float]:
     """Mean and standard deviation of all pixels in `range`, from a count of the 256 levels."""
     low, high = _ends(range)
-    counts = torch.bincount(images.reshape(-1), minlength=256).double().cpu()
+    counts = torch.bincount(images.reshape(-1), minlength=256).cpu().double()
     values = low + torch.arange(256, dtype=torch.float64) * ((high - low) / 255)
     mean = (counts * values).sum() / counts.sum()
     std = ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt()

@@ -34,7 +34,7 @@ class Moments:
             raise ValueError(f"mean and covariance must be [d] and [d d], got {shapes}")
         refuse_nonfinite(mean, "mean")
         refuse_nonfinite(covariance, "covariance")
-        return cls(n, mean.double().cpu(), covariance.double().cpu() * (n - 1))
+        return cls(n, mean.cpu().double(), covariance.cpu().double() * (n - 1))
 
     @property
     def covariance(self) -> Tensor:

@@ -91,7 +91,7 @@ def rk45(
             stages.append(slope(ahead, u - node * length))
         error = like(x, length) * sum(w * k for w, k in zip(ERROR, stages, strict=True))
         scale = atol + rtol * torch.maximum(x.abs(), ahead.abs())
-        size = (error / scale).square().flatten(1).mean(1).sqrt().double().cpu()
+        size = (error / scale).square().flatten(1).mean(1).sqrt().cpu().double()
         accepted = size <= 1
         x = torch.where(like(x, accepted).bool(), ahead, x)
         first = torch.where(like(x, accepted).bool(), stages[-1], first)
