@@ -48,8 +48,9 @@ def main(argv: list[str] | None = None) -> int:
 def _dispatch(words: list[str]) -> int:
     verb, rest = (words[0], words[1:]) if words else ("--help", [])
     if verb in ("--help", "-h", "help"):
-        topic = rest[0] if rest else ""
-        print(usage.page(topic) if topic in VERBS else usage.front_page())
+        if rest and rest[0] != "--help":
+            return _dispatch([rest[0], "--help"])
+        print(usage.front_page())
     elif verb == "--version":
         from diffuse import __version__
 

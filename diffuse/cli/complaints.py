@@ -1,6 +1,8 @@
 """What Hydra and OmegaConf complain about, in one line: where, what was given, what is nearest."""
 
+import os
 import re
+import shlex
 from collections.abc import Iterable
 
 import yaml
@@ -31,7 +33,7 @@ def complaint(error: BaseException, verb: str) -> str:
         if isinstance(link, OverrideParseException):
             return f"cannot read {link.override!r}: {first_line(link.__cause__ or link)}"
         if isinstance(link, MissingConfigException):
-            return _unknown_choice(link)
+            return _unknown_choice(link, verb)
         if isinstance(link, yaml.MarkedYAMLError) and link.problem_mark:
             mark = link.problem_mark
             return f"{mark.name}, line {mark.line + 1}: {link.problem}"
@@ -58,13 +60,19 @@ def _chain(error: BaseException | None) -> Iterable[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _unknown_choice(error: MissingConfigException) -> str:
-    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+def _unknown_choice(error: MissingConfigException, verb: str) -> str:
+    group, _, choice = (error.missing_cfg_file or "").partition("/")
+    if group not in usage.root(verb).groups:  # hydra/launcher
+        group, _, choice = (error.missing_cfg_file or "").rpartition("/")
     if extra := EXTRAS.get((group, choice)):
         return f"{group}: {choice} is not installed; pip install 'diffuse-lab[{extra}]'"
     options = error.options or usage.choices(group)
     options = {*options, *(name for where, name in EXTRAS if where == group)}
-    return f"{group}: unknown choice {choice!r}; {nearest(choice, options)}"
+    said = f"{group}: unknown choice {choice!r}; {nearest(choice, options)}"
+    if group == "dataset" and os.path.exists(choice):
+        own = f"dataset={'folder' if os.path.isdir(choice) else 'parquet'}"
+        said += f"; of images of your own: {own} {shlex.quote(f'dataset.root={choice}')}"
+    return said
 
 
 def _of_a_key(error: OmegaConfBaseException, verb: str) -> str:

@@ -1,5 +1,7 @@
 """What never reaches a command: one line, exit 2, nothing left behind."""
 
+import shlex
+
 import pytest
 
 from diffuse import cli
@@ -8,9 +10,14 @@ from diffuse.errors import nearest
 WRONG = {
     "trian": "unknown command 'trian'; did you mean 'train'?",
     "--verison": "unknown flag '--verison'",
+    "help trian": "unknown command 'trian'; did you mean 'train'?",
+    "--help trian": "unknown command 'trian'; did you mean 'train'?",
+    "--help --verbose": "unknown flag '--verbose'",
     "train schedul=cosine": "unknown key 'schedul'; did you mean 'schedule'?",
     "train schedule=cosin": "schedule: unknown choice 'cosin'; did you mean 'cosine'?",
     "train dataset=cifar": "dataset: unknown choice 'cifar'; did you mean 'cifar10'?",
+    "train dataset=nowhere/": "dataset: unknown choice 'nowhere/'; choices: cifar10, ",
+    "train schedule=./a/cosine": "schedule: unknown choice './a/cosine'; did you mean 'cosine'?",
     "train experiment=quikstart": "unknown choice 'quikstart'; did you mean 'quickstart'?",
     "train debug=smok": "did you mean 'smoke'?",
     "train train.stps=3": "unknown key 'train.stps'; did you mean 'train.steps'?",
@@ -94,6 +101,20 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(line, command):
     assert WRONG[line] in command.error(line)
     assert command.calls == []
     assert command.left_behind() == []
+
+
+@pytest.mark.parametrize("word", ["photos/", "./photos", "photos", "my photos/a", "images.parquet"])
+def test_a_path_in_place_of_a_data_set_is_told_how_to_be_one(word, command, tmp_path, capsys):
+    kind = "parquet" if word.endswith("parquet") else "folder"
+    (tmp_path / "images.parquet").touch()
+    for path in ("photos", "my photos/a"):
+        (tmp_path / path).mkdir(parents=True)
+    for verb in ("train", "encoder"):
+        assert cli.main([verb, f"dataset={word}"]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: dataset: unknown choice {word!r}; ")
+        root = shlex.quote(f"dataset.root={word}")
+        assert said.endswith(f"; of images of your own: dataset={kind} {root}\n")
 
 
 def test_a_name_with_a_space_is_refused(command, capsys):

@@ -24,6 +24,19 @@ def test_the_front_page_lists_every_command(words, capsys):
     )
 
 
+@pytest.mark.parametrize("words", [["help", "plan"], ["--help", "plan"], ["-h", "plan", "n=3"]])
+def test_help_of_a_command_is_its_page(words, capsys):
+    assert cli.main(words) == 0
+    page = capsys.readouterr().out
+    assert cli.main(["plan", "--help"]) == 0
+    assert capsys.readouterr().out == page
+
+
+def test_help_of_completion_says_how_to_have_it(capsys):
+    assert cli.main(["help", "completion"]) == 0
+    assert "diffuse completion bash" in capsys.readouterr().out
+
+
 def test_the_version_is_one_line(capsys):
     assert cli.main(["--version"]) == 0
     assert re.fullmatch(r"diffuse \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
