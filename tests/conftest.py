@@ -13,9 +13,10 @@ import torch
 from processes import Start
 
 from diffuse import cli, training
+from diffuse.classifier import new_classifier
 from diffuse.data import ImageSet, ImageSpec, sources
 from diffuse.denoiser import Denoiser
-from diffuse.encoders import pixels
+from diffuse.encoders import Encoder, pixels, save_encoder
 from diffuse.grids import uniform as grid
 from diffuse.models import UNet
 from diffuse.noise_laws import uniform
@@ -246,6 +247,23 @@ def drawn_figures(monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", seen)
     return figures
+
+
+@pytest.fixture
+def counted_encoder(tmp_path, monkeypatch):
+    """A classifier that has learned nothing: the words for it, and how many images it sees."""
+    monkeypatch.setenv("DIFFUSE_CACHE", str(tmp_path / "cache"))
+    net = new_classifier(channels=1, classes=10, width=8, blocks=(1, 1), seed=0).eval()
+    about = {"name": "small", "channels": 1, "height": 8, "width": 8, "classes": [*"0123456789"]}
+    save_encoder(tmp_path / "encoder.safetensors", net, about)
+    seen, forward = [], Encoder.forward
+
+    def counted(self, images):
+        seen.append(len(images))
+        return forward(self, images)
+
+    monkeypatch.setattr(Encoder, "forward", counted)
+    return "encoder=classifier encoder.path=encoder.safetensors", seen
 
 
 @pytest.fixture

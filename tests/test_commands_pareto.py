@@ -31,6 +31,25 @@ def test_every_cell_makes_the_calls_it_says_and_running_again_makes_none(trained
     assert values[0] == values[1]
 
 
+def test_running_again_encodes_nothing_and_eval_knows_the_features(
+    trained, diffuse, counted_encoder
+):
+    words, seen = counted_encoder
+    line = f"pareto device=cpu {words} n=8 batch=8 samplers=[ddim,ipndm] nfe=[2]"
+    record = diffuse.json(line)
+    assert seen
+    seen.clear()
+    again = diffuse.json(line)
+    evaluated = diffuse.json(f"eval device=cpu {words} n=8 batch=8 sampler=ddim nfe=2 metrics=fid")
+    assert seen == []
+    values = [[cell["value"] for cell in one["cells"]] for one in (record, again)]
+    assert values[0] == values[1]
+    assert evaluated["fid"]["value"] == values[0][0]
+    more = diffuse.json(line.replace("ipndm", "ipndm,heun"))
+    assert len(seen) == 1
+    assert [cell["value"] for cell in more["cells"]][:2] == values[0]
+
+
 @pytest.mark.slow
 def test_another_sampler_costs_only_that_sampler_and_eval_knows_its_images(
     trained, diffuse, network

@@ -131,7 +131,7 @@ def _measured(bench: Bench, cell: Cell) -> dict[str, Any]:
         log.warning("%s: %s", cell, error)
         return lost | {"status": "diverged", "reason": str(error)}
     encoder = bench.real.encoder
-    draws = [scoring.rows_of(encoder, result.images) for result in results]
+    draws = [scoring.rows_again(encoder, result.images)[0] for result in results]
     score = scoring.measured("fid", draws, bench.real, Settings())["fid"]
     kept = cells.store(cell, plans[0], bench.trained, label)
     # of the drawing itself, whenever that was and however many processes shared in it

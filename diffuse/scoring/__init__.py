@@ -6,9 +6,9 @@ The floor of a number is the same function of real images, as many as there are 
 
 from diffuse.scoring.brightness import mistaken_range
 from diffuse.scoring.groups import GROUPS, Settings, curve, impossible, measured, sizes
-from diffuse.scoring.rows import Judge, Real, Rows, real, rows_of, unmeasured
+from diffuse.scoring.rows import Judge, Real, Rows, real, rows_again, rows_of, unmeasured
 
 __all__ = [
     "GROUPS", "Judge", "Real", "Rows", "Settings", "curve", "impossible", "measured",
-    "mistaken_range", "real", "rows_of", "sizes", "unmeasured",
+    "mistaken_range", "real", "rows_again", "rows_of", "sizes", "unmeasured",
 ]  # fmt: skip

@@ -151,6 +151,18 @@ def rows_of(encoder: Encoder, images: Tensor, labels: Tensor | None = None) -> R
     return Rows(images, found, labels, _probabilities(encoder, found))
 
 
+def rows_again(
+    encoder: Encoder, images: Tensor, labels: Tensor | None = None
+) -> tuple[Rows, float]:
+    """The same of images that may be scored again: their features are kept.
+
+    And the seconds of the encoder, whenever that was.
+    """
+    images = images.cpu()
+    found, seconds = features.drawn(encoder, images)
+    return Rows(images, found, labels, _probabilities(encoder, found)), seconds
+
+
 def real(judge: Judge, n: int, moments: Moments | None = None) -> Real:
     """What n images are going to be compared with: the test split, and training images as a floor.
 

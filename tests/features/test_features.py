@@ -79,7 +79,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(real, make_encoder, kept
     (tmp_path / "cache").write_text("")  # a file where the folder should be
     table = features.of(make_encoder(), real, ORDER, 10)
     assert torch.equal(table, encode(make_encoder(), real.images[ORDER[:10]]))
-    assert "features of real images are not kept" in caplog.text
+    assert "features are not kept" in caplog.text
 
 
 def test_an_encoder_without_weights_is_not_worth_a_file(real, kept):

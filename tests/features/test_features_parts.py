@@ -80,4 +80,4 @@ def test_a_cache_that_cannot_be_written_is_said_once(real, make_encoder, tmp_pat
     (tmp_path / "cache").write_text("")  # a file where the folder should be
     table = features.of(make_encoder(), real, ORDER, 600)
     assert torch.equal(table, encode(make_encoder(), real.images[ORDER]))
-    assert caplog.text.count("features of real images are not kept") == 1
+    assert caplog.text.count("features are not kept") == 1
