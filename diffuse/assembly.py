@@ -61,6 +61,12 @@ def knows_classes(cfg: DictConfig) -> bool:
     return bool(cfg.model.get("conditional"))
 
 
+def pixel_range(cfg: DictConfig) -> tuple[float, float]:
+    """The interval that pixels are mapped to."""
+    low, high = cfg.range
+    return low, high
+
+
 def denoiser(cfg: DictConfig, spec: ImageSpec, device: torch.device) -> Denoiser:
     """The backbone with its objective, on the device; weights depend on the seed alone."""
     torch.manual_seed(cfg.seed)
@@ -177,8 +183,7 @@ class Trained:
     @property
     def range(self) -> tuple[float, float]:
         """The interval that pixels are mapped to."""
-        low, high = self.cfg.range
-        return low, high
+        return pixel_range(self.cfg)
 
     @property
     def conditional(self) -> bool:

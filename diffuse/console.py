@@ -122,6 +122,11 @@ def print_table(title: str, rows: dict[str, str]) -> None:
     console.print(table)
 
 
+def print_plan(rows: dict[str, str], json: bool) -> None:
+    """What a dry run has to say."""
+    print_json(rows) if json else print_table("Plan (nothing is written)", rows)
+
+
 def print_columns(title: str, rows: dict[str, dict[str, str]]) -> None:
     """A row for each thing that is compared, with a name before it.
 

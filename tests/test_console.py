@@ -73,6 +73,13 @@ def test_on_a_terminal_brackets_and_colons_are_text_as_well(text, monkeypatch, c
     assert capsys.readouterr().err.count(text) >= 2
 
 
+def test_a_dry_run_says_that_nothing_is_written(capsys):
+    console.print_plan({"a": "1"}, json=False)
+    assert capsys.readouterr().out == "Plan (nothing is written)\n  a  1\n"
+    console.print_plan({"a": "1"}, json=True)
+    assert json.loads(capsys.readouterr().out) == {"a": "1"}
+
+
 def test_json_can_be_read_again(capsys):
     console.print_json({"a": [1.5, None]})
     assert json.loads(capsys.readouterr().out) == {"a": [1.5, None]}

@@ -18,7 +18,7 @@ from diffuse.classifier import (
 )
 from diffuse.commands import starting
 from diffuse.config import Job
-from diffuse.console import Meter, clock, print_json, print_table
+from diffuse.console import Meter, clock, print_json, print_plan, print_table
 from diffuse.data import ImageSet
 from diffuse.data.images import resized
 from diffuse.encoders import FILE, doubts, save_encoder
@@ -53,10 +53,10 @@ def main(cfg: DictConfig, job: Job) -> int:
         "device": hardware.describe(device),
     }
     if cfg.dry_run:
-        print_json(plan) if job.json else print_table("encoder, if it were trained", plan)
+        print_plan(plan, job.json)
         return 0
-    data = {"source": train.source, "sha256": train.sha256}
-    folder, run = starting.start("encoder", cfg, job, device=plan["device"], data=data)
+    images = {"source": train.source, "sha256": train.sha256}
+    folder, run = starting.start("encoder", cfg, job, device=plan["device"], data=images)
     with conditions.repeatable(), run.logged(), run.watched(), Interrupts(at_once=True):
         _train(cfg, run, net.to(device), train)
         round_weights(net)

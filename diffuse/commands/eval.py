@@ -23,7 +23,7 @@ from diffuse.commands.drawing import saving, twins
 from diffuse.commands.drawing.saving import Result
 from diffuse.commands.evaluating import judging, known, outside, pictures, scores
 from diffuse.config import Job
-from diffuse.console import print_json, print_table
+from diffuse.console import print_plan
 from diffuse.encoders import check_encoder
 from diffuse.interrupts import Interrupts
 from diffuse.sampling import Plan
@@ -41,8 +41,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     guiding.refuse_idle(cfg, job)
     label = restoring.class_number(cfg, trained)
     if cfg.dry_run:
-        planned = describing.facts(cfg, job, trained, plan)
-        print_json(planned) if job.json else print_table("Plan (nothing is written)", planned)
+        print_plan(describing.facts(cfg, job, trained, plan), job.json)
         return 0
     chosen = judging.selected(cfg)
     train, test, moved = judging.sets_of(trained, judging.moved(cfg, job, trained))

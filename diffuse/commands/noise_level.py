@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from diffuse import assembly, conditions, config, hardware, meanings, noise_level, runs
 from diffuse.commands import starting
 from diffuse.config import Job
-from diffuse.console import Meter, clock, print_json, print_table
+from diffuse.console import Meter, clock, print_json, print_plan, print_table
 from diffuse.data import ImageSet, check_dataset, open_splits
 from diffuse.errors import ConfigError
 from diffuse.interrupts import Interrupts
@@ -45,7 +45,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         "device": hardware.describe(device),
     }
     if cfg.dry_run:
-        print_json(plan) if job.json else print_table("Plan (nothing is written)", plan)
+        print_plan(plan, job.json)
         return 0
     data = {"source": train.source, "sha256": train.sha256}
     folder, run = starting.start(VERB, cfg, job, device=plan["device"], data=data)
@@ -72,7 +72,7 @@ def _train(
     optimizer = assembly.optimizer(cfg, regressor)
     work = noise_level.train(
         regressor, optimizer, images, law,
-        steps=steps, batch=cfg.batch, range=(cfg.range[0], cfg.range[1]), seed=cfg.seed,
+        steps=steps, batch=cfg.batch, range=assembly.pixel_range(cfg), seed=cfg.seed,
     )  # fmt: skip
     with Meter("noise_level", steps, images=cfg.batch) as meter:
         for step in work:

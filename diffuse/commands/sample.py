@@ -10,7 +10,7 @@ from diffuse.commands import describing, guiding, restoring, starting
 from diffuse.commands.drawing import draw, twins
 from diffuse.commands.drawing.saving import save, save_grid
 from diffuse.config import Job
-from diffuse.console import clock, print_json, print_table
+from diffuse.console import clock, print_json, print_plan, print_table
 from diffuse.interrupts import Interrupts
 
 log = logging.getLogger(__name__)
@@ -25,8 +25,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     label = restoring.class_number(cfg, trained)
     about = describing.class_of(trained, label)
     if cfg.dry_run:
-        planned = describing.facts(cfg, job, trained, plan)
-        print_json(planned) if job.json else print_table("Plan (nothing is written)", planned)
+        print_plan(describing.facts(cfg, job, trained, plan), job.json)
         return 0
     folder, run = starting.of_run("sample", cfg, job, trained)
     with run.logged(), run.watched(), Interrupts(at_once=True):

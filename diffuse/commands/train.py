@@ -119,7 +119,7 @@ def check(cfg: DictConfig) -> None:
     check_dataset(cfg.dataset)
     config.bind("tracker", cfg.tracker)
     guiding.check(cfg, cfg, "this training")
-    pixels, looks = (cfg.range[0], cfg.range[1]), guiding.of_looks(cfg)
+    pixels, looks = assembly.pixel_range(cfg), guiding.of_looks(cfg)
     planning.plan(cfg, schedule, schedule.range, pixels, 1, (0.0, 0.0), guidance=looks)
     resuming.check_allowed(cfg)
 

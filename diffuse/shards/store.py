@@ -75,7 +75,7 @@ class Store:
     def hold(self) -> None:
         """Of use again, and never purged until `release`; an OSError if it cannot be written."""
         with files.room_for(self.folder, 0):
-            self.lock = _shared(self.folder)
+            self.lock = _held_with_others(self.folder)
             if not (plan := self.folder / "plan.json").exists():
                 files.replace(plan, json.dumps(self.description, indent=1) + "\n")
             os.utime(plan)
@@ -209,7 +209,7 @@ def _only(path: Path) -> IO[bytes] | None:
         lock.close()
 
 
-def _shared(folder: Path) -> IO[bytes]:
+def _held_with_others(folder: Path) -> IO[bytes]:
     """Make a folder and hold it, together with others, against being purged."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)

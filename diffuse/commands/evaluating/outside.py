@@ -25,7 +25,7 @@ from diffuse import (
 from diffuse.commands import starting
 from diffuse.commands.evaluating import judging, pictures, scores
 from diffuse.config import Job
-from diffuse.console import print_json, print_table
+from diffuse.console import print_plan
 from diffuse.data import ImageSet, ImageSpec
 from diffuse.encoders import Encoder, open_encoder
 from diffuse.errors import ConfigError, DataError
@@ -68,7 +68,7 @@ def main(cfg: DictConfig, job: Job, tracker: Quiet) -> int:
         log.warning("%s", said[-1])
     rows = {"images": f"{len(pixels):,} of {given.source}", "metrics": ", ".join(wanted)}
     if cfg.dry_run:
-        print_json(rows) if job.json else print_table("Plan (nothing is written)", rows)
+        print_plan(rows, job.json)
         return 0
     folder, run = _begin(cfg, job, given)
     with run.logged(), run.watched(), Interrupts(at_once=True):

@@ -21,7 +21,7 @@ MEASURED = 1000  # images that the deviations are taken from
 def noise(cfg: DictConfig, job: Job) -> Picture:
     """A sheet of x and one of the objective's target, by t."""
     images = open_dataset(cfg.dataset, "train")
-    pixels = (float(cfg.range[0]), float(cfg.range[1]))
+    pixels = assembly.pixel_range(cfg)
     assembly.fill_sigma_data(cfg, moments(images.images, pixels)[1])
     objective = config.build("objective", cfg.objective)
     schedule = config.build("schedule", cfg.schedule)

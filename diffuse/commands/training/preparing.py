@@ -154,7 +154,7 @@ def _built(found: Found, data: ImageSet, test: ImageSet, ranks: Ranks) -> Work:
     hardware.forget_peak(device)
     data, test = data.to(device), test.to(device)
     schedule, law = assembly.process(cfg)
-    pixels = (cfg.range[0], cfg.range[1])
+    pixels = assembly.pixel_range(cfg)
     mean, std = moments(data.images, pixels)
     assembly.fill_sigma_data(cfg, std)
     denoiser = assembly.denoiser(cfg, data.spec, device)
@@ -223,7 +223,7 @@ def _recipe(cfg: DictConfig, training: Training, data: ImageSet, law: Law, ranks
     """The `train` section with its length as a number of steps."""
     _, amount = meanings.length(cfg.train)
     words: dict[str, Any] = {k: v for k, v in cfg.train.items() if k in Recipe.__dataclass_fields__}
-    words |= {"steps": 1, "range": (cfg.range[0], cfg.range[1]), "seed": cfg.seed}
+    words |= {"steps": 1, "range": assembly.pixel_range(cfg), "seed": cfg.seed}
     recipe = Recipe(**words)
     steps = meanings.steps(cfg.train, len(data))
     if steps is None:

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from diffuse import hardware, planning, runs
 from diffuse.commands.training.preparing import Work
 from diffuse.config import Job
-from diffuse.console import clock, print_json, print_table
+from diffuse.console import clock, print_json, print_plan, print_table
 from diffuse.utilisation import convolution_peak, utilisation
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def plan(work: Work, job: Job) -> None:
     if job.json:
         print_json(known | {"plan": rows, "config": OmegaConf.to_container(cfg)})
     else:
-        print_table("Plan (nothing is written)", rows)
+        print_plan(rows, json=False)
 
 
 def facts(work: Work) -> dict[str, Any]:
