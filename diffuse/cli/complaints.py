@@ -31,7 +31,8 @@ def complaint(error: BaseException, verb: str) -> str:
         where = f"{inside[1]}: "  # an experiment, say
     for link in chain:
         if isinstance(link, OverrideParseException):
-            return f"cannot read {link.override!r}: {first_line(link.__cause__ or link)}"
+            said = f"cannot read {link.override!r}: {first_line(link.__cause__ or link)}"
+            return said + _of_ones_own(*str(link.override).split("=", 1))
         if isinstance(link, MissingConfigException):
             return _unknown_choice(link, verb)
         if isinstance(link, yaml.MarkedYAMLError) and link.problem_mark:
@@ -69,10 +70,15 @@ def _unknown_choice(error: MissingConfigException, verb: str) -> str:
     options = error.options or usage.choices(group)
     options = {*options, *(name for where, name in EXTRAS if where == group)}
     said = f"{group}: unknown choice {choice!r}; {nearest(choice, options)}"
-    if group == "dataset" and os.path.exists(choice):
-        own = f"dataset={'folder' if os.path.isdir(choice) else 'parquet'}"
-        said += f"; of images of your own: {own} {shlex.quote(f'dataset.root={choice}')}"
-    return said
+    return said + _of_ones_own(group, choice)
+
+
+def _of_ones_own(group: str, choice: str = "") -> str:
+    """What to add where a path stands in place of a data set."""
+    if group != "dataset" or not os.path.exists(choice):
+        return ""
+    own = f"dataset={'folder' if os.path.isdir(choice) else 'parquet'}"
+    return f"; of images of your own: {own} {shlex.quote(f'dataset.root={choice}')}"
 
 
 def _of_a_key(error: OmegaConfBaseException, verb: str) -> str:
