@@ -11,7 +11,8 @@ from diffuse.passport import NOTED, SAME, TRIED, Differing, differing, unrecorde
 
 Record = Mapping[str, Any]
 OF_NEIGHBOURS = ("precision", "recall", "density", "coverage")
-OF_TRAINING_IMAGES = ("gap", "authenticity", "closer")  # measured against them, not the test's
+# measured against them, or against as many test images
+OF_TRAINING_IMAGES = ("gap", "fid_train", "fid_test", "authenticity", "closer")
 ROUNDING = 1e-9  # of a difference
 
 # how a difference got its interval

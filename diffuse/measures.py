@@ -32,6 +32,8 @@ MEASURES = {
     "inception_score": Measure("inception score", 1, least=1.0),
     "agreement": _share("agreement", 1),
     "per_class": _distance("FID within classes", -1),
+    "fid_train": _distance("FID against train"),  # lower may be a copy
+    "fid_test": _distance("FID against test", -1),
     "gap": Measure("FID train - test"),
     "authenticity": _share("authentic"),
     "closer": _share("closer than test", -1),

@@ -149,7 +149,8 @@ def test_other_training_images_may_be_what_is_compared_but_not_what_looks_for_co
     for run in ("tiny", "more"):
         assert diffuse(f"{LINE} steps=2 run={run} metrics=[fid,gap]") == 0
     found = diffuse.json("compare tiny more")
-    assert found["left_out"]["gap"] == "measured against different training images"
+    for name in ("gap", "fid_train", "fid_test"):
+        assert found["left_out"][name] == "measured against different training images"
     assert "fid" in found["measures"]
     assert found["training"]["dataset.subset"] == [64, 80]
 

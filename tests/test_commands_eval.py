@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -96,6 +97,8 @@ def test_all_metrics_are_measured_that_can_be_and_fit_a_terminal(trained, diffus
     assert max(map(len, diffuse.out.splitlines())) <= 80
     for words in ("precision", "coverage", "authentic", "FID train - test", "pixels, sliced"):
         assert words in diffuse.out
+    for words in ("FID against train", "FID against test"):
+        assert re.search(rf"^  {words} +[\d.]+ +[\d.]+ to [\d.]+", diffuse.out, re.M)
     assert "no inception: the encoder is no classifier" in diffuse.err
     assert "no infinity: it needs more than 256 images for the curve" in diffuse.err
     record = json.loads((trained.parents[2] / "eval/tiny/v001/record.json").read_text())
@@ -195,9 +198,8 @@ def test_of_a_checkpoint_that_was_chosen_by_its_fid_the_record_says_so(words, tr
 def test_features_that_are_no_numbers_are_exit_3_and_the_images_are_kept(
     trained, diffuse, monkeypatch
 ):
-    monkeypatch.setattr(
-        "diffuse.scoring.rows.encode", lambda encoder, images: torch.full((44, 64), torch.nan)
-    )
+    table = torch.full((44, 64), torch.nan)
+    monkeypatch.setattr("diffuse.features.drawn", lambda encoder, images: (table, 1.0))
     assert "features must be finite" in diffuse.error(f"{LINE} save=npy", code=3)
     assert np.load(trained.parents[2] / "eval/tiny/v001/images.npy").shape == (44, 8, 8)
 

@@ -12,7 +12,7 @@ from diffuse.metrics import (
     Neighbours,
     authenticity,
     closeness,
-    fid,
+    fid_estimate,
     fid_gap,
     frechet,
     nearest,
@@ -143,9 +143,12 @@ def test_the_interval_of_closeness_covers_over_other_test_rows_as_well():
 def test_the_gap_is_the_difference_of_two_fids_against_as_many_rows():
     rows = table(2, 300, scale=1.2)
     found = fid_gap(rows, TRAIN[:500], TEST)
-    assert found.train == pytest.approx(fid(rows, TRAIN[:500]), rel=1e-9)
-    assert found.test == pytest.approx(fid(rows, TEST), rel=1e-9)
-    assert found.value == pytest.approx(found.train - found.test, rel=1e-12)
+    for one, reference in ((found.train, TRAIN[:500]), (found.test, TEST)):
+        whole = fid_estimate(rows, Moments.of(reference))
+        assert one == pytest.approx(whole, rel=1e-9)
+        assert one.left_out == pytest.approx(whole.left_out, rel=1e-9)
+        assert one.low < one.value < one.high
+    assert found.value == pytest.approx(found.train.value - found.test.value, rel=1e-12)
     assert (found.m, fid_gap(rows, TRAIN, TEST).m) == (500, 500)
     assert fid_gap(rows, TEST, TRAIN).value == pytest.approx(-fid_gap(rows, TRAIN, TEST).value)
 

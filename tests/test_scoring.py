@@ -87,7 +87,13 @@ def test_what_cannot_be_computed_says_why(case, words, judge):
 def test_a_small_test_split_leaves_out_what_it_is_too_small_for(judge, drawn, images):
     seven = replace(images, images=images.images[:7], labels=images.labels[:7])
     truth = real(Judge(judge.encoder, train=judge.train, test=seven), 24)
-    found = measured("gap", [drawn(0)], truth, SETTINGS)["gap"]
+    both = measured("gap", [drawn(0)], truth, SETTINGS)
+    found = both["gap"]
+    assert found["value"] == both["fid_train"]["value"] - both["fid_test"]["value"]
+    for name in ("fid_train", "fid_test"):
+        low, high = both[name]["ci95"]
+        assert low < both[name]["value"] < high
+        assert both[name].keys() >= {"jackknife", "floor", "floor_ci95"}
     assert found["m"] == 7
     labels = torch.arange(24) % 3
     assert not impossible("per_class", 24, labels, truth, SETTINGS)

@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 from diffuse.metrics.gaussian import frechets
-from diffuse.metrics.intervals import BLOCKS, Estimate, Interval, blocks_of, reach_of, wilson
+from diffuse.metrics.intervals import (
+    BLOCKS,
+    Estimate,
+    Interval,
+    Jackknifed,
+    around,
+    blocks_of,
+    reach_of,
+    wilson,
+)
 from diffuse.metrics.neighbours import Neighbours, nearest, nearest_others
 from diffuse.metrics.tables import Moments, as_pair, as_table
 from diffuse.seeds import generator
@@ -27,8 +36,8 @@ class Closeness(NamedTuple):
 class Gap(NamedTuple):
     """The FID against training and against test rows, as many of each, and the difference."""
 
-    train: float
-    test: float
+    train: Jackknifed
+    test: Jackknifed
     value: float  # train - test: clearly below 0, the generator prefers what it has seen
     interval: Interval
     m: int  # rows of each reference
@@ -95,7 +104,8 @@ def fid_gap(
 
     FID has a bias of about 1/m in the reference, too, so the larger of the two is cut down to the
     size of the smaller. The interval is over samples of all three tables: delete-a-block jackknives
-    (Kuensch, 1989) of each, whose variances add up.
+    (Kuensch, 1989) of each, whose variances add up. Those of the two FIDs are over the generated
+    rows alone, as of any FID.
     """
     x = as_table(generated)
     m = min(len(train), len(test))
@@ -111,7 +121,8 @@ def fid_gap(
         reaches.append(reach_of(frechets(some, whole)))  # it is symmetric
     gap, reach = of_train - of_test, math.hypot(own, *reaches)
     ends = Interval(gap - reach, gap + reach)
-    return Gap(of_train, of_test, gap, ends, m, math.hypot(*reaches))
+    fids = around(of_train, trains, least=0), around(of_test, tests, least=0)
+    return Gap(*fids, gap, ends, m, math.hypot(*reaches))
 
 
 def _cut(table: Tensor, m: int, seed: int) -> Tensor:

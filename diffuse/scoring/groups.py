@@ -115,8 +115,13 @@ def _per_class(rows: Rows, real: Real, settings: Settings) -> Scores:
 def _gap(rows: Rows, real: Real, settings: Settings) -> Scores:
     assert real.reference is not None
     found = fid_gap(rows.features, real.training, real.reference.features, rows.blocks)
-    more = {"train": found.train, "test": found.test, "m": found.m, "real_reach": found.reach}
-    return {"gap": {"value": found.value, "ci95": [*found.interval], **more}}
+    more = {"train": found.train.value, "test": found.test.value, "m": found.m}
+    more |= {"real_reach": found.reach}
+    return {
+        "fid_train": found.train.record(),
+        "fid_test": found.test.record(),
+        "gap": {"value": found.value, "ci95": [*found.interval], **more},
+    }
 
 
 def _memorisation(rows: Rows, real: Real, settings: Settings) -> Scores:
