@@ -9,7 +9,7 @@ from typing import Any
 from diffuse import measures
 from diffuse.errors import DataError
 
-SCHEMA = 2
+SCHEMA = 2  # of every record.json; one of `diffuse pareto`, which older versions call 1, has cells
 FILE = "record.json"
 RESULTS = ("fid", "kid", "metrics", "curves")  # what was measured: no field of the passport
 

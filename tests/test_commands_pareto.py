@@ -45,6 +45,7 @@ def test_running_again_encodes_nothing_and_eval_knows_the_features(
     values = [[cell["value"] for cell in one["cells"]] for one in (record, again)]
     assert values[0] == values[1]
     assert evaluated["fid"]["value"] == values[0][0]
+    assert evaluated["schema"] == record["schema"]  # of every record.json
     more = diffuse.json(line.replace("ipndm", "ipndm,heun"))
     assert len(seen) == 1
     assert [cell["value"] for cell in more["cells"]][:2] == values[0]

@@ -26,8 +26,6 @@ from diffuse.scoring import Real, Settings
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
-
 
 @dataclass(frozen=True)
 class Bench:
@@ -72,7 +70,7 @@ def main(cfg: DictConfig, job: Job) -> int:
             job, trained, first, judge.encoder, weights=cfg.weights, n=cfg.n, seeds=cfg.seeds
         )
         record["code"] = describing.code(trained, [cell.plan for cell in table], judge.encoder)
-        record |= {"schema": SCHEMA, "sampler": _shared(bench, first), "fid_floor": bench.floor}
+        record |= {"sampler": _shared(bench, first), "fid_floor": bench.floor}
         record |= {"floor_n": bench.floor["n"], "cells": rows}
         record |= {"left_out": [asdict(one) for one in left_out]}
         record["seconds"] = round(time.monotonic() - started, 1)
