@@ -122,6 +122,7 @@ BAD = {
     "seeds=2 seed=9223372036854775807": "seeds=2",
     "neighbours=0": "neighbours must be at least 1",
     "dataset=digits dataset.subset=9": "tiny/v001 learnt from other images than digits",
+    "+dataset.root=digits": "dataset: needs a name",
     "label=3 metrics=[per_class]": "no per_class here",
 }
 

@@ -48,7 +48,7 @@ def moved(cfg: DictConfig, job: Job, trained: Trained) -> Mapping[str, Any]:
     training, but for keys that were typed.
     """
     said, learnt = cfg.dataset, trained.cfg.dataset
-    if not said or said.name != learnt.name:
+    if not said or said.get("name") != learnt.name:
         return said
     keys = [key for key in said if key in PLACES or job.typed(f"dataset.{key}")]
     return {**learnt, **{key: said[key] for key in keys}}
