@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from diffuse import checkpoints, evaluations, passport
-from diffuse.commands.drawing.saving import Result
 from diffuse.commands.evaluating.scores import cells
 from diffuse.data import open_dataset, to_range, to_uint8
 from diffuse.encoders import pixels
@@ -131,13 +130,6 @@ BAD = {
 def test_a_bad_word_is_exit_2_before_anything_is_drawn(words, message, trained, diffuse):
     assert message in diffuse.error(f"{LINE} {words}")
     assert not (trained.parents[2] / "eval").exists()
-
-
-@pytest.mark.parametrize(("seconds", "speed"), [(250, 0.004), (0.0081, 123.5)])
-def test_an_image_that_takes_minutes_has_a_speed(seconds, speed, trained, diffuse, monkeypatch):
-    monkeypatch.setattr(Result, "speed", 1 / seconds)
-    assert diffuse.json(LINE)["images_per_second"] == speed
-    assert diffuse.json("sample n=4 steps=2 device=cpu")["images_per_second"] == speed
 
 
 def test_too_few_images_for_the_features_are_a_number_with_a_warning(trained, diffuse):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from diffuse import checkpoints, cli, runs
+from diffuse.commands.drawing.saving import Result
 
 
 def arrays(diffuse, line=""):
@@ -230,3 +231,13 @@ def test_skipping_that_skips_nothing_says_what_would(trained, diffuse):
 
 def test_whoever_says_that_nothing_is_guided_may_say_away_from_what(trained, diffuse):
     assert diffuse("sample n=1 guidance=1 guide=early dry_run=true") == 0, diffuse.err
+
+
+@pytest.mark.parametrize(("seconds", "speed"), [(250, 0.004), (0.0081, 123.5)])
+def test_an_image_that_takes_minutes_has_a_speed(seconds, speed, trained, diffuse, monkeypatch):
+    monkeypatch.setattr(Result, "speed", 1 / seconds)
+    assert (
+        diffuse.json("eval n=8 steps=2 device=cpu encoder=pixels metrics=fid")["images_per_second"]
+        == speed
+    )
+    assert diffuse.json("sample n=4 steps=2 device=cpu")["images_per_second"] == speed
