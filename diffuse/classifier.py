@@ -111,7 +111,7 @@ def augment(images: Tensor, crop: int, flip: bool, random: torch.Generator) -> T
 def new_classifier(
     channels: int, classes: int, width: int, blocks: Sequence[int], seed: int
 ) -> Classifier:
-    """Untrained, the same for the same seed; the caller's random numbers are left alone."""
+    """Untrained, the same for the same seed; the caller's random numbers on the CPU stay."""
     with seeded(seed, "classifier"):
         net = Classifier(channels, classes, width, blocks)
     return net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -104,6 +104,11 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def rate(images: float) -> str:
+    """Images a second, e.g. 1234.5, 8.2, 0.013."""
+    return f"{images:.1f}" if images >= 1 else f"{images:.2g}"
+
+
 def print_table(title: str, rows: dict[str, str]) -> None:
     """Two columns on stdout; no lines and no colours where it is not a terminal."""
     console = Console(highlight=False, markup=False, emoji=False)

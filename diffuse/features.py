@@ -74,7 +74,7 @@ def drawn(encoder: Encoder, images: Tensor) -> tuple[Tensor, float]:
         stem = f"{conditions.key({'images': sealed.digest({'images': part}), **made})}-{k}"
         known = sealed.find(folder, stem)
         if known is None:
-            table, took = _timed(encoder, part)
+            table, took = _timed(encoder, part, k * PART)
             known = {"features": table, "seconds": torch.tensor(took, dtype=torch.float64)}
             new, writable = True, writable and _keep(folder, stem, known)
         found[stem] = known
@@ -84,9 +84,9 @@ def drawn(encoder: Encoder, images: Tensor) -> tuple[Tensor, float]:
     return features, sum(part["seconds"].item() for part in found.values())
 
 
-def _timed(encoder: Encoder, images: Tensor) -> tuple[Tensor, float]:
+def _timed(encoder: Encoder, images: Tensor, first: int = 0) -> tuple[Tensor, float]:
     started = time.monotonic()
-    return encode(encoder, images, BATCH), time.monotonic() - started
+    return encode(encoder, images, BATCH, first), time.monotonic() - started
 
 
 def _is_kept(encoder: Encoder) -> bool:

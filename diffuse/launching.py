@@ -46,8 +46,11 @@ def check(devices: int, device: torch.device) -> None:
     if not under_torchrun() or device.type != "cuda":
         return
     local, count = os.environ.get("LOCAL_RANK"), torch.cuda.device_count()
-    if local is None:
-        raise ConfigError("LOCAL_RANK is not set, which says whose GPU is which; torchrun sets it")
+    if local is None or not local.isdecimal():
+        said = "is not set" if local is None else f"is {local!r}, no number"
+        raise ConfigError(f"LOCAL_RANK {said}: it says whose GPU is which, and torchrun sets it")
+    if device.index is not None:
+        raise ConfigError(f"device={device} under torchrun, which has a GPU for each: device=cuda")
     if int(local) >= count:
         raise ConfigError(f"LOCAL_RANK={local}, but torch finds {count} GPUs, from 0: start fewer")
 

@@ -104,3 +104,10 @@ def test_work_goes_on_when_nobody_reads_stderr_any_more(monkeypatch):
     monkeypatch.setattr("sys.stderr", Closed())
     with console.Meter("train", 10) as meter:
         assert meter.show(5).startswith("train 5/10")
+
+
+@pytest.mark.parametrize(
+    ("images", "said"), [(1234.5, "1234.5"), (8.24, "8.2"), (0.25, "0.25"), (0.0042, "0.0042")]
+)
+def test_a_rate_is_never_rounded_to_nothing(images, said):
+    assert console.rate(images) == said

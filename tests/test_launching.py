@@ -10,6 +10,7 @@ import torch
 from injected import forked
 
 from diffuse import launching, ranks
+from diffuse.commands import train
 from diffuse.commands.training import following
 from diffuse.errors import ConfigError, DivergedError, NoSpaceError
 from diffuse.launching import Lost
@@ -74,7 +75,8 @@ def test_a_process_has_its_threads_again_when_the_others_are_gone(monkeypatch):
     ("local", "error"),
     [
         ("2", "LOCAL_RANK=2, but torch finds 2 GPUs, from 0: start fewer"),
-        (None, "LOCAL_RANK is not set, which says whose GPU is which; torchrun sets it"),
+        (None, "LOCAL_RANK is not set: it says whose GPU is which, and torchrun sets it"),
+        ("one", "LOCAL_RANK is 'one', no number: it says whose GPU is which, and torchrun sets it"),
         ("1", None),
     ],
 )
@@ -88,11 +90,13 @@ def test_a_process_of_torchrun_without_a_gpu_of_its_own_is_refused_at_once(
         monkeypatch.setenv("LOCAL_RANK", local)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(launching, "crew", lambda devices: pytest.fail("it would meet the others"))
+    monkeypatch.setattr(train, "crew", lambda devices: pytest.fail("it would meet the others"))
     if error:
         assert diffuse.error(f"train {tiny} device=cuda") == error
     else:
         launching.check(1, torch.device("cuda"))
+        with pytest.raises(ConfigError, match=r"device=cuda:1 under torchrun, which has a GPU for"):
+            launching.check(1, torch.device("cuda:1"))
 
 
 @pytest.mark.parametrize(("said", "local"), [({}, 0), ({"LOCAL_RANK": "1"}, 1)])

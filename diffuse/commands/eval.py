@@ -23,7 +23,7 @@ from diffuse.commands.drawing import saving, twins
 from diffuse.commands.drawing.saving import Result
 from diffuse.commands.evaluating import judging, known, outside, pictures, scores
 from diffuse.config import Job
-from diffuse.console import print_plan
+from diffuse.console import print_plan, rate
 from diffuse.encoders import check_encoder
 from diffuse.interrupts import Interrupts
 from diffuse.sampling import Plan
@@ -138,5 +138,5 @@ def summary(folder: Path) -> dict[str, str]:
     }
     if "sampler" in record:
         row["NFE"] = f"{record['sampler']['nfe']:g}"
-        row["images/s"] = f"{record['images_per_second']:.1f}"
+        row["images/s"] = rate(record["images_per_second"])
     return row

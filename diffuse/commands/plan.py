@@ -12,7 +12,7 @@ from diffuse import run_folders
 from diffuse.commands.evaluating import measured
 from diffuse.commands.evaluating.measured import ENOUGH, SURE, Measured
 from diffuse.config import Job
-from diffuse.console import clock, print_columns, print_json, print_table
+from diffuse.console import clock, print_columns, print_json, print_table, rate
 from diffuse.errors import ConfigError
 from diffuse.metrics import Need, needed, power_of, resolved
 
@@ -131,8 +131,8 @@ def _known(found: Measured) -> dict[str, str]:
         "FID": f"{found.value:.3f} at n={spread.n:,} ({found.of})",
         "over images": f"sd {spread.images:.3g} at n={spread.n:,} ({found.of_images})",
         **_over_trainings(found),
-        "drawing": f"{found.speed:.1f} images/s" if found.speed else "?",
-        **({"features": f"{found.features:.1f} images/s"} if found.features else {}),
+        "drawing": f"{rate(found.speed)} images/s" if found.speed else "?",
+        **({"features": f"{rate(found.features)} images/s"} if found.features else {}),
         "training": "?" if found.training is None else f"{clock(found.training)} each",
         "records": str(found.records[0]),
     }

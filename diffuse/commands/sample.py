@@ -10,7 +10,7 @@ from diffuse.commands import describing, guiding, restoring, starting
 from diffuse.commands.drawing import draw, twins
 from diffuse.commands.drawing.saving import save, save_grid
 from diffuse.config import Job
-from diffuse.console import clock, print_json, print_plan, print_table
+from diffuse.console import clock, print_json, print_plan, print_table, rate
 from diffuse.interrupts import Interrupts
 
 log = logging.getLogger(__name__)
@@ -68,4 +68,4 @@ def check(cfg: DictConfig) -> None:
 def summary(folder: Path) -> dict[str, str]:
     """One row of a sweep."""
     facts = runs.read(folder)
-    return {"NFE": f"{facts['nfe']:g}", "speed": f"{facts['images_per_second']:.1f} images/s"}
+    return {"NFE": f"{facts['nfe']:g}", "speed": f"{rate(facts['images_per_second'])} images/s"}

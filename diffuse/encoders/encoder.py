@@ -112,8 +112,8 @@ class Encoder(nn.Module):
 
 
 @torch.no_grad()
-def encode(encoder: Encoder, images: Tensor, batch: int = 256) -> Tensor:
-    """Features [n dim] on the CPU of uint8 images [n c h w].
+def encode(encoder: Encoder, images: Tensor, batch: int = 256, first: int = 0) -> Tensor:
+    """Features [n dim] on the CPU of uint8 images [n c h w]; `first` is the number of the first.
 
     The network always sees `batch` images (or `encoder.most`, if that is less), the last time
     padded with black ones: convolutions of other shapes differ in the last bits, and a feature must
@@ -136,7 +136,7 @@ def encode(encoder: Encoder, images: Tensor, batch: int = 256) -> Tensor:
             features.append(encoder(full.to(device))[: len(some)].cpu())
     found = torch.cat(features)
     if not (finite := found.isfinite().all(1)).all():
-        row = int((~finite).nonzero()[0])
+        row = first + int((~finite).nonzero()[0])
         raise DataError(
             f"encoder {encoder.name}: features must be finite, of image {row} they are not"
         )

@@ -40,9 +40,9 @@ def encoded(monkeypatch):
     """How many images went through the encoder, by call."""
     sizes = []
 
-    def counted(encoder, images, batch):
+    def counted(encoder, images, *more):
         sizes.append(len(images))
-        return encode(encoder, images, batch)
+        return encode(encoder, images, *more)
 
     monkeypatch.setattr(features, "encode", counted)
     return sizes

@@ -5,6 +5,7 @@ import torch
 
 from diffuse import features
 from diffuse.encoders import encode, pixels
+from diffuse.errors import DataError
 from diffuse.scoring import rows_again, rows_of
 
 
@@ -56,3 +57,18 @@ def test_what_is_as_quick_as_a_file_is_not_kept(drawn, real, tmp_path):
     assert torch.equal(rows.features, rows_of(pixels(real.spec, 4), drawn).features)
     assert seconds > 0
     assert not (tmp_path / "cache/drawn").exists()
+
+
+def test_an_image_without_features_is_named_by_its_number_among_all(
+    drawn, make_encoder, monkeypatch
+):
+    monkeypatch.setattr(features, "PART", features.BATCH)
+    drawn[300] = 255
+    encoder = make_encoder()
+
+    def spoil(net, args, made):
+        made[args[0].flatten(1).eq(255).all(1)] = torch.nan
+
+    encoder.register_forward_hook(spoil)
+    with pytest.raises(DataError, match="of image 300 they are not"):
+        features.drawn(encoder, drawn)

@@ -8,7 +8,7 @@ from typing import Any
 from diffuse import run_folders
 from diffuse.commands import describing, guiding
 from diffuse.config import Job
-from diffuse.console import WIDTH, clock, print_columns, print_json, print_table
+from diffuse.console import WIDTH, clock, print_columns, print_json, print_table, rate
 from diffuse.measures import measure, scores
 
 MAIN = ("fid", "kid")
@@ -95,7 +95,7 @@ def _others(record: Mapping[str, Any]) -> dict[str, str]:
             "sampler": f"{describing.named(drawn)}, {levels}, start {drawn['start']}",
             **({"guidance": guiding.said(guidance)} if (guidance := drawn.get("guidance")) else {}),
             "NFE": f"{drawn['nfe']:g}",
-            "speed": f"{record['images_per_second']:.1f} images/s",
+            "speed": f"{rate(record['images_per_second'])} images/s",
             "run": weights["run"],
         }
     else:
