@@ -27,7 +27,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-test: setup-dev ## the tests, in four to eight minutes on two cores
+test: setup-dev ## the tests, in five to eleven minutes on two cores
 	$(BIN)/python -m pytest
 
 test-all: setup-dev ## the slow tests too

@@ -73,12 +73,13 @@ class Meter:
     def show(self, done: int, note: str = "") -> str:
         """Show how far it is; returns the plain line, for a log."""
         self.shown = time.monotonic()
-        rate = self.rate(done)
-        left = (self.total - done) * self.images / rate if rate else float("inf")
-        line = f"{self.what} {done}/{self.total}  {note}{'  ' if note else ''}{rate:.0f} images/s"
+        speed = self.rate(done)
+        left = (self.total - done) * self.images / speed if speed else float("inf")
+        note = f"{note}{'  ' if note else ''}{rate(speed)} images/s"
+        line = f"{self.what} {done}/{self.total}  {note}"
         line += f"  {clock(left)} left" if done < self.total else f"  in {clock(self.seconds)}"
         if self.bar:
-            self.bar.update(self.task, completed=done, note=f"{note} {rate:.0f} images/s".strip())
+            self.bar.update(self.task, completed=done, note=note)
             self.bar.refresh()
         else:
             with contextlib.suppress(BrokenPipeError):  # nobody reads any more: work on
@@ -105,8 +106,10 @@ def clock(seconds: float) -> str:
 
 
 def rate(images: float) -> str:
-    """Images a second, e.g. 1234.5, 8.2, 0.013."""
-    return f"{images:.1f}" if images >= 1 else f"{images:.2g}"
+    """A number of images a second, e.g. 1,234, 8.2, 0.013."""
+    if images >= 9.95:
+        return f"{images:,.0f}"
+    return f"{images:.1f}" if images >= 0.95 else f"{images:.2g}"
 
 
 def print_table(title: str, rows: dict[str, str]) -> None:

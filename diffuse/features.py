@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def drawn(encoder: Encoder, images: Tensor) -> tuple[Tensor, float]:
         stem = f"{conditions.key({'images': sealed.digest({'images': part}), **made})}-{k}"
         known = sealed.find(folder, stem)
         if known is None:
-            table, took = _timed(encoder, part, k * PART)
+            table, took = _timed(encoder, part, range(k * PART, len(images)))
             known = {"features": table, "seconds": torch.tensor(took, dtype=torch.float64)}
             new, writable = True, writable and _keep(folder, stem, known)
         found[stem] = known
@@ -84,9 +84,11 @@ def drawn(encoder: Encoder, images: Tensor) -> tuple[Tensor, float]:
     return features, sum(part["seconds"].item() for part in found.values())
 
 
-def _timed(encoder: Encoder, images: Tensor, first: int = 0) -> tuple[Tensor, float]:
+def _timed(
+    encoder: Encoder, images: Tensor, numbers: Sequence[int] | None = None
+) -> tuple[Tensor, float]:
     started = time.monotonic()
-    return encode(encoder, images, BATCH, first), time.monotonic() - started
+    return encode(encoder, images, BATCH, numbers), time.monotonic() - started
 
 
 def _is_kept(encoder: Encoder) -> bool:
@@ -100,7 +102,7 @@ def _is_kept(encoder: Encoder) -> bool:
 
 
 def _encoded(encoder: Encoder, images: ImageSet, rows: Tensor) -> Tensor:
-    return encode(encoder, unfit(images.batch(rows).cpu(), images.spec), BATCH)
+    return encode(encoder, unfit(images.batch(rows).cpu(), images.spec), BATCH, rows.tolist())
 
 
 def _key(encoder: Encoder, images: ImageSet, order: Tensor) -> str:

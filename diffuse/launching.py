@@ -91,23 +91,29 @@ def _torchrun() -> Ranks:
 
 @contextlib.contextmanager
 def left_behind(
-    gone: Callable[[], str | None], end: Callable[[], None] = lambda: None
+    gone: Callable[[], str | None], end: Callable[[], None] | None = None
 ) -> Iterator[None]:
     """Torch says in many ways that nobody answers: Lost says who is gone.
 
-    After any error the others `end` first: else they and NCCL would wait for each other.
+    After an error NCCL would not leave the group while the others go on. So they `end` first; where
+    that is not for us to do, this process ends without leaving it.
     """
     try:
         yield
     except BaseException as error:
         lost = _lost(error, gone) if dist.is_initialized() else None
-        end()
+        if end:
+            end()
+            _leave()
         if lost:
             raise lost from error
         raise
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    _leave()
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _lost(error: BaseException, gone: Callable[[], str | None]) -> Lost | None:

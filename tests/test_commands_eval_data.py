@@ -87,6 +87,17 @@ def test_data_that_no_longer_fits_the_network_is_exit_3_before_anything_is_drawn
         assert not Path("outputs", verb).exists()
 
 
+def test_a_network_that_knows_no_classes_cannot_be_wrong_about_them(sorted_photos, tiny, diffuse):
+    line = tiny.replace("dataset=digits dataset.subset=64", "dataset=folder dataset.root=photos")
+    line = line.replace("name=tiny", "name=free train.steps=1 train.sample_every=null")
+    assert diffuse(f"train {line} model.conditional=false") == 0, diffuse.err
+    _another_name(sorted_photos)
+    before = diffuse.json(f"{LINE} run=free")["warnings"]
+    assert not [said for said in before if "other images" in said]
+    _a_class_more(sorted_photos)
+    assert [said for said in diffuse.json(f"{LINE} run=free")["warnings"] if "other images" in said]
+
+
 def test_data_that_was_moved_is_said_where_it_is_and_has_to_be_the_same(learnt, photos, diffuse):
     first = diffuse.json(LINE)
     photos.rename(photos.with_name("moved"))

@@ -8,6 +8,7 @@ from PIL import Image
 
 from diffuse import checkpoints, cli, runs
 from diffuse.commands.drawing.saving import Result
+from diffuse.console import rate
 
 
 def arrays(diffuse, line=""):
@@ -241,3 +242,5 @@ def test_an_image_that_takes_minutes_has_a_speed(seconds, speed, trained, diffus
         == speed
     )
     assert diffuse.json("sample n=4 steps=2 device=cpu")["images_per_second"] == speed
+    assert diffuse("sample n=4 steps=2 device=cpu") == 0
+    assert f" {rate(1 / seconds)} images/s, " in diffuse.out

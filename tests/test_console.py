@@ -41,7 +41,7 @@ def test_a_meter_says_how_fast_it_is_and_how_long_it_will_take(time, capsys):
 def test_a_meter_that_is_done_says_how_long_it_took(time):
     meter = console.Meter("sample", total=10)
     time[0] += 5
-    assert meter.show(10) == "sample 10/10  2 images/s  in 5.0 s"
+    assert meter.show(10) == "sample 10/10  2.0 images/s  in 5.0 s"
 
 
 def test_on_a_terminal_the_meter_is_a_bar_that_goes_away(monkeypatch, capsys):
@@ -107,7 +107,8 @@ def test_work_goes_on_when_nobody_reads_stderr_any_more(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("images", "said"), [(1234.5, "1234.5"), (8.24, "8.2"), (0.25, "0.25"), (0.0042, "0.0042")]
+    ("images", "said"),
+    [(1234.5, "1,234"), (9.96, "10"), (8.24, "8.2"), (0.96, "1.0"), (0.0042, "0.0042")],
 )
 def test_a_rate_is_never_rounded_to_nothing(images, said):
     assert console.rate(images) == said

@@ -38,6 +38,18 @@ def test_parquet_columns_may_be_bytes_or_structs_and_labels_numbers_or_text(
     assert train.spec.classes == (("0", "1", "2") if labels[0] == 0 else ("ant", "bee", "cow"))
 
 
+def test_linked_folders_count_and_hidden_files_do_not(tmp_path):
+    pictures = [encoded(picture()) for _ in range(6)]
+    folders = [tmp_path / "data/train", tmp_path / "elsewhere", tmp_path / "data/.checkpoints"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        write_parquet(folder / "part.parquet", pictures[:2], [0, 1])
+    write_parquet(folders[0] / "._part.parquet", pictures, [0, 1] * 3)
+    (tmp_path / "data/test").symlink_to(folders[1])
+    train, test = (opened(tmp_path / "data", split, "parquet") for split in ("train", "test"))
+    assert (len(train), len(test)) == (2, 2)
+
+
 def test_a_damaged_parquet_file_is_named_with_the_row(tmp_path):
     path = tmp_path / "all.parquet"
     contents = [encoded(picture()) for _ in range(4)]

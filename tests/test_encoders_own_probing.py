@@ -184,5 +184,20 @@ def test_convolutions_see_channels_last_unless_the_module_minds(end, quick):
     assert weight.is_contiguous() is not quick
 
 
+def test_what_is_no_image_in_a_module_with_convolutions_stays_as_it_is():
+    net = Convolving(by_mean)
+    net.register_buffer("grid", torch.zeros(1, 1, 2, 2, 2))
+    assert opened(net).layout == torch.channels_last
+    assert net.grid.is_contiguous()
+
+
+def test_a_module_may_write_into_its_images():
+    class Writing(Convolving):
+        def forward(self, x):
+            return super().forward(x.sub_(0.5))
+
+    assert opened(Writing(by_mean)).layout == torch.channels_last
+
+
 def test_without_convolutions_nothing_is_turned():
     assert opened(Net()).layout == torch.preserve_format

@@ -155,9 +155,12 @@ def test_lazy_layers_have_the_same_weights_each_time():
     assert not any(parameter.requires_grad for parameter in one.parameters())
 
 
-def test_a_lazy_layer_that_sees_no_image_is_named():
+@pytest.mark.parametrize(
+    "net", [nn.Flatten(), nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())], ids=type
+)
+def test_a_lazy_layer_that_sees_no_image_is_named(net):
     def spare():
-        made = Around(nn.Flatten())
+        made = Around(net)
         made.spare = nn.LazyLinear(2)
         return made
 

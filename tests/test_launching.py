@@ -83,6 +83,7 @@ def test_a_process_has_its_threads_again_when_the_others_are_gone(monkeypatch):
 def test_a_process_of_torchrun_without_a_gpu_of_its_own_is_refused_at_once(
     local, error, tiny, diffuse, monkeypatch
 ):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else a GPU sets it, for good
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("RANK", "2")
     monkeypatch.delenv("LOCAL_RANK", raising=False)
@@ -128,6 +129,18 @@ def test_after_an_error_no_child_is_left_when_the_group_is_destroyed(error, monk
             raise error
     assert left == [error is None]
     assert child.wait() == 0
+
+
+def test_who_cannot_end_the_others_ends_without_leaving_them(monkeypatch):
+    left = []
+    monkeypatch.setattr(launching.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(launching.dist, "destroy_process_group", lambda: left.append("group"))
+    with pytest.raises(NoSpaceError), launching.left_behind(lambda: None):
+        raise NoSpaceError("full")
+    assert not left
+    with launching.left_behind(lambda: None):
+        pass
+    assert left == ["group"]
 
 
 @pytest.mark.parametrize(

@@ -215,25 +215,24 @@ def _quoted(word: str, multirun: bool) -> str:
     always = key in ALWAYS_TEXT
     if not (always or key in TEXT or key.rpartition(".")[2] in TEXT_ENDINGS):
         return INFINITE.sub("inf", word)
-    if value in ("", "null") or _is_quoted(value):
+    if value in ("", "null") or is_quoted(value):
         return word
     start = word[: match.start(2)]
     if multirun and not always and CALL.fullmatch(value):
         return word
     if multirun and not always and "," in value:  # a sweep over runs, paths or classes
-        return start + _each_quoted(value)
+        return start + ",".join(as_word(from_home(part)) for part in parts_of(value))
     return start + quote(value if key in NO_PATHS else from_home(value))
 
 
-def _each_quoted(values: str) -> str:
-    """Texts with commas between them; a comma that someone has quoted is part of one."""
-    parts = re.split(rf""",(?=(?:[^'"]|{QUOTED})*\Z)""", values)
-    return ",".join(part if _is_quoted(part) else as_word(from_home(part)) for part in parts)
+def parts_of(values: str) -> list[str]:
+    """Texts with commas between them; one that is quoted from end to end may have some itself."""
+    return re.findall(rf"(?:^|,)((?:{QUOTED})(?=,|$)|[^,]*)", values, re.DOTALL)
 
 
 def as_word(text: str) -> str:
-    """A text as it can stand among others: quoted only if it has to be."""
-    return text if PLAIN.fullmatch(text) else quote(text)
+    """A text as it can stand among others: quoted only if it has to be, and is not."""
+    return text if PLAIN.fullmatch(text) or is_quoted(text) else quote(text)
 
 
 def from_home(path: str) -> str:
@@ -249,7 +248,7 @@ def quote(text: str) -> str:
     return f"'{text}'"
 
 
-def _is_quoted(value: str) -> bool:
+def is_quoted(value: str) -> bool:
     """Already one quoted string, by someone who knows Hydra."""
     return bool(re.fullmatch(QUOTED, value, re.DOTALL))
 

@@ -1,13 +1,14 @@
 """sweep.json: which jobs a sweep has, so that the same words again do only what is missing."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from diffuse import owners, runs
-from diffuse.cli.arguments import KEY, LENGTHS
+from diffuse.cli.arguments import KEY, LENGTHS, PLAIN
 from diffuse.errors import ConfigError, nearest
 
 SCHEMA = 1
@@ -105,7 +106,12 @@ def is_longer(folder: Path, here: Jobs) -> bool:
 def _identity(jobs: Jobs, allowed: Sequence[str]) -> list[list[str]]:
     shared = {word for word in (jobs or [[]])[0] if all(word in job for job in jobs)}
     free = {*FREE, *allowed, *(key_of(word) for word in shared if key_of(word) in LENGTHS)}
-    return [sorted(word for word in job if key_of(word) not in free) for job in jobs]
+    return [sorted(_plain(word) for word in job if key_of(word) not in free) for job in jobs]
+
+
+def _plain(word: str) -> str:
+    """Without quotes that are not needed: which words have some has changed before."""
+    return re.sub(rf"""=(['"])({PLAIN.pattern})\1$""", r"=\2", word, flags=re.ASCII)
 
 
 def _lengths(job: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffuse import cli, config, launching, meanings, run_folders, secrets, yamls
 from diffuse.cli import composing, sweep_records, sweep_signals
-from diffuse.cli.arguments import Arguments, as_word, from_home, quote
+from diffuse.cli.arguments import CALL, Arguments, as_word, from_home, parts_of, quote
 from diffuse.cli.sweep_jobs import STOPPED, SweepJob, is_finished, outcome, printed
 from diffuse.cli.sweep_records import Jobs
 from diffuse.console import print_columns, print_json
@@ -60,12 +60,13 @@ def sweep(verb: str, parsed: Arguments) -> int:
 def _with_jobs_of_sweeps(verb: str, parsed: Arguments) -> Arguments:
     """`run=` that names a sweep of trainings means all of its jobs."""
     said = parsed.value("run")
-    if said in (None, "", "null") or said[0] in "'\"":  # or quoted, by someone who knows Hydra
+    if said in (None, "", "null") or CALL.fullmatch(said):  # of Hydra's
         return parsed
     places = [word for word in parsed.overrides if sweep_records.key_of(word) == "outputs"]
     outputs = Path(composing.compose(verb, parsed, places).outputs)
-    runs = [run for ref in said.split(",") for run in _jobs_of(outputs, from_home(ref))]
-    if len(runs) == len(said.split(",")):
+    parts = parts_of(said)
+    runs = [run for ref in parts for run in _jobs_of(outputs, from_home(ref))]
+    if len(runs) == len(parts):
         return parsed
     swept = f"run={','.join(map(as_word, runs))}"
 

@@ -35,7 +35,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         tracker.image(0, "samples", grid)
         rows = describing.facts(cfg, job, trained, plan) | {
             "calls": f"{result.nfe:g} an image",
-            "speed": f"{result.speed:.1f} images/s, {clock(result.seconds)}",
+            "speed": f"{rate(result.speed)} images/s, {clock(result.seconds)}",
             "shards": f"{result.drawn} drawn, {result.known} known",
             "grid": str(grid),
         }

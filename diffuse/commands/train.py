@@ -16,6 +16,7 @@ from diffuse import (
     checkpoints,
     conditions,
     config,
+    evaluations,
     files,
     hardware,
     planning,
@@ -28,7 +29,7 @@ from diffuse.commands.training import following, inheriting, resuming, telling
 from diffuse.commands.training.loop import loop
 from diffuse.commands.training.preparing import Work, prepare
 from diffuse.config import Job
-from diffuse.console import Meter, clock, print_json
+from diffuse.console import Meter, clock, print_json, rate
 from diffuse.data import check_dataset
 from diffuse.encoders import check_encoder
 from diffuse.interrupts import Interrupts
@@ -164,13 +165,13 @@ def _train(
         tracker.finish(seconds=5)  # whoever asked to stop does not wait long
         return interrupts.exit_code
     trained = training.step > meter.first  # else only what a kill had left to do was done
-    rate = meter.rate(training.step)
+    speed = meter.rate(training.step)
     if trained:
-        run.facts["images_per_second"] = round(rate, 1)
+        run.facts["images_per_second"] = evaluations.rounded(speed)
     run.finish("done", memory=hardware.peak_memory(work.device))
     tracker.finish()
     if trained and meter.seconds >= LONG:
-        run.update(**telling.share(work, rate))
+        run.update(**telling.share(work, speed))
     telling.result(work, run, job)
     return 0
 
@@ -200,7 +201,7 @@ def summary(folder: Path) -> dict[str, str]:
         "loss": f"{facts['loss']:.4f}" if "loss" in facts else "",
         "test loss": f"{facts['test_loss']:.4f}" if "test_loss" in facts else "",
         "best quick FID": _quick(facts["best"]) if "best" in facts else "",
-        "images/s": f"{facts['images_per_second']:,}" if "images_per_second" in facts else "",
+        "images/s": rate(facts["images_per_second"]) if "images_per_second" in facts else "",
         "time": clock(facts["seconds"]),
     }
 

@@ -7,7 +7,7 @@ import torch
 from diffuse.data.decoding import channels_of, check_size, decode, is_image
 from diffuse.data.images import Raw
 from diffuse.data.prepared import Table, prepared
-from diffuse.data.splits import KIND, check_share, existing, held_out, name_of
+from diffuse.data.splits import KIND, below, check_share, existing, held_out, inside, name_of
 from diffuse.errors import DataError
 
 
@@ -68,7 +68,7 @@ def _homes(root: Path) -> dict[str, Path]:
 
 def _classes(home: Path) -> list[str]:
     """Names that can be written and printed; DataError if one is not."""
-    folders = [path for path in _inside(home) if path.is_dir()]
+    folders = [path for path in inside(home) if path.is_dir()]
     for path in folders:
         if path.name.encode(errors="ignore").decode() != path.name:
             raise DataError(f"{path} has a name that is not UTF-8: rename it")
@@ -80,7 +80,7 @@ def _files(home: Path) -> list[Path]:
     classes = _classes(home)
     if classes:
         _check_loose(home)
-    found = [(folder, _below(folder)) for folder in ([home / n for n in classes] or [home])]
+    found = [(folder, below(folder)) for folder in ([home / n for n in classes] or [home])]
     for folder, files in found:
         if not files:
             raise DataError(f"{folder} holds no images")
@@ -89,31 +89,6 @@ def _files(home: Path) -> list[Path]:
 
 def _check_loose(folder: Path) -> None:
     """DataError if an image lies where only folders are looked into."""
-    for path in _inside(folder):
+    for path in inside(folder):
         if path.is_file() and is_image(path):
             raise DataError(f"{path} lies beside folders of images: move it into one of them")
-
-
-def _below(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
-    """All files below a folder, in order; links are followed."""
-    here = folder.resolve()
-    if any(here in (place, *place.parents) for place in above):
-        raise DataError(f"{folder} is a link to a folder it lies in")
-    found: list[Path] = []
-    for path in _inside(folder):
-        if path.is_symlink() and not path.exists():
-            raise DataError(f"{path} is a link to nothing")
-        if path.is_dir():
-            found += _below(path, (*above, here))
-        elif path.is_file():
-            found.append(path)
-    return found
-
-
-def _inside(folder: Path) -> list[Path]:
-    """What lies in a folder, in order, without what is hidden."""
-    try:
-        paths = sorted(folder.iterdir())
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error.strerror}") from error
-    return [path for path in paths if path.name[0] != "." and path.name != "Thumbs.db"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from diffuse.data.decoding import channels_of, check_size, decode
 from diffuse.data.images import Raw
 from diffuse.data.prepared import Table, prepared
-from diffuse.data.splits import KIND, check_share, existing, held_out, name_of
+from diffuse.data.splits import KIND, below, check_share, existing, held_out, name_of
 from diffuse.errors import DataError, nearest, reason
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def split_files(root: Path) -> dict[str, list[Path]]:
     if root.is_file():
         return {"train": [root]}
     found: dict[str, list[Path]] = {}
-    for path in sorted(root.rglob("*.parquet")):
+    for path in sorted(file for file in below(root) if file.suffix == ".parquet"):
         parts = reversed(path.relative_to(root).parts)
         kinds = [match[1].lower() for part in parts if (match := KIND.match(part))]
         found.setdefault(kinds[0] if kinds else "other", []).append(path)

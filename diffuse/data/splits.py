@@ -41,3 +41,28 @@ def existing(dataset: str, root: str | None) -> Path:
 def name_of(path: Path) -> str:
     """What to call a data set that lies there, in characters that any file name may have."""
     return re.sub(r"[^\w.-]+", "-", path.name if path.is_dir() else path.stem)
+
+
+def below(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
+    """All files below a folder, in order; links are followed."""
+    here = folder.resolve()
+    if any(here in (place, *place.parents) for place in above):
+        raise DataError(f"{folder} is a link to a folder it lies in")
+    found: list[Path] = []
+    for path in inside(folder):
+        if path.is_symlink() and not path.exists():
+            raise DataError(f"{path} is a link to nothing")
+        if path.is_dir():
+            found += below(path, (*above, here))
+        elif path.is_file():
+            found.append(path)
+    return found
+
+
+def inside(folder: Path) -> list[Path]:
+    """What lies in a folder, in order, without what is hidden."""
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}") from error
+    return [path for path in paths if path.name[0] != "." and path.name != "Thumbs.db"]

@@ -3,7 +3,7 @@
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -53,11 +53,9 @@ class Encoder(nn.Module):
         layer: str = "last",  # whose outputs the features are
         most: int = 256,  # images at once; more would only take memory
         data: tuple[str, ...] = (),  # sha256 of the splits it was trained on and tested with
-        layout: torch.memory_format = torch.preserve_format,  # that `net` is quick in
+        layout: torch.memory_format = torch.preserve_format,  # of what `net` sees
     ) -> None:
         super().__init__()
-        if layout != torch.preserve_format:
-            net.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
         self.net, self.head, self.classes, self.layout = net, head, classes, layout
         self.name, self.sha256, self.dim, self.layer = name, sha256, dim, layer
         self.channels, self.height, self.width = size
@@ -112,8 +110,13 @@ class Encoder(nn.Module):
 
 
 @torch.no_grad()
-def encode(encoder: Encoder, images: Tensor, batch: int = 256, first: int = 0) -> Tensor:
-    """Features [n dim] on the CPU of uint8 images [n c h w]; `first` is the number of the first.
+def encode(
+    encoder: Encoder,
+    images: Tensor,  # uint8 [n c h w]
+    batch: int = 256,
+    numbers: Sequence[int] | None = None,  # of the images, for errors; None: from 0
+) -> Tensor:
+    """Features [n dim] on the CPU.
 
     The network always sees `batch` images (or `encoder.most`, if that is less), the last time
     padded with black ones: convolutions of other shapes differ in the last bits, and a feature must
@@ -136,7 +139,8 @@ def encode(encoder: Encoder, images: Tensor, batch: int = 256, first: int = 0) -
             features.append(encoder(full.to(device))[: len(some)].cpu())
     found = torch.cat(features)
     if not (finite := found.isfinite().all(1)).all():
-        row = first + int((~finite).nonzero()[0])
+        row = int((~finite).nonzero()[0])
+        row = row if numbers is None else numbers[row]
         raise DataError(
             f"encoder {encoder.name}: features must be finite, of image {row} they are not"
         )

@@ -187,7 +187,7 @@ def with_weights(published: Mapping[str, Tensor]) -> Inception:
     """
     with torch.device("meta"):  # numbers that would be overwritten take a second
         net = Inception()
-    net = net.to_empty(device="cpu")
+    net = net.to_empty(device="cpu").to(memory_format=torch.channels_last)
     left = {key for key in published if not key.endswith("num_batches_tracked")}
 
     def take(key: str, like: tuple[int, ...]) -> Tensor:

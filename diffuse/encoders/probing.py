@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Callable
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from diffuse.errors import reason
 
@@ -64,16 +66,19 @@ def quick_layout(
     """
     if not any(isinstance(module, nn.Conv2d) for module in net.modules()):
         return torch.preserve_format
-    x = prepare(_noise(size, most))
-    features = _features(net, name, x)
-    net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    tensors = [t for t in chain(net.parameters(), net.buffers()) if not is_lazy(t) and t.ndim == 4]
+    before = [tensor.data for tensor in tensors]
+    features = _features(net, name, prepare(_noise(size, most)))
+    for tensor in tensors:
+        tensor.data = tensor.data.to(memory_format=torch.channels_last)
     try:
-        found = _features(net, name, x.to(memory_format=torch.channels_last))
-        if not _differ(features, found, features):
+        turned = prepare(_noise(size, most)).to(memory_format=torch.channels_last)
+        if not _differ(features, _features(net, name, turned), features):
             return torch.channels_last
     except ValueError as error:
         log.debug("%s keeps the default layout: %s", name, error)
-    net.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    for tensor, data in zip(tensors, before, strict=True):
+        tensor.data = data
     return torch.preserve_format
 
 

@@ -51,6 +51,7 @@ def load_encoder(path: str | Path, sha256: str | None = None) -> Encoder:
         net = Classifier(**about["network"])
         net.load_state_dict({key: value.float() for key, value in tensors.items()})
         fold(net)
+        net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         size = (about["channels"], about["height"], about["width"])
         classes = tuple(about["classes"])
         data = tuple(about.get("data", {}).values())

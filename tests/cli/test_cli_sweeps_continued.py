@@ -235,3 +235,16 @@ def test_sweep_json_says_which_jobs_there_are(jobs):
     record = json.loads((FOLDER / "sweep.json").read_text())
     assert record["command"] == "train"
     assert [job[0] for job in record["jobs"]] == ["seed=1", "seed=2"]
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "same"),
+    [
+        ("label=3", "label='3'", True),  # as an earlier version wrote it
+        ("name='tiny'", 'name="tiny"', True),
+        ("label='3'", "label='4'", False),
+        ("label='a b'", "label=a b", False),  # other words in Hydra's grammar
+    ],
+)
+def test_quotes_that_are_not_needed_make_no_other_jobs(there, here, same):
+    assert (sweep_records.difference([[there]], [[here]]) == "") is same

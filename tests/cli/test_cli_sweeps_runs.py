@@ -54,6 +54,11 @@ def test_a_sweep_that_was_named_after_its_images_means_its_jobs(trainings, comma
     assert [cfg.run for cfg, _ in command.calls] == [f"Früchte-sweep/v001/{k}" for k in range(3)]
 
 
+def test_so_it_does_beside_runs_with_commas_in_their_names(trainings, command):
+    assert cli.main(["eval", "-m", "run='a,b',abl/v001"]) == 0
+    assert [cfg.run for cfg, _ in command.calls] == ["a,b", *(f"abl/v001/{k}" for k in range(3))]
+
+
 def test_what_was_quoted_is_left_alone(trainings, command):
     assert cli.main(["eval", "-m", "run='abl/v001'", "steps=2,3"]) == 0
     assert [cfg.run for cfg, _ in command.calls] == ["abl/v001"] * 2
@@ -66,6 +71,7 @@ def test_what_was_quoted_is_left_alone(trainings, command):
         ("'a,b',c", ["a,b", "c"]),
         ("choice(a,b)", ["a", "b"]),
         ("bob's,b", ["bob's", "b"]),
+        ("b,bob's", ["b", "bob's"]),
     ],
 )
 def test_each_of_several_runs_may_be_called_anything(word, runs, command):

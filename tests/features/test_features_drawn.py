@@ -1,5 +1,7 @@
 """Features of images that were drawn: of the same bytes they are not computed again."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -60,7 +62,7 @@ def test_what_is_as_quick_as_a_file_is_not_kept(drawn, real, tmp_path):
 
 
 def test_an_image_without_features_is_named_by_its_number_among_all(
-    drawn, make_encoder, monkeypatch
+    drawn, real, make_encoder, monkeypatch
 ):
     monkeypatch.setattr(features, "PART", features.BATCH)
     drawn[300] = 255
@@ -72,3 +74,6 @@ def test_an_image_without_features_is_named_by_its_number_among_all(
     encoder.register_forward_hook(spoil)
     with pytest.raises(DataError, match="of image 300 they are not"):
         features.drawn(encoder, drawn)
+    images = replace(real, images=drawn)
+    with pytest.raises(DataError, match="of image 300 they are not"):  # and not 599 - 300
+        features.of(encoder, images, torch.arange(600).flip(0), 600)

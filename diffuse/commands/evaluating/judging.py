@@ -67,7 +67,7 @@ def sets_of(trained: Trained, moved: Mapping[str, Any]) -> tuple[ImageSet, Image
         where = f"dataset= says where the data of {trained.folder} is now"
         hint = "" if moved else f"; in diffuse eval, {where}"  # others have no such key
         raise DataError(f"{error}{hint}") from error
-    before, now = _apart(trained.spec, test.spec)
+    before, now = _apart(trained.spec, test.spec, trained.conditional)
     if before != now:
         said = f"{trained.folder} learnt from {before}; {test.spec.name} has {now}"
         raise ConfigError(f"dataset: {said}") if moved else DataError(said)
@@ -84,11 +84,12 @@ def sets_of(trained: Trained, moved: Mapping[str, Any]) -> tuple[ImageSet, Image
     return train, test, [said]
 
 
-def _apart(*specs: ImageSpec) -> list[str]:
+def _apart(learnt: ImageSpec, now: ImageSpec, conditional: bool) -> list[str]:
     """Two kinds of images by what sets them apart; the same words if a network may take both."""
+    specs = (learnt, now)
     shapes = [f"images of {s.channels}x{s.native_height}x{s.native_width}" for s in specs]
     names = [spec.classes for spec in specs]
-    if len(set(shapes)) > 1 or len(set(names)) == 1:
+    if len(set(shapes)) > 1 or len(set(names)) == 1 or not conditional:
         return shapes
     k = next(k for k, pair in enumerate(zip_longest(*names)) if len(set(pair)) > 1)
     return [

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from diffuse import hardware, planning, runs
 from diffuse.commands.training.preparing import Work
 from diffuse.config import Job
-from diffuse.console import clock, print_json, print_plan, print_table
+from diffuse.console import clock, print_json, print_plan, print_table, rate
 from diffuse.utilisation import convolution_peak, utilisation
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def plan(work: Work, job: Job) -> None:
         **({"begins with": f"{begun['run']}, step {begun['step']:,}"} if begun else {}),
         "device": known["device"],
         "memory": f"about {hardware.peak_memory(work.device) / 2**20:,.0f} MiB",
-        "time": f"about {clock(left * seconds)} ({work.recipe.batch / seconds:.0f} images/s)",
+        "time": f"about {clock(left * seconds)} ({rate(work.recipe.batch / seconds)} images/s)",
     }
     if job.json:
         print_json(known | {"plan": rows, "config": OmegaConf.to_container(cfg)})
@@ -113,4 +113,4 @@ def _fast(known: dict[str, Any]) -> str:
         return ""
     part = known.get("utilisation")
     used = "" if part is None else f", {part:.0%} of the fastest convolution's FLOP/s"
-    return f"{known['images_per_second']:,} images/s{used}"
+    return f"{rate(known['images_per_second'])} images/s{used}"
