@@ -90,9 +90,8 @@ def fit(
 ) -> Iterator[Step]:
     """Train up to recipe.steps; what is random depends on (seed, step, rollbacks) alone.
 
-    Each of several processes computes its part of every batch; what its dropout hides depends on
-    its rank, too. A step whose loss or gradient is not finite changes no weight: it is left out, or
-    raises Diverged.
+    Of several processes each computes its part of every batch, with dropout by its rank, too. A
+    step whose loss or gradient is not finite changes no weight: it is left out, or raises Diverged.
     """
     denoiser, optimizer, scaler = training.denoiser, training.optimizer, training.scaler
     weights = [p for p in denoiser.parameters() if p.requires_grad]
@@ -102,8 +101,7 @@ def fit(
     can_be_told = not scaler.is_enabled() and getattr(optimizer, TOLD, False)
     batch = draw(images, law, recipe, training.step + 1, training.rollbacks, ranks)
     for number in range(training.step + 1, recipe.steps + 1):
-        factor = learning_rate(number, recipe)
-        _set_rates(optimizer, peaks, factor)
+        lr = _set_rates(optimizer, peaks, learning_rate(number, recipe))
         gradient = partial(_gradient, training, recipe, number, batch, losses, ranks.rank)
         told = can_be_told and bool(optimizer.state)  # the first step makes moments of what it sees
         watched = partial(_watched, training, gradient, len(batch[0]), size)
@@ -132,7 +130,7 @@ def fit(
         left_out = not finite and not overflow
         if not finite:
             buffers.restore()
-        step = Step(number, loss, peaks[0] * factor, norm, number == recipe.steps)
+        step = Step(number, loss, lr, norm, number == recipe.steps)
         training.in_a_row = training.in_a_row + 1 if left_out else 0
         if left_out:
             with watched():
@@ -143,9 +141,11 @@ def fit(
         yield step
 
 
-def _set_rates(optimizer: torch.optim.Optimizer, peaks: Sequence[float], factor: float) -> None:
+def _set_rates(optimizer: torch.optim.Optimizer, peaks: Sequence[float], factor: float) -> float:
+    """Of each group; returns that of the first one."""
     for group, peak in zip(optimizer.param_groups, peaks, strict=True):
         group["lr"] = peak * factor
+    return peaks[0] * factor
 
 
 def _left_out(training: Training, images: ImageSet, law: Law, recipe: Recipe, step: Step) -> Step:
