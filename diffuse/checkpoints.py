@@ -101,15 +101,26 @@ def verify(path: Path) -> None:
 
 
 def _manifest(path: Path) -> dict[str, tuple[int, str]]:
-    """File -> bytes and sha256. One flipped bit can make it any text, and any text is refused."""
+    """File -> bytes and sha256. One flipped bit can make it any text, and any text is refused.
+
+    One that makes a name into another's, too: no name is twice in it, no file of a checkpoint not.
+    """
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        pairs = json.loads((path / MANIFEST).read_text(), object_pairs_hook=_once)
+        manifest = pairs if {p.name for p in path.glob("*.safetensors")} <= {*pairs} else {}
         found = {name: (int(of["bytes"]), of["sha256"]) for name, of in manifest.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         found = {}
     if "state.json" not in found:
         raise DataError(f"{path} is not a whole checkpoint: no readable {MANIFEST}")
     return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, ValueError if it has a name twice."""
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name stands there twice")
+    return dict(pairs)
 
 
 def _is_whole(path: Path) -> bool:

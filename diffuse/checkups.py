@@ -31,6 +31,7 @@ class Quick:
     ci95: tuple[float, float]  # of the FID
     floor: float | None  # the FID of as many real images; None if there are not enough
     kid: float
+    kid_ci95: tuple[float, float]
     encoder: str  # sha256
 
 
@@ -73,12 +74,15 @@ class Checkup:
         fid, kid = (
             scoring.measured(group, rows, judge.real, QUICK)[group] for group in ("fid", "kid")
         )
-        low, high = fid["ci95"]
+        (low, high), (kid_low, kid_high) = fid["ci95"], kid["ci95"]
         if n not in self.floors and n <= len(judge.train):
             real = [judge.floor(n)]
             self.floors[n] = scoring.measured("fid", real, judge.real, QUICK)["fid"]["value"]
         floor = self.floors.get(n)
-        return Quick(n, fid["value"], (low, high), floor, kid["value"], judge.encoder.sha256)
+        return Quick(
+            n, fid["value"], (low, high), floor,
+            kid["value"], (kid_low, kid_high), judge.encoder.sha256,
+        )  # fmt: skip
 
     def _draw(self, n: int) -> tuple[Tensor, Tensor]:
         """The same images, whichever processes share the work."""

@@ -5,11 +5,13 @@ import contextlib
 import hashlib
 import inspect
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import diffuse
@@ -27,15 +29,17 @@ def key(description: Mapping[str, Any]) -> str:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """The device, how many threads compute, and torch with its switches."""
+    """The device, how many threads compute, and torch, oneDNN and NumPy with their switches."""
     return {
         "device": [device.type, hardware.describe(device)],
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "numpy": np.__version__,  # the weights of some samplers' steps
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
         "matmul": torch.get_float32_matmul_precision(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
+        "onednn": {k: v for k, v in os.environ.items() if k.startswith(("ONEDNN_", "DNNL_"))},
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
 

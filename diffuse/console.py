@@ -1,7 +1,6 @@
 """What a person sees: progress and logs on stderr, results on stdout."""
 
 import contextlib
-import sys
 import time
 from typing import Any, Self
 
@@ -20,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from diffuse import files
+from diffuse.errors import say
 
 WIDTH = 80  # of the terminal that a table should fit in
 PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
@@ -34,6 +34,7 @@ class Meter:
         self.what, self.total, self.first, self.images = what, total, done, images
         self.started = self.shown = time.monotonic()
         console = Console(stderr=True)
+        console.on_broken_pipe = lambda: None  # rich would end the program
         self.bar: Progress | None = None
         if console.is_terminal and not console.is_dumb_terminal:
             self.bar = Progress(
@@ -54,12 +55,14 @@ class Meter:
 
     def __enter__(self) -> Self:
         if self.bar:
-            self.bar.start()
+            with contextlib.suppress(OSError):
+                self.bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         if self.bar:
-            self.bar.stop()
+            with contextlib.suppress(OSError):
+                self.bar.stop()
 
     def due(self) -> bool:
         """Is it time to show something?"""
@@ -80,10 +83,10 @@ class Meter:
         line += f"  {clock(left)} left" if done < self.total else f"  in {clock(self.seconds)}"
         if self.bar:
             self.bar.update(self.task, completed=done, note=note)
-            self.bar.refresh()
+            with contextlib.suppress(OSError):  # the terminal was closed: work on
+                self.bar.refresh()
         else:
-            with contextlib.suppress(BrokenPipeError):  # nobody reads any more: work on
-                print(line, file=sys.stderr, flush=True)
+            say(line)
         return line
 
     @property

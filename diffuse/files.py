@@ -5,7 +5,9 @@ import csv
 import errno
 import hashlib
 import io
+import itertools
 import json
+import logging
 import math
 import os
 import platform
@@ -15,6 +17,8 @@ from typing import Any
 
 from diffuse import owners
 from diffuse.errors import NoSpaceError
+
+log = logging.getLogger(__name__)
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, one's share of it, the largest file
 
@@ -87,11 +91,22 @@ def append(path: Path, line: str) -> None:
 
 
 def point(link: Path, target: str) -> None:
-    """Make `link` point to `target`, valid at every instant."""
+    """Make `link` point to `target`, valid at every instant.
+
+    A copy that has followed links (`cp -rL`, `shutil.copytree`) has a folder there: it is renamed.
+    """
     temporary = _beside(link)
     temporary.unlink(missing_ok=True)  # of a killed process with our number
     temporary.symlink_to(target)
-    os.replace(temporary, link)
+    try:
+        os.replace(temporary, link)
+    except IsADirectoryError:
+        names = (f"{link.name}-copied-{k}" for k in itertools.count(1))
+        aside = next(path for path in map(link.with_name, names) if not path.exists())
+        with contextlib.suppress(FileNotFoundError):  # another process was first
+            os.rename(link, aside)
+            log.warning("%s was a copied folder, not a link: it is called %s now", link, aside.name)
+        os.replace(temporary, link)
 
 
 def tidy(folder: Path) -> None:

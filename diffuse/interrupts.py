@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGUSR1: the first asks for a tidy end, the second ends at once."""
+"""SIGINT, SIGTERM, SIGUSR1, SIGHUP: the first asks for a tidy end, the second ends at once."""
 
 import os
 import signal
@@ -18,10 +18,12 @@ class Interrupts:
 
     With `at_once` there is nothing to tidy up: the signal raises SystemExit(exit_code), once only,
     however many are entered: what follows is the tidy end of somebody further out. SIGUSR1 is what
-    Slurm is told to send before the time is over (`--signal=USR1@120`); it counts as SIGTERM.
+    Slurm is told to send before the time is over (`--signal=USR1@120`); it counts as SIGTERM. So
+    does SIGHUP, of a terminal that is closed, but for two things: whoever ignores it goes on
+    (nohup), and it never is a second signal, because a shell and the kernel both send it.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
     asked: ClassVar[threading.Event] = threading.Event()  # since the outermost one was entered?
 
     def __init__(self, at_once: bool = False) -> None:
@@ -40,7 +42,9 @@ class Interrupts:
         if self.wakeup == -1:
             self.asked.clear()
         threading.Thread(target=self._count, args=[self.read_end], daemon=True).start()
-        self.before = {s: signal.signal(s, self._handle) for s in self.SIGNALS}
+        deaf = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        heard = [s for s in self.SIGNALS if s != signal.SIGHUP or not deaf]
+        self.before = {s: signal.signal(s, self._handle) for s in heard}
         return self
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -66,7 +70,7 @@ class Interrupts:
             if begun is None:
                 begun = time.monotonic()
                 self.first(number[0])
-            elif time.monotonic() - begun > burst:
+            elif number[0] != signal.SIGHUP and time.monotonic() - begun > burst:
                 self.second(number[0])
         os.close(read_end)
 

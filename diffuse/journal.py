@@ -127,7 +127,8 @@ class Journal:
         fid = {"fid": quick.fid, "fid_low": quick.ci95[0], "fid_high": quick.ci95[1]}
         if quick.floor is not None:
             fid["fid_real"] = quick.floor
-        self.log(step, **fid, kid=quick.kid, eval_n=quick.n)
+        kid = {"kid": quick.kid, "kid_low": quick.kid_ci95[0], "kid_high": quick.kid_ci95[1]}
+        self.log(step, **fid, **kid, eval_n=quick.n)
 
     def save(self, wait: bool = False) -> None:
         """A checkpoint of this step, unless there is one; then the ones too many are deleted.

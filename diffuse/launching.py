@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -15,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from diffuse import children, hardware
-from diffuse.errors import ConfigError, DiffuseError, first_line
+from diffuse.errors import ConfigError, DiffuseError, first_line, say
 from diffuse.interrupts import Interrupts
 from diffuse.ranks import ALONE, Ranks
 
@@ -163,7 +162,7 @@ def _watch(
     if child.wait() != 0:
         failed.append(_ended(rank, child.returncode))
         if not over.wait(GRACE):
-            print(f"error: {failed[0]}", file=sys.stderr)
+            say(f"error: {failed[0]}")
             os._exit(1)
 
 

@@ -92,11 +92,18 @@ def newest_first(name: Path) -> list[Path]:
 
 
 def _pinned(path: Path) -> Path:
-    """Not by way of a `latest`, which may lead elsewhere any moment; other links are left alone."""
+    """Not by way of a `latest`, which may lead elsewhere any moment; other links are left alone.
+
+    In a copy that has followed links it is a folder, and means the newest version beside it.
+    """
     if path == path.parent:
         return path
     path = _pinned(path.parent) / path.name
-    return path.parent / os.readlink(path) if path.name == "latest" and path.is_symlink() else path
+    if path.name != "latest":
+        return path
+    if path.is_symlink():
+        return path.parent / os.readlink(path)
+    return next((v for v in newest_first(path.parent) if _is_run(v) or jobs(v)), path)
 
 
 def of_record(outputs: Path, weights: Mapping[str, Any] | None) -> Path | None:

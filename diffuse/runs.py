@@ -129,7 +129,11 @@ class Run:
 
     def hold(self) -> None:
         """Keep all others out: of many that continue a run at once, one does."""
-        self.lock = self.lock or owners.lock(self.folder / "overrides.yaml")  # never replaced
+        try:
+            self.lock = self.lock or owners.lock(self.folder / "overrides.yaml")  # never replaced
+        except OSError as e:
+            why = f"resume: {self.folder} cannot be written to: {e.strerror}"
+            raise (NoSpaceError if e.errno in files.FULL else ConfigError)(why) from e
         if self.lock is None:
             raise ConfigError(f"resume: {self.folder} is being trained by another process")
 

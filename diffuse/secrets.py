@@ -3,6 +3,8 @@
 import logging
 import os
 import re
+from collections.abc import Iterator
+from typing import Any
 
 from diffuse.errors import ConfigError
 
@@ -27,24 +29,31 @@ ISSUED = re.compile(  # how the services that people train with begin their keys
     r"|sk-[\w-]{8}|wandb_v1_\w{8}|AKIA[0-9A-Z]{12}|xox[abprs]-[\w-]{8})"
     r"|hooks\.slack\.com/services/\w"
 )
+ADDRESS = re.compile(r"(://[^\s:@/]*:)([^\s@]+)@")  # user:password@host
 SHORTEST = 8  # characters of a secret: TOKENIZERS_PARALLELISM=false is none
 
 
 def in_environment() -> dict[str, str]:
-    """Variable -> value of every secret that this process was given; paths are none."""
-    return {
+    """Variable -> value of every secret that this process was given; paths are none.
+
+    Of an address it is the password in it: HF_ENDPOINT=https://me:password@mirror.
+    """
+    whole = {
         name: value
         for name, value in os.environ.items()
         if WORDS.search(name) and len(value) >= SHORTEST and not value.startswith(("/", "~"))
     }
+    inside = {name: ADDRESS.search(value) for name, value in os.environ.items()}
+    passwords = {name: address[2] for name, address in inside.items() if address}
+    return {name: word for name, word in passwords.items() if len(word) >= SHORTEST} | whole
 
 
 def redacted(text: str) -> str:
-    """The text with $NAME where the value of a secret variable was."""
+    """The text with $NAME where the value of a secret variable was, no address with a password."""
     values = in_environment().items()
     for name, value in sorted(values, key=lambda item: -len(item[1])):  # one may hold another
         text = text.replace(value, f"${name}")
-    return text
+    return ADDRESS.sub(r"\1...@", text)
 
 
 def found(text: str) -> str:
@@ -55,10 +64,24 @@ def found(text: str) -> str:
     return "a key, token or password" if CARRIERS.search(text) or ISSUED.search(text) else ""
 
 
-def refuse(config: str) -> None:
-    """ConfigError if a config that is going to be saved holds a secret."""
-    if what := found(config):
+def refuse(config: str, values: Any) -> None:
+    """ConfigError if a config that is going to be saved holds a secret: its text, and its values.
+
+    Of the values it is the name that tells: what the text says behind a name may be anything.
+    """
+    if what := found(config) or next(_named(values), ""):
         raise ConfigError(f"the config would be saved with a secret in it: {what}")
+
+
+def _named(values: Any, name: str = "") -> Iterator[str]:
+    """The names of values in dicts and lists that say of themselves that they are secrets."""
+    inside = values.items() if isinstance(values, dict) else ()
+    inside = enumerate(values) if isinstance(values, list) else inside
+    for key, value in inside:
+        path = f"{name}.{key}" if name else str(key)
+        if value and type(value) in (str, int) and WORDS.search(str(key)):
+            yield f"the value of {path}"
+        yield from _named(value, path)
 
 
 class Formatter(logging.Formatter):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -248,3 +249,23 @@ def test_tied_weights_are_written_twice_and_read_back(tmp_path):
     path = checkpoints.save(tmp_path, 1, {"model": tied}, {"step": 1})
     loaded = checkpoints.load_tensors(path, "model")
     assert all(torch.equal(loaded[name], tensor) for name, tensor in tied.items())
+
+
+def test_a_manifest_with_a_name_twice_is_found_though_each_file_it_names_is_whole(tmp_path):
+    """One bit makes ema_0.9980 of it ema_0.9990, and JSON would take the later one of two."""
+    tensors = {name: {"w": torch.ones(2)} for name in ("model", "ema_0.9980", "ema_0.9990")}
+    path = checkpoints.save(tmp_path, 1, tensors, {})
+    manifest = path / checkpoints.MANIFEST
+    text = manifest.read_bytes()
+    manifest.write_bytes(text.replace(b"ema_0.9980", b"ema_0.9990"))
+    with pytest.raises(DataError, match="no readable MANIFEST"):
+        checkpoints.verify(path)
+    manifest.write_bytes(text)
+    checkpoints.verify(path)
+
+
+def test_a_file_of_weights_that_no_manifest_knows_is_found(tmp_path):
+    path = save(tmp_path, 1)
+    shutil.copy(path / "ema.safetensors", path / "ema_0.9990.safetensors")
+    with pytest.raises(DataError, match="no readable MANIFEST"):
+        checkpoints.verify(path)

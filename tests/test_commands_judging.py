@@ -7,8 +7,9 @@ import torch
 from diffuse import assembly
 from diffuse.classifier import new_classifier
 from diffuse.data import open_dataset
-from diffuse.encoders import Encoder
+from diffuse.encoders import Encoder, encode, pixels
 from diffuse.errors import DataError
+from diffuse.metrics import Moments
 from diffuse.scoring import rows_of
 
 CURVE = "eval device=cpu encoder=pixels dataset=digits images=theirs.npy"
@@ -35,18 +36,25 @@ def test_with_too_few_images_for_infinity_the_curve_is_there_and_the_number_that
     assert "infinite n" not in diffuse.err
 
 
-@pytest.mark.parametrize(
-    ("words", "why"),
-    [
-        ("n=256", "the curve of FID by n, and 1,000 for its end at infinite n"),
-        ("n=600 reference=stats.npz", "known by its mean and covariance only"),
-    ],
-)
-def test_without_a_curve_infinity_is_refused(words, why, theirs, diffuse, tmp_path):
-    np.savez(tmp_path / "stats.npz", mu=np.zeros(64), sigma=np.eye(64))
-    message = diffuse.error(f"{CURVE} metrics=[fid,infinity] {words}")
-    assert message == f"metrics: no infinity here: {message.partition('here: ')[2]}"
-    assert why in message
+def test_without_a_curve_infinity_is_refused(theirs, diffuse):
+    message = diffuse.error(f"{CURVE} metrics=[fid,infinity] n=256")
+    assert message.startswith("metrics: no infinity here: ")
+    assert "the curve of FID by n, and 1,000 for its end at infinite n" in message
+
+
+def test_infinity_takes_no_more_of_a_reference_than_its_mean_and_covariance(
+    theirs, diffuse, tmp_path
+):
+    real = open_dataset({"name": "digits"}, "test")
+    moments = Moments.of(encode(pixels(real.spec, 8), real.images))
+    stats = {"mu": moments.mean.numpy(), "sigma": moments.covariance.numpy(), "n": moments.n}
+    np.savez(tmp_path / "stats.npz", **stats)
+    line = f"{CURVE} metrics=[fid,infinity]"
+    split, known = (diffuse.json(f"{line} {more}") for more in ("", "reference=stats.npz"))
+    ours, theirs = (record["metrics"]["fid_infinity"] for record in (split, known))
+    assert theirs["value"] == pytest.approx(ours["value"])
+    assert theirs["ci95"] == pytest.approx(ours["ci95"])
+    assert known["curves"]["fid"] == [pytest.approx(point) for point in split["curves"]["fid"]]
 
 
 @pytest.mark.parametrize(

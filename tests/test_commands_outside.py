@@ -146,3 +146,14 @@ def test_a_record_says_that_images_were_compressed_with_loss(lossy, diffuse, tmp
     said = "8 images are compressed with loss, which a FID sees: jpegs/0.jpg"
     assert record["warnings"].count(said) == 1
     assert diffuse.err.count(said) == 1
+
+
+def test_images_alone_are_compared_with_the_data_of_the_newest_run(theirs, trained, diffuse):
+    alone = diffuse.json(f"{LINE} images=theirs.npy")
+    assert (
+        "compared with digits, the data of the newest run, outputs/train/tiny/v001" in diffuse.err
+    )
+    said = diffuse.json(f"{LINE} images=theirs.npy dataset=digits dataset.subset=64")
+    assert alone["fid"] == said["fid"]
+    assert alone["reference"] == said["reference"]
+    assert str(trained) not in str(alone)

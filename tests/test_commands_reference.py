@@ -154,3 +154,34 @@ def test_what_has_no_split_is_named_without_one(reals, diffuse, tmp_path):
     one, other = (diffuse.json(f"{LINE} dataset=digits")["folder"] for _ in "ab")
     assert diffuse(f"compare {one} {other}") == 0
     assert re.search(r"^ +reference +digits, test$", diffuse.out, re.M)
+
+
+MORE = "metrics=[fid,kid,prdc,pixels] kid_subsets=3 kid_subset_size=10 neighbours=3"
+
+
+def test_images_as_a_reference_are_compared_in_all_that_they_can_be(reals, diffuse, tmp_path):
+    """The test split as a folder is the test split."""
+    for k, image in enumerate(digits("test")):
+        Image.fromarray(image).save(tmp_path / f"reals/{k}.png")
+    folder = diffuse.json(f"{LINE} reference=reals {MORE}")
+    split = diffuse.json(f"{LINE} dataset=digits {MORE}")
+    both = [{**record["metrics"], "kid": record["kid"]} for record in (folder, split)]
+    assert both[0].keys() == both[1].keys()
+    for name in both[0]:
+        if name != "kid":  # its subsets are of files in another order
+            assert both[0][name]["value"] == pytest.approx(both[1][name]["value"]), name
+    low, high = both[1]["kid"]["ci95"]
+    assert low < both[0]["kid"]["value"] < high
+    for group in ("gap", "memorisation"):
+        line = f"{LINE} dataset=digits reference=reals metrics=[fid,{group}]"
+        assert diffuse.error(line) == (
+            f"metrics: no {group} here: the reference is not the test split of the data"
+        )
+
+
+def test_a_floor_of_fewer_images_than_are_scored_is_said(trained, diffuse):
+    assert trained.exists()
+    words = "eval steps=1 device=cpu encoder=pixels kid_subsets=2 kid_subset_size=4"
+    [said] = [w for w in diffuse.json(f"{words} n=65")["warnings"] if "floor" in w]
+    assert said == "the floor is of 64 training images, all there are: of 65 it would be lower"
+    assert not any("floor" in w for w in diffuse.json(f"{words} n=64")["warnings"])

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from injected import flip
@@ -195,3 +196,30 @@ def test_a_job_of_a_sweep_falls_back_by_itself(diffuse, tmp_path):
     assert "looking for an older checkpoint" in diffuse.err
     assert runs.read(job)["step"] == 6
     assert not job.parent.with_name("v002").exists()
+
+
+def test_a_copy_that_has_followed_links_is_trained_on(trained, diffuse, tmp_path):
+    """`cp -rL`, `scp -r` and shutil.copytree make `latest` a folder."""
+    shutil.copytree(tmp_path / "outputs", tmp_path / "copy")
+    name = tmp_path / "copy/train/tiny"
+    links = name / "latest", name / "v001/checkpoints/latest"
+    assert all(link.is_dir() and not link.is_symlink() for link in links)
+    assert diffuse.train("train.steps=6 resume=auto outputs=copy") == 0, diffuse.err
+    assert "checkpoints/latest was a copied folder, not a link" in diffuse.err
+    assert links[1].readlink() == Path("step_00000006")
+    assert diffuse.train("train.steps=2 outputs=copy") == 0, diffuse.err
+    assert links[0].readlink() == Path("v002")
+    assert checkpoints.newest(name / "latest-copied-1/checkpoints").name == "step_00000004"
+
+
+def test_a_damaged_sum_of_the_images_in_run_json_does_not_keep_the_same_images_out(
+    trained, diffuse
+):
+    facts = runs.read(trained)
+    facts["data"]["sha256"] = facts["data"]["sha256"].replace("a", "b")
+    runs.write_json(trained / "run.json", facts)
+    assert diffuse.train("train.steps=5 resume=auto") == 0, diffuse.err
+    assert (
+        runs.read(trained)["data"]["sha256"]
+        == checkpoints.load_state(checkpoints.at(trained / "checkpoints", 5))["data"]["sha256"]
+    ), "it is mended, too"

@@ -44,6 +44,7 @@ def test_the_rows_of_a_run_are_losses_held_out_losses_and_quick_scores(trained):
     scores = [row for row in rows(trained) if "fid" in row]
     assert [row["eval_n"] for row in scores] == [16, 16]
     assert all(row["fid_low"] < row["fid"] < row["fid_high"] for row in scores)
+    assert all(row["kid_low"] < row["kid"] < row["kid_high"] for row in scores)
     assert scores[0]["fid_real"] == scores[1]["fid_real"] > 0
     best = runs.read(trained)["best"]
     assert best["fid"] == min(row["fid"] for row in scores)

@@ -1,12 +1,13 @@
 """What a person sees, where there is no terminal and where there is one."""
 
+import errno
 import json
 import math
 
 import pytest
 from rich.console import Console
 
-from diffuse import console
+from diffuse import checkpoints, cli, console, runs
 
 
 @pytest.mark.parametrize(
@@ -88,22 +89,50 @@ def test_json_can_be_read_again(capsys):
     assert said == {"a": [None, [None, 1]], "b": None}
 
 
-def test_work_goes_on_when_nobody_reads_stderr_any_more(monkeypatch):
-    class Closed:
-        encoding = "utf-8"
+class Closed:
+    """A stderr that cannot be written to any more."""
 
-        def isatty(self):
-            return False
+    encoding = "utf-8"
 
-        def write(self, text):
-            raise BrokenPipeError
+    def __init__(self, error, terminal):
+        self.error, self.terminal = error, terminal
 
-        def flush(self):
-            raise BrokenPipeError
+    def isatty(self):
+        return self.terminal
 
-    monkeypatch.setattr("sys.stderr", Closed())
+    def write(self, text):
+        raise self.error
+
+    def flush(self):
+        raise self.error
+
+
+UNWRITABLE = pytest.mark.parametrize(
+    "number", [errno.EPIPE, errno.ENOSPC, errno.EIO], ids=["no reader", "a full disk", "hung up"]
+)
+
+
+@UNWRITABLE
+@pytest.mark.parametrize("terminal", [False, True])
+def test_work_goes_on_when_stderr_cannot_be_written_to(number, terminal, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr", Closed(OSError(number, "gone"), terminal))
     with console.Meter("train", 10) as meter:
+        assert (meter.bar is not None) == terminal
         assert meter.show(5).startswith("train 5/10")
+
+
+@UNWRITABLE
+def test_so_a_training_ends_as_it_would_and_an_error_keeps_its_exit_code(
+    number, tiny, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stderr", Closed(OSError(number, "gone"), terminal=False))
+    assert cli.main(f"train {tiny} train.steps=2".split()) == 0
+    run = tmp_path / "outputs/train/tiny/v001"
+    assert runs.read(run)["status"] == "done"
+    assert checkpoints.steps(run / "checkpoints") == [2]
+    assert cli.main(["train", "schedule=nonsense"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def test_published_pixels_are_known_by_their_moments_whatever_their_order(monkey
 
 
 def test_cifar10_in_other_pixels_is_called_after_its_folder(tmp_path):
-    for name in ("cifar10-blurred", "cifar10"):
+    for name in ("cifar10-blurred", "cifar10", "CIFAR-10"):
         (tmp_path / name).mkdir()
         for split in ("train", "test"):
             cells = []
@@ -231,7 +231,9 @@ def test_cifar10_in_other_pixels_is_called_after_its_folder(tmp_path):
             pq.write_table(pa.table({"img": cells, "label": list(range(10))}), path)
     names = [
         open_dataset({"name": "cifar10", "root": str(tmp_path / name)}, "test").spec.name
-        for name in ("cifar10-blurred", "cifar10")
+        for name in ("cifar10-blurred", "cifar10", "CIFAR-10")
     ]
     assert names[0] == "cifar10-blurred"
-    assert names[1].startswith("cifar10-")
+    digest = names[1].removeprefix("cifar10-")
+    assert names[1:] == [f"cifar10-{digest}", f"CIFAR-10-{digest}"]
+    assert len(digest) == 8

@@ -195,3 +195,31 @@ def test_a_process_whose_torchrun_is_gone_is_told_once(before, monkeypatch):
         asked.set()
     launching._end_with(2)
     assert sent == ([] if before else [(os.getpid(), signal.SIGTERM)])
+
+
+def test_a_terminal_that_is_closed_is_heard_unless_nohup_said_not_to():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert interrupts.caught is None
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+HUNG_UP = """
+import os, signal, time
+from diffuse.interrupts import Interrupts
+with Interrupts() as interrupts:
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGHUP)
+        time.sleep(0.3)  # longer than a burst
+    print("saved", interrupts.exit_code)
+"""
+
+
+def test_a_shell_and_the_kernel_both_say_that_a_terminal_was_closed():
+    command = [sys.executable, "-c", HUNG_UP]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (told.returncode, told.stdout) == (0, "saved 143\n")

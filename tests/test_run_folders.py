@@ -1,5 +1,7 @@
 """Which trainings a word means, by links, names and sweeps."""
 
+import shutil
+
 import pytest
 
 from diffuse import run_folders, runs
@@ -46,3 +48,10 @@ def test_where_one_run_is_wanted_a_sweep_is_refused_with_what_could_be_done(tmp_
     assert str(caught.value) == (
         "run: a is a sweep of 25 jobs: add --multirun to do all, or name one: run=a/v001/0"
     )
+
+
+def test_latest_that_a_copy_has_made_a_folder_means_the_newest_version(tmp_path):
+    start(tmp_path / "train/a/v001")
+    shutil.copytree(start(tmp_path / "train/a/v002"), tmp_path / "train/a/latest")
+    assert run_folders.find(tmp_path, "a/latest") == tmp_path / "train/a/v002"
+    assert run_folders.find(tmp_path, "a") == tmp_path / "train/a/v002"

@@ -171,3 +171,26 @@ def test_a_plain_formatter_would_tell_it(monkeypatch):
 def test_one_that_is_typed_for_a_command_or_a_topic_is_not_said_again(line, capsys):
     assert cli.main(line.split()) == 2
     assert "hf_" not in "".join(capsys.readouterr())
+
+
+def test_a_password_in_an_address_that_the_environment_holds_is_blacked_out(monkeypatch):
+    """As http.client says it: `nonnumeric port: 'password@host'`."""
+    monkeypatch.setenv("HF_ENDPOINT", f"https://me:{SENTINEL}@mirror.example")
+    assert secrets.redacted(f"port: '{SENTINEL}@mirror'") == "port: '$HF_ENDPOINT@mirror'"
+    assert secrets.redacted("cannot reach http://me:a/b1@host/x") == (
+        "cannot reach http://me:...@host/x"
+    )
+    monkeypatch.setenv("HF_ENDPOINT", "https://me:digits@mirror.example")
+    assert not secrets.found("dataset: digits"), "a short word is in many a config"
+
+
+@pytest.mark.parametrize(
+    "values", [{"tracker": {"auth": "abc"}}, {"of": [{"password": "word"}]}, {"api_key": 123456}]
+)
+def test_a_value_with_such_a_name_is_refused_wherever_a_config_has_it(values):
+    with pytest.raises(ConfigError, match=r"the value of (tracker\.auth|of\.0\.password|api_key)$"):
+        secrets.refuse("", values)
+
+
+def test_a_name_with_nothing_behind_it_or_a_switch_is_none():
+    secrets.refuse("", {"auth": None, "password": "", "private": True, "keep": "abc", "n": [1, 2]})

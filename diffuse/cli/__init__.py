@@ -21,6 +21,7 @@ from diffuse.errors import (
     DiffuseError,
     NoSpaceError,
     nearest,
+    say,
 )
 from diffuse.interrupts import Interrupts
 
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         return code
     except SystemExit as leaving:  # 130 or 143: a command was told to stop
         if leaving.code in (INTERRUPTED, TERMINATED):
-            print("stopped", file=sys.stderr)
+            say("stopped")
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except BaseException as error:
         return report(error)
@@ -126,6 +127,8 @@ def run_command(
     folder: Path | None = None,  # in a sweep, that of this job
 ) -> int:
     """Make the config final and hand it to commands/<verb>.py."""
+    from omegaconf import OmegaConf
+
     from diffuse import config, meanings, yamls
     from diffuse.cli import composing, overlays
 
@@ -136,7 +139,7 @@ def run_command(
     chosen = composing.choices()
     if "name" in cfg:
         cfg.name = meanings.run_name(cfg, chosen)
-    secrets.refuse(yamls.as_yaml(cfg))
+    secrets.refuse(yamls.as_yaml(cfg), OmegaConf.to_container(cfg))
     own = parsed.flags.get("--config-dir")
     job = config.Job(verb, overrides, "--json" in parsed.flags, folder, chosen, own)
     return importlib.import_module(f"diffuse.commands.{verb}").main(cfg, job) or 0
@@ -150,20 +153,20 @@ def report(error: BaseException) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_PIPE
     if isinstance(error, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
+        say("interrupted")
         return INTERRUPTED
     if isinstance(error, OSError) and error.errno in files.FULL:
         error = NoSpaceError(f"no space left on the disk: {error.filename or error.strerror}")
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     if full:
-        print(secrets.redacted("".join(traceback.format_exception(error))), file=sys.stderr)
+        say(secrets.redacted("".join(traceback.format_exception(error))))
     # a line for each source of data that was tried; all else is one line
     message = str(error) if isinstance(error, DataError) else one_line(error)
-    print(f"error: {secrets.redacted(message)}", file=sys.stderr)
+    say(f"error: {secrets.redacted(message)}")
     if isinstance(error, DiffuseError):
         return error.exit_code
     if not full:
-        print("set HYDRA_FULL_ERROR=1 for the traceback", file=sys.stderr)
+        say("set HYDRA_FULL_ERROR=1 for the traceback")
     return 1
 
 

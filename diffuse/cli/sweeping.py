@@ -117,14 +117,15 @@ def _check_all(verb: str, parsed: Arguments, jobs: Jobs, labels: list[str]) -> D
     for overrides, label in zip(jobs, labels, strict=True):
         try:
             cfg = composing.finished(verb, composing.compose(verb, parsed, overrides))
-            secrets.refuse(yamls.as_yaml(cfg))
+            secrets.refuse(yamls.as_yaml(cfg), OmegaConf.to_container(cfg))
             if check:
                 config.trust(cfg.trust if parsed.value("trust") else None)
                 check(cfg)
         except ConfigError as error:
             raise ConfigError(f"{error} (in the job {label})") from error
     first = composing.compose(verb, parsed, [*own, *(jobs or [_fixed(verb, parsed)])[0]])
-    secrets.refuse(OmegaConf.to_yaml(first))  # Hydra keeps it as multirun.yaml
+    # Hydra keeps it as multirun.yaml
+    secrets.refuse(OmegaConf.to_yaml(first), OmegaConf.to_container(first))
     if jobs and first.hydra.sweeper.get("params"):
         raise ConfigError("hydra.sweeper.params: say what is swept over as key=a,b")
     return first

@@ -21,6 +21,7 @@ from diffuse.config import Job
 from diffuse.console import Meter, clock, print_json, print_plan, print_table
 from diffuse.data import ImageSet
 from diffuse.data.images import resized
+from diffuse.data.splits import sounds_like
 from diffuse.encoders import FILE, doubts, save_encoder
 from diffuse.errors import ConfigError
 from diffuse.interrupts import Interrupts
@@ -129,7 +130,7 @@ def _called(dataset: DictConfig, train: ImageSet) -> str:
     """
     name = train.spec.name
     part = any(dataset.get(key) is not None for key in ("classes", "subset"))
-    borrowed = name in data.__all__ and dataset.name != name
+    borrowed = dataset.name != name and any(sounds_like(name, one) for one in data.__all__)
     return f"{name}-{train.sha256[:8]}" if part or borrowed else name
 
 

@@ -50,7 +50,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     judge = assembly.judge(cfg, train=train, test=test)
     size = (test.spec.native_height, test.spec.native_width)
     statistics = judging.statistics(cfg, judge.encoder, size)
-    real = scoring.real(judge, cfg.n, statistics.moments if statistics else None)
+    real = scoring.real(judge, cfg.n, *judging.known(statistics))
     asked = None
     if trained.conditional and label is None:
         asked = sampling.classes(trained.spec, range(cfg.n))

@@ -148,6 +148,7 @@ def _train(
         "levels": work.levels,
         "moments": work.plan.moments,
         "device": work.device.type,
+        "data": {"sha256": work.data.sha256, "test_sha256": work.test.sha256},
     }
     multiple = every.keep_every and every.save_every and every.keep_every * every.save_every
     journal = Journal(

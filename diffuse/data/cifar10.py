@@ -19,7 +19,7 @@ from diffuse.data.images import Raw, fingerprint
 from diffuse.data.parquet import column_names, read_split, split_files
 from diffuse.data.prepared import Table, prepared
 from diffuse.data.sources import Source, download, fetch
-from diffuse.data.splits import existing, name_of
+from diffuse.data.splits import existing, name_of, sounds_like
 from diffuse.errors import DataError
 
 HUB = "uoft-cs/cifar10"
@@ -53,7 +53,7 @@ def cifar10(
     """Read one split, fetching it first if neither `root` nor the cache has it.
 
     Other pixels in the same layout are welcome, but not under this name: the set is then called
-    after its folder.
+    after its folder, and by its sha256, too, if that sounds like this one.
     """
     if root is None:
         folder, origin = fetch("cifar10", SOURCES, check, ADVICE)
@@ -65,8 +65,8 @@ def cifar10(
     if not is_published(table, split):
         assert table.labels is not None
         name = name_of(folder)
-        if name == "cifar10":
-            name = f"cifar10-{fingerprint(table.images, table.labels)[:8]}"
+        if sounds_like(name, "cifar10"):
+            name = f"{name}-{fingerprint(table.images, table.labels)[:8]}"
     return Raw(name, *table, source=origin)
 
 

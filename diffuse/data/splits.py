@@ -43,6 +43,11 @@ def name_of(path: Path) -> str:
     return re.sub(r"[^\w.-]+", "-", path.name if path.is_dir() else path.stem)
 
 
+def sounds_like(name: str, known: str) -> bool:
+    """Is it the same but for capitals and what stands between letters and digits: CIFAR-10?"""
+    return re.sub(r"[\W_]", "", name).lower() == re.sub(r"[\W_]", "", known).lower()
+
+
 def below(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
     """All files below a folder, in order; links are followed."""
     here = folder.resolve()

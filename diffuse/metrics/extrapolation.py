@@ -46,20 +46,20 @@ def enough(features: int) -> int:
 
 
 def bias_curve(
-    a: Tensor, b: Tensor, sizes: Sequence[int], draws: int = 10, seed: int = 0
+    a: Tensor, b: Tensor | Moments, sizes: Sequence[int], draws: int = 10, seed: int = 0
 ) -> list[Point]:
-    """FID of random subsets of a, without replacement, against all of b.
+    """FID of random subsets of a, without replacement, against all of b, or moments of it.
 
     The subsets come from one pool of len(a) rows, so the sd falls to 0 towards the whole pool: for
     fresh samples divide it by sqrt(1 - n / len(a)).
     """
-    x, y = as_pair(as_table(a), as_table(b))
+    x, reference = _against(a, b)
     if draws < 2:
         raise ValueError(f"draws must be at least 2, got {draws}")
     for n in sizes:
         if not 2 <= n <= len(x):
             raise ValueError(f"sizes must be in [2, {len(x)}], the rows there are, got {n}")
-    reference, curve = Moments.of(y), []
+    curve = []
     for n in sizes:
         orders = (
             torch.randperm(len(x), generator=generator(seed, "bias", n, draw))
@@ -70,7 +70,7 @@ def bias_curve(
     return curve
 
 
-def fid_infinity(a: Tensor, b: Tensor, blocks: int = 40, seed: int = 0) -> Extrapolation:
+def fid_infinity(a: Tensor, b: Tensor | Moments, blocks: int = 40, seed: int = 0) -> Extrapolation:
     """The intercept of FID against 1/n: Chong & Forsyth (2020), and how sure it is.
 
     The bias falls as 1/n in the leading order only. Random blocks are dealt out to 1, 2, 4 and 5
@@ -81,7 +81,7 @@ def fid_infinity(a: Tensor, b: Tensor, blocks: int = 40, seed: int = 0) -> Extra
     reference b is fixed, and its own bias of about 1/m stays in. It is 1.3 to 2.3 times too wide: a
     jackknife is (Efron & Stein, 1981), the more so the more curved the statistic.
     """
-    x, y = as_pair(as_table(a), as_table(b))
+    x, reference = _against(a, b)
     if blocks < EVEN or blocks % EVEN:
         raise ValueError(f"blocks must be a multiple of {EVEN}, got {blocks}")
     if len(x) < 2 * blocks:
@@ -91,7 +91,7 @@ def fid_infinity(a: Tensor, b: Tensor, blocks: int = 40, seed: int = 0) -> Extra
     wholes = [_sum([parts[j] for j in group]) for group in groups]
     deleted = [(j, g) for j in range(blocks) for g, group in enumerate(groups) if j in group]
     without = (wholes[g] - parts[j] for j, g in deleted)  # one at a time: each is [d d]
-    found = frechets(itertools.chain(wholes, without), Moments.of(y))
+    found = frechets(itertools.chain(wholes, without), reference)
     sizes, values = [moments.n for moments in wholes], found[: len(groups)]
     changed = dict(zip(deleted, found[len(groups) :], strict=True))
     intercepts = []
@@ -103,6 +103,12 @@ def fid_infinity(a: Tensor, b: Tensor, blocks: int = 40, seed: int = 0) -> Extra
     reach, bent = reach_of(intercepts), _fit(sizes, values, 2)[0]
     low, high = min(value, bent) - reach, max(value, bent) + reach
     return Extrapolation(value, low, high, slope, _points(sizes, values), bent)
+
+
+def _against(a: Tensor, b: Tensor | Moments) -> tuple[Tensor, Moments]:
+    """A table and the moments of what it is compared with; ValueError if they do not fit."""
+    reference = b if isinstance(b, Moments) else Moments.of(b)
+    return as_pair(as_table(a), reference.mean[None])[0], reference
 
 
 def _points(sizes: list[int], values: list[float]) -> tuple[Point, ...]:

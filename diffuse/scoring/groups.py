@@ -78,8 +78,7 @@ def _pixels(rows: Rows, real: Real, settings: Settings) -> Scores:
 
 
 def _infinity(rows: Rows, real: Real, settings: Settings) -> Scores:
-    assert real.reference is not None
-    found = fid_infinity(rows.features, real.reference.features)
+    found = fid_infinity(rows.features, real.moments)
     more = {"slope": found.slope, "points": [list(point) for point in found.points]}
     more |= {"parabola": found.parabola}
     return {"fid_infinity": {"value": found.value, "ci95": [found.low, found.high], **more}}
@@ -151,7 +150,7 @@ GROUPS: dict[str, Group] = {
     "fid": Group(_fid),
     "kid": Group(_kid, ("reference",)),
     "prdc": Group(_prdc, ("reference", "neighbours")),
-    "infinity": Group(_infinity, ("reference", "many")),
+    "infinity": Group(_infinity, ("many",)),
     "inception": Group(_inception, ("classifier",)),
     "agreement": Group(_agreement, ("classes", "same classes")),
     "per_class": Group(
@@ -159,22 +158,25 @@ GROUPS: dict[str, Group] = {
         ("reference", "classes", "of each class", "real of each class"),
         lambda real, rows: real.alike(rows),
     ),
-    "gap": Group(_gap, ("reference", "train", "two blocks")),
+    "gap": Group(_gap, ("reference", "test split", "train", "two blocks")),
     # test images: training images would be the copies
     "memorisation": Group(
-        _memorisation, ("reference", "train"), lambda real, rows: real.floor and real.unseen
+        _memorisation,
+        ("reference", "test split", "train"),
+        lambda real, rows: real.floor and real.unseen,
     ),
     "pixels": Group(_pixels, ("reference",)),
 }
 WHY_NOT = {
     "reference": "the reference is known by its mean and covariance only",
+    "test split": "the reference is not the test split of the data",
     "neighbours": "there are too few images to have that many neighbours",
     "many": "it takes at least {enough} images",
     "classifier": "the encoder is no classifier",
     "classes": "the images are not of several classes that were asked for",
     "same classes": "the encoder is no classifier of these classes",
     "of each class": "it takes at least 4 images of each class",
-    "real of each class": "the reference has fewer than 2 images of a class",
+    "real of each class": "the reference has fewer than 2 images of a class, or they are not known",
     "train": "there are no training images, or one, to look for copies in",
     "two blocks": "it takes at least 4 training images and 4 of the reference",
 }
@@ -194,6 +196,7 @@ def impossible(
     without_a_block = n - -(-n // blocks_for(n))
     there = {
         "reference": real.reference is not None,
+        "test split": real.is_test,
         "neighbours": min(without_a_block, len(real.reference or ())) > settings.neighbours,
         "many": n >= enough(real.encoder.dim),
         "classifier": real.encoder.head is not None,
@@ -242,20 +245,14 @@ def _floor(group: str, drawn: Rows, real: Real, settings: Settings) -> Scores:
     }
 
 
-def sizes(n: int, real: Real) -> list[int]:
-    """256, 512, ... n: how many of n images have a place on the curve.
-
-    None of 256 or fewer, nor beside a reference that is not known row by row.
-    """
-    if real.reference is None or n <= 256:
-        return []
-    return [*(2**k for k in range(8, 24) if 2**k < n), n]
+def sizes(n: int) -> list[int]:
+    """256, 512, ... n: how many of n images have a place on the curve; none of 256 or fewer."""
+    return [*(2**k for k in range(8, 24) if 2**k < n), n] if n > 256 else []
 
 
 def curve(draws: Sequence[Rows], real: Real) -> list[list[float]]:
     """FID of so many of the rows: n, mean and deviation; of several draws their means."""
-    if real.reference is None or not (places := sizes(len(draws[0]), real)):
+    if not (places := sizes(len(draws[0]))):
         return []
-    reference = real.reference.features
-    curves = [bias_curve(rows.features, reference, places) for rows in draws]
+    curves = [bias_curve(rows.features, real.moments, places) for rows in draws]
     return mean([[list(point) for point in one] for one in curves])

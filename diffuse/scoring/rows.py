@@ -51,6 +51,7 @@ class Real:
     reference: Rows | None = None  # None where only its moments are known
     floor: Rows | None = None  # training images, as many as are scored
     train: ImageSet | None = None
+    is_test: bool = True  # is the reference the test split that belongs to `train`?
 
     def known_floor(self) -> Rows:
         """The floor, for what means nothing without; DataError if there is none."""
@@ -92,14 +93,9 @@ class Real:
         return self.reference.some(order[: len(self.floor)])
 
 
-def unmeasured(encoder: Encoder, train: ImageSet, test: ImageSet | None) -> Real:
-    """What is real before a feature of it is known: enough to say what can be measured, and warn.
-
-    Without `test` the reference is somebody else's.
-    """
+def unmeasured(encoder: Encoder, train: ImageSet, test: ImageSet) -> Real:
+    """What is real before a feature of it is known: that says what can be measured, and warns."""
     nothing = Moments(0, torch.empty(0), torch.empty(0, 0))
-    if test is None:
-        return Real(nothing, encoder, train=train)
     order = torch.arange(len(test))
     shown = unfit(test.batch(order).cpu(), test.spec)
     rows = Rows(shown, torch.empty(len(test), 0), test.labels.cpu())
@@ -163,10 +159,12 @@ def rows_again(
     return Rows(images, found, labels, _probabilities(encoder, found)), seconds
 
 
-def real(judge: Judge, n: int, moments: Moments | None = None) -> Real:
+def real(
+    judge: Judge, n: int, moments: Moments | None = None, reference: Rows | None = None
+) -> Real:
     """What n images are going to be compared with: the test split, and training images as a floor.
 
-    With `moments` of someone else these are the reference, and nothing else of it is known.
+    With `moments` of someone else these are the reference, and perhaps its images are known.
     """
     floor: Rows | None = judge.floor(n)
     if len(floor) < SCORED:
@@ -174,7 +172,7 @@ def real(judge: Judge, n: int, moments: Moments | None = None) -> Real:
         log.warning("there is no floor: %s", few)
         floor = None
     if moments is not None:
-        return Real(moments, judge.encoder, None, floor, judge.train)
+        return Real(moments, judge.encoder, reference, floor, judge.train, is_test=False)
     return replace(judge.real, floor=floor)
 
 

@@ -9,6 +9,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sharded import SPEC
@@ -73,6 +74,12 @@ def test_what_is_outside_the_plan_is_part_of_the_key_too(about, denoiser, make_n
         with monkeypatch.context() as patch:
             patch.setattr(torch, what, value)
             assert conditions.key(about()) != key, what
+    with monkeypatch.context() as patch:  # solves for the weights of UniPC's steps
+        patch.setattr(np, "__version__", "9")
+        assert conditions.key(about()) != key
+    with monkeypatch.context() as patch:
+        patch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+        assert conditions.key(about()) != key
     with monkeypatch.context() as patch:
         patch.setattr(identity, "code", lambda: "changed")
         assert conditions.key(about()) != key

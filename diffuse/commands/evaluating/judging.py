@@ -19,7 +19,7 @@ from diffuse.data.images import fingerprint, fitted
 from diffuse.encoders import Encoder
 from diffuse.errors import ConfigError, DataError, nearest
 from diffuse.foreign import Statistics
-from diffuse.metrics import enough
+from diffuse.metrics import Moments, enough
 from diffuse.scoring import GROUPS, Real, Rows, Settings
 
 log = logging.getLogger(__name__)
@@ -104,9 +104,9 @@ def groups(cfg: DictConfig, job: Job, labels: Tensor | None, n: int, real: Real)
     settings, kept = settings_of(cfg), []
     for group in wanted:
         reason = scoring.impossible(group, n, labels, real, settings)
-        if reason and group == "infinity" and real.reference is not None:
+        if reason and group == "infinity":
             least = f"{enough(real.encoder.dim):,}"
-            if scoring.sizes(n, real):
+            if scoring.sizes(n):
                 said = f"FID at infinite n needs {least} images: only the curve by n is shown"
                 log.log(logging.WARNING if typed else logging.INFO, "%s", said)
                 continue
@@ -143,6 +143,12 @@ def statistics(cfg: DictConfig, encoder: Encoder, size: Sequence[int]) -> Statis
     if not cfg.reference:
         return None
     return references.read(cfg.reference, encoder, size, measured=not cfg.dry_run)
+
+
+def known(statistics: Statistics | None) -> tuple[Moments | None, Rows | None]:
+    """The moments of a reference that somebody else made, and its images where they are known."""
+    rows = statistics.rows if isinstance(statistics, Pictured) else None
+    return (statistics.moments if statistics else None), rows
 
 
 def scored(
@@ -231,10 +237,13 @@ def warnings(
             f"a class has {least} images, few for the {encoder.dim} features of the encoder: much "
             f"of its FID is bias, as in its floor; {ENOUGH * encoder.dim} of each class would do"
         )
+    if real.train and len(real.train) < n:
+        found.append(
+            f"the floor is of {len(real.train):,} training images, all there are: of {n:,} it "
+            "would be lower"
+        )
     found += of_features(encoder, known.n if known else len(real.reference or ()), real.train)
     reference = real.reference.images if real.reference else None
-    if isinstance(known, Pictured):
-        reference = known.images
     if reference is not None and (mistake := scoring.mistaken_range(images, reference)):
         found.append(
             f"the images are as bright as real ones whose range was mistaken: {mistake}; a FID of "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, flag_override
 from torch import Tensor
 
 from diffuse import (
@@ -19,6 +19,7 @@ from diffuse import (
     measures,
     passport,
     plots,
+    run_folders,
     runs,
     scoring,
 )
@@ -48,7 +49,7 @@ def main(cfg: DictConfig, job: Job, tracker: Quiet) -> int:
     """Read the images and what they are compared with, then claim a folder and score them."""
     job.refuse(IDLE, "nothing is drawn with images=, which are there already")
     if not cfg.dataset and not cfg.reference:
-        raise ConfigError("images: say what they are compared with, by dataset= or reference=")
+        cfg = _beside_the_newest_run(cfg)
     given = foreign.read_images(cfg.images)
     chosen, drawn = _chosen(cfg, job, given)
     train, test = _sets(cfg)
@@ -100,6 +101,22 @@ def main(cfg: DictConfig, job: Job, tracker: Quiet) -> int:
         run.finish("done")
         tracker.finish()
     return scores.show(job, folder, record, test.spec.classes if test else ())
+
+
+def _beside_the_newest_run(cfg: DictConfig) -> DictConfig:
+    """With the data that the newest training run has learnt from."""
+    try:
+        newest = run_folders.find(Path(cfg.outputs), None)
+    except ConfigError:
+        raise ConfigError(
+            "images: say what they are compared with, by dataset= or reference=: there is no "
+            "training run here whose data it could be"
+        ) from None
+    cfg, dataset = cfg.copy(), assembly.saved_config(newest).dataset
+    with flag_override(cfg, "struct", False):
+        cfg.dataset = dataset
+    log.info("compared with %s, the data of the newest run, %s", dataset.name, newest)
+    return cfg
 
 
 def _chosen(cfg: DictConfig, job: Job, given: Images) -> tuple[Tensor | slice, dict[str, Any]]:
@@ -165,14 +182,15 @@ def _real(
     if test is not None and train is not None and not cfg.dry_run:
         judge = assembly.judge(cfg, train=train, test=test)
         statistics = judging.statistics(cfg, judge.encoder, size)
-        moments = statistics.moments if statistics else None
-        return statistics, scoring.real(judge, len(pixels), moments)
+        return statistics, scoring.real(judge, len(pixels), *judging.known(statistics))
     encoder = _encoder(cfg, pixels, train, test)
     statistics = judging.statistics(cfg, encoder, size)
-    if train is not None:
-        return statistics, scoring.unmeasured(encoder, train, None if statistics else test)
-    assert statistics is not None
-    return statistics, Real(statistics.moments, encoder)
+    moments, rows = judging.known(statistics)
+    if moments is None:
+        assert train is not None
+        assert test is not None
+        return None, scoring.unmeasured(encoder, train, test)
+    return statistics, Real(moments, encoder, rows, train=train, is_test=False)
 
 
 def _encoder(

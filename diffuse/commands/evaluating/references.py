@@ -15,13 +15,14 @@ from diffuse.encoders.encoder import wrong_channels
 from diffuse.errors import DataError
 from diffuse.foreign import OF_TENSORS, Images, Statistics, read_tensors
 from diffuse.metrics import Moments
+from diffuse.scoring import Rows
 
 
 @dataclass(frozen=True)
 class Pictured(Statistics):
     """A reference of which the images are known, too."""
 
-    images: Tensor  # uint8 [n c h w]
+    rows: Rows
     doubts: tuple[str, ...] = ()  # of `Images`
 
 
@@ -37,11 +38,10 @@ def read(path: str, encoder: Encoder, size: Sequence[int], measured: bool) -> St
     if len(given.images) < 2:
         raise DataError(f"{given.source} is 1 image, a reference takes 2 at least")
     _refuse_another_size(given.source, given.images, size)
-    table = _features(encoder, given) if measured else torch.zeros(2, encoder.dim)
-    moments = Moments.of(table)
-    return Pictured(
-        moments, len(given.images), given.sha256, given.source, given.images, given.doubts
-    )
+    n = len(given.images)
+    table = _features(encoder, given) if measured else torch.zeros(n, encoder.dim)
+    rows = Rows(given.images, table)
+    return Pictured(Moments.of(table), n, given.sha256, given.source, rows, given.doubts)
 
 
 def _refuse_another_size(source: str, images: Tensor, size: Sequence[int]) -> None:

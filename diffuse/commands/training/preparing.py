@@ -118,10 +118,10 @@ def prepare(cfg: DictConfig, folder: Path | None, meet: Meet) -> Work:
         )  # fmt: skip
     checkpoint, there = None, []
     if folder is not None:
-        changes += resuming.check_data(cfg, folder, data, test)
-        changes += resuming.check_epochs(cfg, folder, len(data))
         there = checkpoints.steps(folder / "checkpoints")
         checkpoint = checkpoints.newest(folder / "checkpoints")
+        changes += resuming.check_data(cfg, folder, checkpoint, data, test)
+        changes += resuming.check_epochs(cfg, folder, len(data))
         if checkpoint:
             resuming.keep_compiled(cfg, folder, checkpoint, device, len(data))
     manifest = checkpoints.digest(checkpoint) if checkpoint else None

@@ -194,12 +194,18 @@ def check_epochs(cfg: DictConfig, folder: Path, images: int) -> list[str]:
     return _let_through(_shorter(cfg, assembly.saved_config(folder), images), cfg, folder)
 
 
-def check_data(cfg: DictConfig, folder: Path, data: ImageSet, test: ImageSet) -> list[str]:
-    """The images have to be those that the run began with: a name and a folder do not say so."""
+def check_data(
+    cfg: DictConfig, folder: Path, checkpoint: Path | None, data: ImageSet, test: ImageSet
+) -> list[str]:
+    """The images have to be those that the run began with: a name and a folder do not say so.
+
+    What its newest checkpoint was trained on are these, too, and a manifest knows if that is whole.
+    """
     known, changes = runs.facts_of(folder).get("data", {}), []
+    trained_on = checkpoints.load_state(checkpoint).get("data", {}) if checkpoint else {}
     for key, split in (("sha256", data), ("test_sha256", test)):
         there = known.get(key, split.sha256)  # a run.json that is damaged says nothing
-        if there == split.sha256:
+        if split.sha256 in (there, trained_on.get(key)):
             continue
         change = f"dataset ({key} {there[:12]} there, {split.sha256[:12]} here)"
         if "dataset" not in cfg.resume_allow:
