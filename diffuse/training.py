@@ -21,6 +21,7 @@ from diffuse.ranks import ALONE, Losses, Ranks
 from diffuse.seeds import generator, seed_of
 from diffuse.training_state import Step, Training
 
+TIMED = 4.0  # seconds in which the steps are timed that minutes are made into
 # how torch says that an optimizer reads on the device whether to step, so that nobody waits for it
 TOLD = "_step_supports_amp_scaling"
 
@@ -232,7 +233,7 @@ def seconds_per_step(
     law: Law,
     recipe: Recipe,
     ranks: Ranks = ALONE,
-    seconds: float = 4.0,
+    seconds: float | None = None,  # that it takes; None: TIMED
 ) -> float:
     """The median time of the first steps, taken on a throw-away copy.
 
@@ -241,6 +242,7 @@ def seconds_per_step(
     trial = replace(recipe, steps=10**9, warmup=10**9)
     device = images.images.device
     times: list[float] = []
+    least = TIMED if seconds is None else seconds
     copied = copy.deepcopy(training)
     if getattr(training.optimizer, TOLD, False):  # a copy forgets it
         setattr(copied.optimizer, TOLD, True)
@@ -253,7 +255,7 @@ def seconds_per_step(
             now = time.perf_counter()
             times.append(now - last)
             last = now
-            if ranks.agree(len(times) >= 8 and now - started > seconds):
+            if ranks.agree(len(times) >= 8 and now - started > least):
                 break
     times = sorted(times[3:])  # the first ones allocate and choose algorithms
     return ranks.agree(times[len(times) // 2])

@@ -54,6 +54,14 @@ def _cache(tmp_path_factory):
                 shutil.copytree(ours, beside).rename(users)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _timed():
+    """Eight steps of a small network are timed in no time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "TIMED", 0.1)
+        yield
+
+
 @pytest.fixture
 def start(tmp_path):
     """start(command), start.train(words): a process, of which nothing is left after the test."""

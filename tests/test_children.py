@@ -66,11 +66,8 @@ sys.exit(cli.main(sys.argv[1:]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", ["sample n=8", "eval n=16 encoder=pixels"])
-def test_two_processes_draw_where_a_file_is_called_as_a_module_is(
-    line, trained, start, place, kept
-):
-    words = f"{line} {LINE} devices=2"
+def test_two_processes_draw_where_a_file_is_called_as_a_module_is(trained, start, place, kept):
+    words = f"eval n=16 encoder=pixels {LINE} devices=2"
     places = f"{ROOT}:{ROOT / 'tests'}"
     process = start([*PLAIN, "-c", WAITING, *words.split()], PYTHONPATH=places)
     _, said = process.communicate(timeout=120)

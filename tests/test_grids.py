@@ -20,8 +20,11 @@ every_grid = pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
 LINEAR, COSINE = linear(0.02, 1e-4, 1000, False), cosine(0.008, 0.001, 0.999)
 
 
+NODES = {path: yaml.safe_load(path.read_text()) for path in YAMLS}
+
+
 def levels(path, steps, schedule):
-    return build("grid", yaml.safe_load(path.read_text()), steps=steps, schedule=schedule)
+    return build("grid", NODES[path], steps=steps, schedule=schedule)
 
 
 def is_a_walk_down(sigmas, steps, schedule):
