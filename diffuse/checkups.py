@@ -11,6 +11,7 @@ from torch import Tensor
 from diffuse import plots, scoring
 from diffuse.data import ImageSet, to_range
 from diffuse.denoiser import Denoiser
+from diffuse.guidance import weights_of
 from diffuse.noise_laws import Law
 from diffuse.ranks import ALONE, Ranks
 from diffuse.sampling import Plan, batches, draw
@@ -57,7 +58,8 @@ class Checkup:
         self.copy.net.load_state_dict(self.training.ema.weights)
         guidance = self.plan.guidance
         if guidance is not None and guidance.weak is not None:
-            guidance.weak.net.load_state_dict(self.training.weights(guidance.weights))
+            weights = self.training.weights(weights_of(guidance.weights))
+            guidance.weak.net.load_state_dict(weights)
         return self.copy
 
     def grid(self, n: int) -> Image.Image:

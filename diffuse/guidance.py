@@ -10,6 +10,12 @@ from torch import Tensor
 from diffuse.denoiser import Denoise, Denoiser, like
 
 LABELS = "labels"
+UNTOLD = "+labels"  # behind other weights: these, and without a label
+
+
+def weights_of(guide: str) -> str:
+    """Which weights the weak network has, whether or not it is told the class."""
+    return guide.removesuffix(UNTOLD)
 
 
 @dataclass(frozen=True)
@@ -18,16 +24,21 @@ class Guidance:
 
     The weak one is the network itself without a label (classifier-free guidance: Ho & Salimans,
     2022, Eq. 6 with w = weight - 1), or one with other weights (autoguidance: Karras et al., 2024,
-    Eq. 5). Only some levels: Kynkaanniemi et al. (2024).
+    Eq. 5), or both. Only some levels: Kynkaanniemi et al. (2024).
     """
 
     weight: float
     low: float = 0.0  # of sigma
     high: float = math.inf
-    weights: str = LABELS  # of the weak one; labels: the strong one's own, without a label
+    weights: str = LABELS  # of the weak one; labels: the strong one's own, without; early+labels
     weak: Denoiser | None = None  # None: the network itself
     sha256: str | None = None  # of the weak one's weights
     step: int | None = None  # of the checkpoint it is from, where that is another one
+
+    @property
+    def told(self) -> bool:
+        """Is the weak one told the class?"""
+        return self.weak is not None and not self.weights.endswith(UNTOLD)
 
     @property
     def everywhere(self) -> bool:

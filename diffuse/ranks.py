@@ -18,6 +18,7 @@ from diffuse.errors import DiffuseError
 log = logging.getLogger(__name__)
 
 TIMEOUT = timedelta(minutes=30)  # data may have to be fetched by the first one meanwhile
+WATCHED = timedelta(days=1)  # the same where each knows by itself that another one is gone
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,12 @@ class Ranks:
         """Meet the others at `where`, as torch.distributed writes it; waits until all are there.
 
         As many processes as are `beside` each other share the first one's threads, each as many:
-        another number changes last bits.
+        another number changes last bits. These are our own children, and watched.
         """
+        timeout = WATCHED if beside > 1 else TIMEOUT
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-            init_method=where, rank=rank, world_size=world, timeout=TIMEOUT,
+            init_method=where, rank=rank, world_size=world, timeout=timeout,
         )  # fmt: skip
         threads = cls(rank, world, local).agree(torch.get_num_threads())
         torch.set_num_threads(max(1, threads // beside))

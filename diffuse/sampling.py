@@ -149,11 +149,9 @@ def walk(
 
 
 def _weak(denoiser: Denoiser, guidance: Guidance, label: Tensor) -> Denoise:
-    """What guidance moves away from: other weights, or the same without a label."""
-    if guidance.weak is not None:
-        other = guidance.weak
-        return lambda x, sigma: other(x, sigma, label)
-    return lambda x, sigma: denoiser(x, sigma, None)
+    """What guidance moves away from: other weights, or the same without a label, or both."""
+    other, told = guidance.weak or denoiser, label if guidance.told else None
+    return lambda x, sigma: other(x, sigma, told)
 
 
 def draw(

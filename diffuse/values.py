@@ -31,7 +31,7 @@ CHOICES = {
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "start": ("vp", "ve", "moments"),
     "weights": ("ema", "raw"),
-    "guide": ("labels", "early", "ema", "raw"),
+    "guide": ("labels", "early", "early+labels", "ema", "raw"),
     "save": ("png", "npy", "npz"),
     "what": (
         *("data", "schedule", "noise_law", "grid"),
@@ -47,7 +47,7 @@ AVERAGE = r"ema_0\.\d+"  # of another half-life
 PATTERNS = {
     "device": r"cuda:\d+",
     **dict.fromkeys(("weights", "init_weights"), AVERAGE),
-    "guide": rf"{AVERAGE}|\d+|\d\d?%",
+    "guide": rf"({AVERAGE}|\d+|\d\d?%|ema|raw)(\+labels)?",
 }
 SHAPES = {  # what they match, for people
     "device": ("cuda:N",),

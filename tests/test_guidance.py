@@ -73,6 +73,26 @@ def test_images_are_led_by_the_label_and_every_call_of_the_network_is_counted(
     assert not two.state.allclose(plain.state, atol=1e-2)
 
 
+def test_other_weights_may_be_asked_without_the_label_too(
+    denoiser, make_training, images, make_plan, monkeypatch
+):
+    labels, weak = torch.tensor([0, 1, 2, 0]), make_training(init="torch", seed=7).denoiser.eval()
+    asked, forward = [], type(weak).forward
+
+    def watched(self, x, sigma, label):
+        asked.append((self is weak, label is None))
+        return forward(self, x, sigma, label)
+
+    monkeypatch.setattr(type(weak), "forward", watched)
+    drawn = {}
+    for weights, hidden in (("early", False), ("early+labels", True)):
+        asked.clear()
+        guidance = Guidance(2.0, weights=weights, weak=weak)
+        drawn[weights] = draw(denoiser, images.spec, make_plan(guidance=guidance), range(4), labels)
+        assert asked == [(False, False), (True, hidden)] * 4
+    assert not drawn["early"].state.allclose(drawn["early+labels"].state, atol=1e-3)
+
+
 def test_calls_are_known_before_they_are_made(denoiser, images, make_plan):
     plan = make_plan()
     levels = asked(plan.sampler, plan.sigmas)
@@ -120,6 +140,9 @@ def test_a_run_is_sampled_with_the_guidance_it_was_trained_with_unless_told_othe
         ("guidance=-1", "guidance must be at least 0, got -1; 1 is none"),
         ("guidance=2 model.conditional=false", "knows no classes to guide by; use guidance=1, or"),
         ("guidance=2 train.label_dropout=0", "was never without a label (train.label_dropout=0)"),
+        ("guidance=2 guide=early+labels train.label_dropout=0", "was never without a label"),
+        ("guidance=2 guide=40%+labels model.conditional=false", "knows no classes to guide by"),
+        ("guidance=2 guide=early+label", "did you mean 'early+labels'?"),
         ("guidance=2 guide=lables", "guide: unknown choice 'lables'; did you mean 'labels'?"),
         ("guidance=2 guide=ema_0.7", "this training has no average ema_0.7; choices: labels, ema"),
         ("guidance_levels=[2,1]", "guidance_levels must be two ascending sigmas"),
@@ -225,6 +248,8 @@ def test_an_earlier_checkpoint_leads_a_model_without_classes(diffuse, monkeypatc
     [
         (Guidance(2.0), "2, away from no label"),
         (Guidance(1.5, weights="10%", step=1780), "1.5, away from step 1,780"),
+        (Guidance(2.0, weights="early+labels", step=200), "2, away from step 200 without label"),
+        (Guidance(2.0, weights="raw+labels"), "2, away from raw without label"),
         (Guidance(3.0, 0.2, 5.0, "ema_0.9"), "3, away from ema_0.9, sigma 0.2 to 5"),
         (Guidance(3.0, 0.2), "3, away from no label, sigma 0.2 to inf"),
     ],
@@ -234,7 +259,7 @@ def test_a_record_says_what_led_and_how(guidance, said):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("guide", ["raw", "ema_0.9"])
+@pytest.mark.parametrize("guide", ["raw", "ema_0.9", "raw+labels"])
 def test_a_grid_of_a_training_may_be_led_by_other_weights(guide, diffuse, tmp_path):
     assert diffuse.train(f"{LED} guidance=3 guide={guide}") == 0, diffuse.err
     run = tmp_path / "outputs/train/tiny/v001"
@@ -244,3 +269,16 @@ def test_a_grid_of_a_training_may_be_led_by_other_weights(guide, diffuse, tmp_pa
     assert grid != plain.read_bytes()
     assert diffuse("sample run=tiny/v001 n=4 steps=2 device=cpu") == 0
     assert runs.read(tmp_path / "outputs/sample/tiny/v001")["grid"]
+
+
+def test_a_training_keeps_the_checkpoint_that_leads_it_without_labels(diffuse, monkeypatch):
+    monkeypatch.setattr(guiding, "FIRST", 0)
+    assert diffuse.train("train.steps=8 train.keep=1 guidance=2 guide=early+labels") == 0
+    seen = {}
+    for guide in ("", "guide=early", "guide=4+labels", "guide=labels", "guide=ema+labels"):
+        facts = diffuse.json(f"sample n=4 steps=2 device=cpu {guide}")
+        seen[guide] = facts["fingerprint"]
+        assert facts["nfe"] == 4
+    assert seen[""] == seen["guide=4+labels"]
+    assert seen["guide=labels"] == seen["guide=ema+labels"]
+    assert len({*seen.values()}) == 3

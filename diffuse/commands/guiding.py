@@ -14,7 +14,7 @@ from diffuse.assembly import Trained
 from diffuse.config import Job
 from diffuse.denoiser import Denoiser
 from diffuse.errors import ConfigError
-from diffuse.guidance import LABELS, Guidance
+from diffuse.guidance import LABELS, UNTOLD, Guidance, weights_of
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +33,22 @@ def complete(cfg: DictConfig, saved: DictConfig) -> None:
 
 def check(cfg: DictConfig, trained: DictConfig, where: str) -> None:
     """Can there be such guidance, by a run of this config?"""
-    if not planning.is_guided(cfg) or is_checkpoint(cfg.guide):
+    if not planning.is_guided(cfg):
         return
-    decays = meanings.decays(trained.train)
-    if cfg.guide not in (LABELS, "raw") and averages.find(cfg.guide, decays) is None:
+    _check_labels(cfg, trained, where)
+    if is_checkpoint(cfg.guide):
+        return
+    decays, weights = meanings.decays(trained.train), weights_of(cfg.guide)
+    if weights not in (LABELS, "raw") and averages.find(weights, decays) is None:
         words = [LABELS, *averages.names(decays), "raw", "early", "a step", "a share like 40%"]
         choices = ", ".join(words)
-        raise ConfigError(f"guide: {where} has no average {cfg.guide}; choices: {choices}")
+        raise ConfigError(f"guide: {where} has no average {weights}; choices: {choices}")
+
+
+def _check_labels(cfg: DictConfig, trained: DictConfig, where: str) -> None:
+    """Without a label only what has sometimes learnt without one."""
     conditional = assembly.knows_classes(trained)
-    if cfg.guide == LABELS and not (conditional and trained.train.label_dropout):
+    if cfg.guide.endswith(LABELS) and not (conditional and trained.train.label_dropout):
         never = "was never without a label (train.label_dropout=0)"
         why = never if conditional else "knows no classes"
         raise ConfigError(
@@ -67,14 +74,16 @@ def of_looks(cfg: DictConfig, denoiser: Denoiser | None = None) -> Guidance | No
 
 def is_checkpoint(guide: str) -> bool:
     """Is the weak network an earlier one, early, of a step or at a share of the way?"""
-    return guide == "early" or guide.removesuffix("%").isdigit()
+    weights = weights_of(guide)
+    return weights == "early" or weights.removesuffix("%").isdigit()
 
 
 def said(record: Mapping[str, Any]) -> str:
     """Guidance as it stands in a record, for people: e.g. "2, away from step 178"."""
     weak, (low, high) = record["weak"]["weights"], record["levels"]
     step = record["weak"].get("step")
-    away = f"step {step:,}" if step is not None else "no label" if weak == LABELS else weak
+    away = f"step {step:,}" if step is not None else weights_of(weak)
+    away = "no label" if weak == LABELS else f"{away} without label" if UNTOLD in weak else away
     ends = f", sigma {low:g} to {math.inf if high is None else high:g}"
     some = ends if low or high is not None else ""
     return f"{record['weight']:g}, away from {away}{some}"
@@ -84,7 +93,7 @@ def weak_step(cfg: DictConfig, steps: int) -> int | None:
     """The step of the weak checkpoint, which a training of so many steps has to keep."""
     if not planning.is_guided(cfg) or not is_checkpoint(cfg.guide):
         return None
-    return max(1, round(_wanted(cfg.guide, steps)))
+    return max(1, round(_wanted(weights_of(cfg.guide), steps)))
 
 
 def _wanted(guide: str, last: int) -> float:
@@ -110,11 +119,12 @@ def guidance(cfg: DictConfig, trained: Trained) -> Guidance | None:
     if cfg.guide == LABELS:
         return planning.guidance(cfg)
     if not is_checkpoint(cfg.guide):
-        weak = assembly.restore(trained.folder, trained.state["step"], cfg.guide, cfg)
-        if weak.sha256 == trained.sha256:
+        weights = weights_of(cfg.guide)
+        weak = assembly.restore(trained.folder, trained.state["step"], weights, cfg)
+        if weak.sha256 == trained.sha256 and weights == cfg.guide:
             raise ConfigError(f"guide={cfg.guide}: these are the very weights that are sampled")
         return planning.guidance(cfg, weak.denoiser, weak.sha256)
-    step = _step(cfg.guide, trained.state["step"], trained.folder)
+    step = _step(weights_of(cfg.guide), trained.state["step"], trained.folder)
     weak = assembly.restore(trained.folder, step, "ema", cfg)
     return planning.guidance(cfg, weak.denoiser, weak.sha256, step)
 
