@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -69,7 +70,8 @@ def crew(devices: int) -> Iterator[Meet]:
             with tempfile.TemporaryDirectory(prefix="diffuse-") as folder:
                 where = f"file://{folder}/meeting"
                 with _started(devices, where) as (gone, end), left_behind(gone, end):
-                    yield partial(Ranks.joined, 0, devices, 0, where, devices)
+                    meet = partial(Ranks.joined, 0, devices, 0, where, devices)
+                    yield lambda: replace(meet(), gone=partial(gone, 0.0))
         finally:
             torch.set_num_threads(threads)
 
@@ -126,7 +128,7 @@ def _lost(error: BaseException, gone: Callable[[], str | None]) -> Lost | None:
 @contextlib.contextmanager
 def _started(
     devices: int, where: str
-) -> Iterator[tuple[Callable[[], str | None], Callable[[], None]]]:
+) -> Iterator[tuple[Callable[..., str | None], Callable[[], None]]]:
     """The others as children; two calls: which of them is gone, if one is, and to end them all."""
     started = [
         children.start("diffuse.commands.training.following", where, str(devices), str(rank))

@@ -29,6 +29,7 @@ class Ranks:
     world: int = 1
     local: int = 0  # its number on this machine
     threads: int = 0  # of a process that is alone; 0: as many as it has
+    gone: Callable[[], str | None] = lambda: None  # which of the others is, if one is known to be
 
     @classmethod
     def joined(cls, rank: int, world: int, local: int, where: str, beside: int = 1) -> Self:

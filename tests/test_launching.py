@@ -1,15 +1,17 @@
 """Which of several processes is named when a training ends because of one."""
 
 import contextlib
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from injected import forked
 
-from diffuse import launching, ranks
+from diffuse import launching, ranks, runs
 from diffuse.commands import train
 from diffuse.commands.training import following
 from diffuse.errors import ConfigError, DivergedError, NoSpaceError
@@ -160,3 +162,15 @@ def test_a_process_fails_unless_what_ends_it_ends_all_alike(error, code, said, m
     monkeypatch.setattr(following.cli, "log_to_stderr", lambda **least: None)
     assert following.child("nowhere", 2, 1) == code
     assert capsys.readouterr().err == said
+
+
+def test_nobody_looks_on_when_another_process_is_gone_and_a_sweep_goes_on(diffuse, monkeypatch):
+    """Rank 0 is in no collective then, which would notice."""
+    lost = "process 1 of this training was ended by SIGKILL"
+    monkeypatch.setattr(launching, "ALONE", Ranks(gone=lambda: lost))
+    assert diffuse.train("train.steps=2 -m seed=1,2") == 1
+    for k in "01":
+        assert runs.read(Path(f"outputs/train/tiny/v001/{k}"))["reason"] == f"Lost: {lost}"
+        assert re.search(rf"job {k} failed.*{lost}", diffuse.err), diffuse.err
+    monkeypatch.setattr(launching, "ALONE", Ranks())
+    assert diffuse.train("train.steps=2 -m seed=1,2") == 0

@@ -12,6 +12,7 @@ from diffuse.divergence import Diverged
 from diffuse.errors import DivergedError, reason
 from diffuse.interrupts import Interrupts
 from diffuse.journal import Journal, Silent
+from diffuse.launching import Lost
 from diffuse.scoring import Judge
 from diffuse.training import Step, fit
 
@@ -31,7 +32,12 @@ def loop(
     checkup = Checkup(work.training, work.test, work.law, work.plan, conditional, ranks)
 
     def stop_looking(*_: object) -> None:
-        """A look may last longer than we have until a kill: whoever is told to stop saves in it."""
+        """A look may last longer than we have until a kill: whoever is told to stop saves in it.
+
+        And nobody looks on while another process is gone, which only ends a training, not a sweep.
+        """
+        if lost := ranks.gone():
+            raise Lost(lost)
         if interrupts.caught is not None:
             journal.save(wait=True)
             if ranks.world == 1:  # others would wait for what this one was to draw
