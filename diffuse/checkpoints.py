@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # torch is slow to import, and `runs` only asks which checkpo
 log = logging.getLogger(__name__)
 
 MANIFEST = "MANIFEST.json"
+OURS = re.compile(r"model|optimizer|ema(_0\.\d+)?")  # files of tensors, whoever lays others beside
 
 
 def save(folder: Path, step: int, tensors: dict[str, dict[str, "Tensor"]], state: Any) -> Path:
@@ -103,16 +105,18 @@ def verify(path: Path) -> None:
 def _manifest(path: Path) -> dict[str, tuple[int, str]]:
     """File -> bytes and sha256. One flipped bit can make it any text, and any text is refused.
 
-    One that makes a name into another's, too: no name is twice in it, no file of a checkpoint not.
+    One that makes a name into another's, too: no name is twice in it, no file of ours is not.
     """
     try:
-        pairs = json.loads((path / MANIFEST).read_text(), object_pairs_hook=_once)
-        manifest = pairs if {p.name for p in path.glob("*.safetensors")} <= {*pairs} else {}
+        manifest = json.loads((path / MANIFEST).read_text(), object_pairs_hook=_once)
         found = {name: (int(of["bytes"]), of["sha256"]) for name, of in manifest.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         found = {}
     if "state.json" not in found:
         raise DataError(f"{path} is not a whole checkpoint: no readable {MANIFEST}")
+    ours = {p.name for p in path.glob("*.safetensors") if OURS.fullmatch(p.stem)}
+    if unknown := sorted(ours - {*found}):
+        raise DataError(f"{path / unknown[0]} is not in {MANIFEST}")
     return found
 
 

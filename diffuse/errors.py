@@ -52,7 +52,8 @@ def first_line(error: BaseException | str) -> str:
 def say(line: str) -> None:
     """On stderr; a closed pipe or terminal, or a full disk behind it, is no reason to fail."""
     with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        if sys.stderr is not None:  # else print takes stdout
+            print(line, file=sys.stderr, flush=True)
 
 
 def closest(word: str, choices: Iterable[str], cutoff: float) -> str | None:

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import fcntl
 import hashlib
 import io
 import itertools
@@ -101,12 +102,24 @@ def point(link: Path, target: str) -> None:
     try:
         os.replace(temporary, link)
     except IsADirectoryError:
+        _put_aside(link)
+        os.replace(temporary, link)
+
+
+def _put_aside(link: Path) -> None:
+    """Rename a folder that stands where a link belongs, once: others may have come here, too."""
+    parent = os.open(link.parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(parent, fcntl.LOCK_EX)
+        if link.is_symlink() or not link.is_dir():
+            return
         names = (f"{link.name}-copied-{k}" for k in itertools.count(1))
         aside = next(path for path in map(link.with_name, names) if not path.exists())
-        with contextlib.suppress(FileNotFoundError):  # another process was first
-            os.rename(link, aside)
-            log.warning("%s was a copied folder, not a link: it is called %s now", link, aside.name)
-        os.replace(temporary, link)
+        os.rename(link, aside)
+        log.warning("%s was a copied folder, not a link: it is called %s now", link, aside.name)
+    finally:
+        os.close(parent)
 
 
 def tidy(folder: Path) -> None:

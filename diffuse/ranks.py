@@ -18,7 +18,6 @@ from diffuse.errors import DiffuseError
 log = logging.getLogger(__name__)
 
 TIMEOUT = timedelta(minutes=30)  # data may have to be fetched by the first one meanwhile
-WATCHED = timedelta(days=1)  # the same where each knows by itself that another one is gone
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,11 @@ class Ranks:
         """Meet the others at `where`, as torch.distributed writes it; waits until all are there.
 
         As many processes as are `beside` each other share the first one's threads, each as many:
-        another number changes last bits. These are our own children, and watched.
+        another number changes last bits.
         """
-        timeout = WATCHED if beside > 1 else TIMEOUT
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-            init_method=where, rank=rank, world_size=world, timeout=timeout,
+            init_method=where, rank=rank, world_size=world, timeout=TIMEOUT,
         )  # fmt: skip
         threads = cls(rank, world, local).agree(torch.get_num_threads())
         torch.set_num_threads(max(1, threads // beside))

@@ -29,7 +29,9 @@ ISSUED = re.compile(  # how the services that people train with begin their keys
     r"|sk-[\w-]{8}|wandb_v1_\w{8}|AKIA[0-9A-Z]{12}|xox[abprs]-[\w-]{8})"
     r"|hooks\.slack\.com/services/\w"
 )
-ADDRESS = re.compile(r"(://[^\s:@/]*:)([^\s@]+)@")  # user:password@host
+LAST = re.compile(rf"(?:{STEMS}|{PARTS})$", re.IGNORECASE)
+ADDRESS = re.compile(r"(://[^\s:@/]*:)(\S+)@")  # user:password@host, and a password may have an @
+SHORT = 6  # characters of a value whose name alone says that it is a secret
 SHORTEST = 8  # characters of a secret: TOKENIZERS_PARALLELISM=false is none
 
 
@@ -45,7 +47,8 @@ def in_environment() -> dict[str, str]:
     }
     inside = {name: ADDRESS.search(value) for name, value in os.environ.items()}
     passwords = {name: address[2] for name, address in inside.items() if address}
-    return {name: word for name, word in passwords.items() if len(word) >= SHORTEST} | whole
+    long = {name: w for name, w in passwords.items() if len(w) >= SHORTEST and "/" not in w}
+    return long | whole
 
 
 def redacted(text: str) -> str:
@@ -67,7 +70,7 @@ def found(text: str) -> str:
 def refuse(config: str, values: Any) -> None:
     """ConfigError if a config that is going to be saved holds a secret: its text, and its values.
 
-    Of the values it is the name that tells: what the text says behind a name may be anything.
+    Of the values it is the name that tells, at its end: `token`, not `tokenizer` or `key_dim`.
     """
     if what := found(config) or next(_named(values), ""):
         raise ConfigError(f"the config would be saved with a secret in it: {what}")
@@ -79,7 +82,7 @@ def _named(values: Any, name: str = "") -> Iterator[str]:
     inside = enumerate(values) if isinstance(values, list) else inside
     for key, value in inside:
         path = f"{name}.{key}" if name else str(key)
-        if value and type(value) in (str, int) and WORDS.search(str(key)):
+        if isinstance(value, str) and len(value) >= SHORT and LAST.search(str(key)):
             yield f"the value of {path}"
         yield from _named(value, path)
 

@@ -3,11 +3,12 @@
 import errno
 import json
 import math
+import sys
 
 import pytest
 from rich.console import Console
 
-from diffuse import checkpoints, cli, console, runs
+from diffuse import checkpoints, cli, console, errors, runs
 
 
 @pytest.mark.parametrize(
@@ -141,3 +142,17 @@ def test_so_a_training_ends_as_it_would_and_an_error_keeps_its_exit_code(
 )
 def test_a_rate_is_never_rounded_to_nothing(images, said):
     assert console.rate(images) == said
+
+
+def test_so_it_is_for_a_process(start):
+    with open("/dev/full", "w") as full:
+        process = start(
+            [sys.executable, "-m", "diffuse", "train", "schedule=nonsense"], stderr=full
+        )
+        assert process.wait(60) == 2
+
+
+def test_where_there_is_no_stderr_nothing_goes_to_stdout(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr", None)
+    errors.say("a line")
+    assert capsys.readouterr().out == ""

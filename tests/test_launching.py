@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from injected import forked
+from leftovers import until
 
 from diffuse import launching, ranks, runs
 from diffuse.commands import train
@@ -55,6 +56,25 @@ def test_so_it_is_if_nobody_notices(monkeypatch, tmp_path):
 
     assert forked(act, tmp_path / "said") == 1
     assert (tmp_path / "said").read_text().startswith(f"error: {SAID}")
+
+
+def test_the_first_process_can_ask_at_any_time_whether_another_one_is_gone(monkeypatch):
+    monkeypatch.setattr(launching.Ranks, "joined", lambda rank, world, *_: Ranks(rank, world))
+    kill = "import os, signal, sys; sys.stdin.read(1); os.kill(os.getpid(), signal.SIGKILL)"
+    children = []
+
+    def start(*_):
+        children.append(subprocess.Popen([sys.executable, "-c", kill], stdin=subprocess.PIPE))
+        return children[-1]
+
+    monkeypatch.setattr(launching.children, "start", start)
+    with launching.crew(2) as meet:
+        met = meet()
+        assert met.gone() is None
+        children[0].stdin.write(b"x")
+        children[0].stdin.flush()
+        until(met.gone)
+        assert met.gone().startswith("process 1 of this training was ended by SIGKILL")
 
 
 def test_a_process_has_its_threads_again_when_the_others_are_gone(monkeypatch):

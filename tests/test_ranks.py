@@ -62,21 +62,6 @@ def test_processes_beside_each_other_share_the_threads_of_one_and_look_with_all(
         torch.set_num_threads(before)
 
 
-def test_children_wait_as_long_as_the_first_one_fetches_data(monkeypatch):
-    """They are watched; others are found gone by a time-out only."""
-    seen = []
-    monkeypatch.setattr(ranks.dist, "init_process_group", lambda *_, **how: seen.append(how))
-    monkeypatch.setattr(Ranks, "agree", lambda self, value: value)
-    before = torch.get_num_threads()
-    try:
-        for beside in (1, 2):
-            Ranks.joined(1, 2, 1, "nowhere", beside)
-    finally:
-        torch.set_num_threads(before)
-    torchruns, ours = (how["timeout"].total_seconds() for how in seen)
-    assert torchruns <= 3600 < 12 * 3600 <= ours
-
-
 def test_what_one_process_raises_all_raise(monkeypatch):
     def fails(where):
         raise DivergedError(where)

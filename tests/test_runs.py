@@ -73,6 +73,18 @@ def test_eight_starts_at_once_get_eight_folders_and_latest_is_always_one_of_them
     assert not [p for p in parent.iterdir() if p.name.startswith(".")]
 
 
+def test_eight_starts_beside_a_copied_latest_put_it_aside_once(tmp_path):
+    """It is a folder where the copy has followed links."""
+    parent = tmp_path / "train/name"
+    (parent / "v000").mkdir(parents=True)
+    (parent / "latest").mkdir()
+    (parent / "latest/run.json").write_text("{}")
+    assert len({*race(tmp_path, "claim")}) == 32
+    assert (parent / "latest").readlink() == Path("v032")
+    assert [p.name for p in parent.glob("*copied*")] == ["latest-copied-1"]
+    assert (parent / "latest-copied-1/run.json").read_text() == "{}"
+
+
 def test_looking_before_making_would_share_folders(tmp_path):
     names = race(tmp_path, "control")
     assert len(set(names)) < len(names)

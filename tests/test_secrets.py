@@ -177,20 +177,24 @@ def test_a_password_in_an_address_that_the_environment_holds_is_blacked_out(monk
     """As http.client says it: `nonnumeric port: 'password@host'`."""
     monkeypatch.setenv("HF_ENDPOINT", f"https://me:{SENTINEL}@mirror.example")
     assert secrets.redacted(f"port: '{SENTINEL}@mirror'") == "port: '$HF_ENDPOINT@mirror'"
-    assert secrets.redacted("cannot reach http://me:a/b1@host/x") == (
-        "cannot reach http://me:...@host/x"
-    )
+    for password in ("a/b1", "p@ssword123", "short"):
+        said = f"cannot reach http://me:{password}@host/x, {SENTINEL[:4]}"
+        assert secrets.redacted(said) == f"cannot reach http://me:...@host/x, {SENTINEL[:4]}"
     monkeypatch.setenv("HF_ENDPOINT", "https://me:digits@mirror.example")
     assert not secrets.found("dataset: digits"), "a short word is in many a config"
 
 
 @pytest.mark.parametrize(
-    "values", [{"tracker": {"auth": "abc"}}, {"of": [{"password": "word"}]}, {"api_key": 123456}]
+    "values",
+    [{"tracker": {"auth": "abcdef"}}, {"of": [{"password": "secret"}]}, {"api_key": "abcdef"}],
 )
 def test_a_value_with_such_a_name_is_refused_wherever_a_config_has_it(values):
     with pytest.raises(ConfigError, match=r"the value of (tracker\.auth|of\.0\.password|api_key)$"):
         secrets.refuse("", values)
 
 
-def test_a_name_with_nothing_behind_it_or_a_switch_is_none():
-    secrets.refuse("", {"auth": None, "password": "", "private": True, "keep": "abc", "n": [1, 2]})
+def test_a_name_with_nothing_behind_it_or_a_number_is_none():
+    """Of networks of somebody's own, too."""
+    secrets.refuse("", {"auth": None, "password": "", "private": True, "keep": "abcdef", "n": [1]})
+    secrets.refuse("", {"num_tokens": 64, "key_dim": 64, "image_key": "image", "token": 5})
+    secrets.refuse("", {"tokenizer": "byte pairs", "token_mixer": "pooling", "key_norm": "layers"})

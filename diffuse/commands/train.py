@@ -74,7 +74,10 @@ def main(cfg: DictConfig, job: Job) -> int:
             with run.logged(), run.watched():
                 for change in work.changes:
                     log.info("resume.allow: %s", change)
-                return _train(work, run, job, tracker, judge, interrupts)
+                code = _train(work, run, job, tracker, judge, interrupts)
+            if code == 0:  # a terminal that is gone makes no failed run of it
+                telling.result(work, run, job)
+            return code
 
 
 def _claimed(work: Work, job: Job) -> runs.Run:
@@ -173,7 +176,6 @@ def _train(
     tracker.finish()
     if trained and meter.seconds >= LONG:
         run.update(**telling.share(work, speed))
-    telling.result(work, run, job)
     return 0
 
 

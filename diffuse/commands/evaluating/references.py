@@ -38,10 +38,11 @@ def read(path: str, encoder: Encoder, size: Sequence[int], measured: bool) -> St
     if len(given.images) < 2:
         raise DataError(f"{given.source} is 1 image, a reference takes 2 at least")
     _refuse_another_size(given.source, given.images, size)
-    n = len(given.images)
-    table = _features(encoder, given) if measured else torch.zeros(n, encoder.dim)
+    n, d = len(given.images), encoder.dim
+    table = _features(encoder, given) if measured else torch.empty(n, 0)
+    moments = Moments.of(table) if measured else Moments(n, torch.zeros(d), torch.zeros(d, d))
     rows = Rows(given.images, table)
-    return Pictured(Moments.of(table), n, given.sha256, given.source, rows, given.doubts)
+    return Pictured(moments, n, given.sha256, given.source, rows, given.doubts)
 
 
 def _refuse_another_size(source: str, images: Tensor, size: Sequence[int]) -> None:
