@@ -141,7 +141,6 @@ def test_a_run_is_sampled_with_the_guidance_it_was_trained_with_unless_told_othe
         ("guidance=2 model.conditional=false", "knows no classes to guide by; use guidance=1, or"),
         ("guidance=2 train.label_dropout=0", "was never without a label (train.label_dropout=0)"),
         ("guidance=2 guide=early+labels train.label_dropout=0", "was never without a label"),
-        ("guidance=2 guide=40%+labels model.conditional=false", "knows no classes to guide by"),
         ("guidance=2 guide=early+label", "did you mean 'early+labels'?"),
         ("guidance=2 guide=lables", "guide: unknown choice 'lables'; did you mean 'labels'?"),
         ("guidance=2 guide=ema_0.7", "this training has no average ema_0.7; choices: labels, ema"),
@@ -230,12 +229,12 @@ def test_an_earlier_checkpoint_leads_a_model_without_classes(diffuse, monkeypatc
     line = "train.steps=10 train.keep=9 model.conditional=false guidance=3 guide=40%"
     assert diffuse.train(line) == 0, diffuse.err
     by = {}
-    for guide in ("guide=4", "", "guide=37%", "guide=2", "guidance=1"):
+    for guide in ("guide=4", "", "guide=37%", "guide=2", "guidance=1", "guide=4+labels"):
         facts = diffuse.json(f"sample n=4 steps=2 device=cpu {guide}")
         by[guide] = facts["fingerprint"]
         weak = (facts["sampler"]["guidance"] or {}).get("weak", {})
         assert weak.get("weights") == (None if guide == "guidance=1" else guide[6:] or "40%")
-    assert by["guide=4"] == by[""] == by["guide=37%"]
+    assert by["guide=4"] == by[""] == by["guide=37%"] == by["guide=4+labels"]
     assert len({*by.values()}) == 3
     assert diffuse("sample n=4 steps=2 device=cpu guide=90%") == 0  # 8 of 10 is near no more
     assert "warning: guide=90% is step 9; the nearest checkpoint" in diffuse.err
