@@ -31,7 +31,7 @@ CHOICES = {
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "start": ("vp", "ve", "moments"),
     "weights": ("ema", "raw"),
-    "guide": ("labels", "early", "early+labels", "ema", "raw"),
+    "guide": ("labels", "auto", "early", "early+labels", "ema", "raw"),
     "save": ("png", "npy", "npz"),
     "what": (
         *("data", "schedule", "noise_law", "grid"),

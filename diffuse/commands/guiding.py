@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 EARLY = 5.0  # times the root of all steps
 FIRST = 200  # steps before which no network is guided away from (half of a shorter training)
 FAR = 0.05  # of the training, from a share to the checkpoint that stands for it
+AUTO = "auto"
 KEYS = ("guidance", "guide", "guidance_levels")
 
 
@@ -77,7 +78,19 @@ def of_looks(cfg: DictConfig, denoiser: Denoiser | None = None) -> Guidance | No
 def is_checkpoint(guide: str) -> bool:
     """Is the weak network an earlier one, early, of a step or at a share of the way?"""
     weights = weights_of(guide)
-    return weights == "early" or weights.removesuffix("%").isdigit()
+    return weights in ("early", AUTO) or weights.removesuffix("%").isdigit()
+
+
+def settled(cfg: DictConfig, trained: DictConfig, steps: int) -> str:
+    """What to guide away from after so many steps, where auto leaves it to us.
+
+    As long as an early network is no fifth of the way behind, it is weak enough only without the
+    label: FID 2.55 for 3.19 after 1,000 steps, but 1.79 for 1.69 after 2,000.
+    """
+    if cfg.guide != AUTO:
+        return cfg.guide
+    learnt = assembly.knows_classes(trained) and trained.train.label_dropout
+    return f"early{UNTOLD}" if learnt and EARLY * math.sqrt(steps) < FIRST else "early"
 
 
 def said(record: Mapping[str, Any]) -> str:
@@ -109,7 +122,7 @@ def _wanted(guide: str, last: int) -> float:
     if guide.isdigit():
         return int(guide)
     early = min(EARLY * math.sqrt(last), last / 2)
-    share = early if guide == "early" else last * int(guide[:-1]) / 100
+    share = early if guide in ("early", AUTO) else last * int(guide[:-1]) / 100
     return max(share, min(FIRST, last / 2))
 
 
@@ -118,6 +131,7 @@ def guidance(cfg: DictConfig, trained: Trained) -> Guidance | None:
     check(cfg, trained.cfg, str(trained.folder))
     if not planning.is_guided(cfg):
         return None
+    cfg.guide = settled(cfg, trained.cfg, trained.state["step"])
     if cfg.guide == LABELS:
         return planning.guidance(cfg)
     if not is_checkpoint(cfg.guide):
