@@ -1,10 +1,13 @@
 """Which process a run folder belongs to: one that is there, and only one."""
 
+import errno
 import os
 
+import pytest
 from injected import at_once
 
-from diffuse import runs
+from diffuse import owners, runs
+from diffuse.errors import ConfigError
 
 
 def begun(outputs):
@@ -50,3 +53,14 @@ def test_of_four_that_continue_a_run_at_once_one_does_and_a_dead_one_holds_nothi
     with runs.Run.reopen(folder, "train").watched():
         pass
     runs.Run.reopen(folder, "train")
+
+
+def test_a_run_that_cannot_be_written_to_is_refused_in_words(tmp_path, monkeypatch):
+    folder = begun(tmp_path).folder
+
+    def locked(path):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(owners, "lock", locked)
+    with pytest.raises(ConfigError, match=r"v001 cannot be written to: Read-only file system$"):
+        runs.Run.reopen(folder, "train")

@@ -1,6 +1,5 @@
 """Run folders: claimed once, found again, and honest about how they ended."""
 
-import errno
 import json
 import logging
 import math
@@ -14,7 +13,7 @@ import pytest
 import torch
 from injected import at_once
 
-from diffuse import checkpoints, owners, run_folders, runs
+from diffuse import checkpoints, run_folders, runs
 from diffuse.errors import ConfigError, DataError, DivergedError
 
 RACE = """
@@ -289,14 +288,3 @@ def test_a_run_is_alive_only_while_its_process_is(tmp_path):
     run.update(pid=os.getpid())
     run.finish("done")
     assert not runs.is_alive(run.folder)
-
-
-def test_a_run_that_cannot_be_written_to_is_refused_in_words(tmp_path, monkeypatch):
-    folder = start(tmp_path, "a").folder
-
-    def locked(path):
-        raise OSError(errno.EROFS, "Read-only file system", str(path))
-
-    monkeypatch.setattr(owners, "lock", locked)
-    with pytest.raises(ConfigError, match=r"v001 cannot be written to: Read-only file system$"):
-        runs.Run.reopen(folder, "train")
