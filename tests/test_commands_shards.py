@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 from sharded import LINE, arrays, drawn_by
 
 from diffuse import run_folders, runs, shards
@@ -255,3 +256,25 @@ def test_the_folder_of_shards_is_no_run(trained, diffuse, kept):
     assert [p.name for p in kept.parent.iterdir() if p.name.startswith(".")] == [".samples"]
     assert [runs.read(f)["command"] for f in run_folders.every(kept.parent, "sample")] == ["sample"]
     assert sample.draw is drawing.draw
+
+
+@pytest.mark.parametrize("change", ["batch", "threads"])
+def test_another_batch_or_number_of_threads_is_in_the_record_and_the_fid_agrees(
+    change, trained, diffuse
+):
+    """float32, to 1e-4; convolutions of another shape differ in last bits."""
+    assert trained.exists()
+    words = "eval n=64 steps=5 device=cpu encoder=pixels kid_subsets=2 kid_subset_size=4 seed=3"
+    one = diffuse.json(f"{words} batch=16")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1 if change == "threads" else threads)
+    try:
+        other = diffuse.json(f"{words} batch={16 if change == 'threads' else 5}")
+    finally:
+        torch.set_num_threads(threads)
+    assert other["fid"]["value"] == pytest.approx(one["fid"]["value"], rel=1e-4)
+    assert other["shards"]["known"] == 0, "the images of the first one were not taken for these"
+    here, there = (
+        r["threads"] if change == "threads" else r["sampler"]["batch"] for r in (one, other)
+    )
+    assert here != there
