@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from diffuse import hardware, planning, runs
+from diffuse.commands import guiding
 from diffuse.commands.training.preparing import Work
 from diffuse.config import Job
 from diffuse.console import clock, print_json, print_plan, print_table, rate
@@ -26,7 +27,7 @@ def plan(work: Work, job: Job) -> None:
     if work.recipe.micro_batch:
         images += f" in parts of {work.recipe.micro_batch}"
     known, cfg = facts(work), work.cfg
-    begun = known.get("init_from")
+    begun, away = known.get("init_from"), guiding.settled(cfg, cfg, work.recipe.steps)
     rows = {
         "data": f"{work.data.spec.name}: {len(work.data):,} images {c}x{h}x{w}, {work.data.source}",
         "model": f"{cfg.model.name}, {known['parameters']:,} parameters, {known['precision']}",
@@ -36,11 +37,7 @@ def plan(work: Work, job: Job) -> None:
         "range": "[{:g}, {:g}]".format(*cfg.range),
         "steps": f"{work.recipe.steps:,} of {images}, {left:,} to do",
         "grids": f"{cfg.n} images, {len(work.plan.sigmas) - 1} steps of {cfg.sampler.name}",
-        **(
-            {"guidance": f"{cfg.guidance:g}, away from {cfg.guide}"}
-            if planning.is_guided(cfg)
-            else {}
-        ),
+        **({"guidance": f"{cfg.guidance:g}, away from {away}"} if planning.is_guided(cfg) else {}),
         **({"begins with": f"{begun['run']}, step {begun['step']:,}"} if begun else {}),
         "device": known["device"],
         "memory": f"about {hardware.peak_memory(work.device) / 2**20:,.0f} MiB",
