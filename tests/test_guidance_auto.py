@@ -1,4 +1,4 @@
-"""Images led away from what is early and is not told the class, and when `guide=auto` means that."""
+"""Images led away from what is early and not told the class, and when `guide=auto` means that."""
 
 import pytest
 
