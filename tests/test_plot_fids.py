@@ -52,6 +52,7 @@ def test_the_last_state_is_what_an_evaluation_scores_to_the_last_bit(trained, di
     assert "n=70 is few images for the 64 features" in diffuse.err
     assert [line.split(":")[0] for line in facts["warnings"]] == [
         "n=70 is few images for the 64 features of the encoder",
+        "the floor is of 64 training images, all there are",
         "images are drawn of every class alike, but 13% of the test images are 3",
     ]
     kept = json.loads((Path(facts["folder"]) / "run.json").read_text())["data"]

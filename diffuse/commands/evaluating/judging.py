@@ -191,15 +191,19 @@ def selected(cfg: DictConfig) -> list[str]:
     return [said]
 
 
-def few(n: int, features: int) -> list[str]:
-    """What there is to say of so many images for so many features, if anything."""
-    if n >= FEW * features:
-        return []
-    how = "less than" if n < features else "few images for"
-    return [
-        f"n={n} is {how} the {features} features of the encoder: much of the FID is bias, "
-        f"compare it at this n only; n={ENOUGH * features} would do"
-    ]
+def few(n: int, features: int, train: ImageSet | None = None) -> list[str]:
+    """What there is to say of so many images for so many features, and of so few for a floor."""
+    found = []
+    if n < FEW * features:
+        how = "less than" if n < features else "few images for"
+        found.append(
+            f"n={n} is {how} the {features} features of the encoder: much of the FID is bias, "
+            f"compare it at this n only; n={ENOUGH * features} would do"
+        )
+    if train and len(train) < n:
+        there = f"{len(train):,} training images, all there are"
+        found.append(f"the floor is of {there}: of {n:,} it would be lower")
+    return found
 
 
 def of_features(encoder: Encoder, reference: int | None, train: ImageSet | None) -> list[str]:
@@ -229,18 +233,13 @@ def warnings(
     classes: Tensor | None = None,  # of the images, where each is judged for itself
 ) -> list[str]:
     """Of numbers that can be computed and mean little; they are said, and kept in the record."""
-    found = few(n, encoder.dim)
+    found = few(n, encoder.dim, real.train)
     if classes is not None and (least := int(classes.unique(return_counts=True)[1].min())) < (
         FEW * encoder.dim
     ):
         found.append(
             f"a class has {least} images, few for the {encoder.dim} features of the encoder: much "
             f"of its FID is bias, as in its floor; {ENOUGH * encoder.dim} of each class would do"
-        )
-    if real.train and len(real.train) < n:
-        found.append(
-            f"the floor is of {len(real.train):,} training images, all there are: of {n:,} it "
-            "would be lower"
         )
     found += of_features(encoder, known.n if known else len(real.reference or ()), real.train)
     reference = real.reference.images if real.reference else None

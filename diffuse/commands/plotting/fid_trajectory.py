@@ -63,7 +63,7 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
         started = time.monotonic()
         real = scoring.real(judge, n)
         known = real.known_floor()
-        said = judging.few(n, encoder.dim) + judging.of_features(encoder, len(test), train)
+        said = judging.few(n, encoder.dim, train) + judging.of_features(encoder, len(test), train)
         for line in said:
             log.warning("%s", line)
         said += encoder.doubts  # said already
