@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # torch is slow to import, and `runs` only asks which checkpo
 log = logging.getLogger(__name__)
 
 MANIFEST = "MANIFEST.json"
-OURS = re.compile(r"model|optimizer|ema(_0\.\d+)?")  # files of tensors, whoever lays others beside
+OURS = re.compile(r"model|optimizer|ema(_0\.\d+)?")  # our files of tensors: others may lie beside
 
 
 def save(folder: Path, step: int, tensors: dict[str, dict[str, "Tensor"]], state: Any) -> Path:
