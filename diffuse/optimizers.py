@@ -122,14 +122,35 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
     p is Jordan's quintic, five times, after a division by the Frobenius norm.
     """
-    a, b, c = QUINTIC
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    x = _iterated(x) if x.dtype == torch.bfloat16 else _polynomial(x @ x.mT) @ x
+    return x.mT if tall else x
+
+
+def _iterated(x: Tensor) -> Tensor:
+    """p(X), each iteration from the last one's X [n a b]: also where a number has three digits."""
+    a, b, c = QUINTIC
     for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
+    return x
+
+
+def _polynomial(gram: Tensor) -> Tensor:
+    """Q with p(X) = Q X, from G = X X' [n a a] alone: what convolutions have is wide, and G small.
+
+    X' = f X with f = a + b G + c G^2 has G' = f G f. In float32 that is exact to 1e-3 of a
+    direction that is a millionth of the largest, in bfloat16 it would grow without bound.
+    """
+    a, b, c = QUINTIC
+    whole = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device).expand_as(gram)
+    for _ in range(ITERATIONS):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
+        whole, gram = factor @ whole, factor @ gram @ factor
+    return whole
 
 
 def _matrix(weight: Tensor) -> Tensor:

@@ -44,6 +44,18 @@ def test_it_moves_singular_values_as_the_quintic_says_and_leaves_the_directions(
     assert (orthogonalised(matrices.bfloat16()).double() - expected).abs().max() < 0.05
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_directions_that_are_nearly_absent_do_not_grow_beyond_the_others(dtype):
+    random = torch.Generator().manual_seed(0)
+    matrix = torch.randn(2, 24, 90, generator=random, dtype=torch.float64)
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    faint = u @ torch.diag_embed(torch.logspace(0, -9, 24, dtype=torch.float64)) @ v
+    found = orthogonalised(faint.to(dtype)).double()
+    assert torch.linalg.svdvals(found).max() < 1.3
+    if dtype == torch.float32:
+        assert (found - orthogonalised(faint)).abs().max() < 1e-3
+
+
 def test_a_matrix_of_zeros_stays_one():
     assert torch.equal(orthogonalised(torch.zeros(1, 3, 4)), torch.zeros(1, 3, 4))
 
