@@ -9,7 +9,15 @@ import yaml
 
 from diffuse.config import build
 from diffuse.errors import ConfigError
-from diffuse.models.blocks import Attention, Doubled, Downsample, ResBlock, sinusoidal
+from diffuse.models.blocks import (
+    Attention,
+    Doubled,
+    Downsample,
+    ResBlock,
+    Subpixel,
+    Upsample,
+    sinusoidal,
+)
 
 YAMLS = sorted(Path(__file__).parents[1].glob("conf/model/*.yaml"))
 SHAPES = {"gray": {"channels": 1, "size": (28, 28)}, "rgb": {"channels": 3, "size": (32, 32)}}
@@ -49,6 +57,7 @@ SHAPED = [
     {"middle": "block"},
     {"middle": "attention", "attention": [0, 1], "skips": "every", "modulation": "add"},
     {"patch": 2, "blocks": [1, 2]},
+    {"mults": [1, 2, 4], "upsample": "subpixel", "skips": "every"},
 ]
 
 
@@ -173,8 +182,9 @@ def test_a_patch_stem_is_undone_at_the_head(make_net):
     assert torch.allclose(out, torch.nn.functional.silu(x), atol=1e-6)
 
 
-def test_the_network_is_channels_last_from_end_to_end(make_net):
-    net = make_net(init="torch", attention=[1])
+@pytest.mark.parametrize("upsample", ["nearest", "subpixel"])
+def test_the_network_is_channels_last_from_end_to_end(upsample, make_net):
+    net = make_net(init="torch", attention=[1], upsample=upsample)
     flat = []
     for module in net.modules():
         if isinstance(module, torch.nn.Conv2d):
@@ -206,6 +216,7 @@ REFUSED = [
     ({"skips": "all"}, "skips must be one of"),
     ({"modulation": "mul"}, "modulation must be one of"),
     ({"init": "ones"}, "init must be one of"),
+    ({"upsample": "cubic"}, "upsample must be one of nearest, subpixel, got 'cubic'"),
     ({"classes": 0}, "the data set has no labels; model.conditional=false trains without"),
 ]
 
@@ -236,3 +247,18 @@ def test_doubling_and_its_way_back_are_torchs_nearest_neighbour():
     doubled.backward(push)
     expected.backward(push)
     assert torch.allclose(ours.grad, theirs.grad, atol=1e-6)
+
+
+def test_a_subpixel_step_sees_what_doubling_and_a_convolution_see():
+    """On doubled pixels taps fall together: four kernels at half the resolution do the same."""
+    torch.manual_seed(0)
+    nearest, subpixel = Upsample(6), Subpixel(6, 6)
+    x = torch.randn(2, 6, 5, 4).to(memory_format=torch.channels_last)
+    coarse = F.one_hot(torch.tensor([[0, 1, 1], [1, 1, 2]])).float()  # [part, tap, coarse tap]
+    with torch.no_grad():
+        w = torch.einsum("ocuv,ius,jvt->oijcst", nearest.weight, coarse, coarse)
+        subpixel.weight.copy_(w.flatten(0, 2))
+        subpixel.bias.copy_(nearest.bias.repeat_interleave(4))
+        expected, found = nearest(x), subpixel(x)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(found, expected, atol=1e-5)

@@ -90,6 +90,21 @@ class Upsample(nn.Conv2d):
         return super().forward(Doubled.apply(input))
 
 
+class Subpixel(nn.Conv2d):
+    """Doubles height and width: a convolution whose channels become 2x2 pixels (Shi et al., 2016).
+
+    It sees what `Upsample` sees, but computes at a quarter of the pixels, and what it sends on has
+    the channels of the finer level already.
+    """
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__(c_in, 4 * c_out, 3, padding=1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        shuffled = F.pixel_shuffle(super().forward(input), 2)
+        return shuffled.contiguous(memory_format=torch.channels_last)  # on a GPU it is not
+
+
 class Doubled(torch.autograd.Function):
     """Every pixel four times. Backward they are added up, which torch's compiler would scatter."""
 

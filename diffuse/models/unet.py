@@ -12,12 +12,14 @@ from diffuse.models.blocks import (
     Attention,
     Downsample,
     ResBlock,
+    Subpixel,
     Upsample,
     sinusoidal,
 )
 
 MIDDLES = ("none", "block", "attention")
 SKIPS = ("every", "level")
+UPSAMPLES = ("nearest", "subpixel")
 INITS = ("zero", "torch")
 
 
@@ -47,12 +49,13 @@ class UNet(nn.Module):
         conditional: bool,  # embed the class label
         noise_level: bool,  # embed c_noise; false = the network has to see it in the image
         init: str,  # zero = each block starts as the identity (the lessons), torch = its default
+        upsample: str = "nearest",  # nearest, then a convolution, or subpixel: one with 2x2 results
     ) -> None:
         super().__init__()
         widths = [width * m for m in mults]
         counts = [blocks] * len(mults) if isinstance(blocks, int) else list(blocks)
         _check_words(middle=(middle, MIDDLES), skips=(skips, SKIPS), init=(init, INITS))
-        _check_words(modulation=(modulation, MODULATIONS))
+        _check_words(modulation=(modulation, MODULATIONS), upsample=(upsample, UPSAMPLES))
         _check_shapes(size, patch, widths, counts, groups, attention, head_dim)
         if conditional and not classes:
             raise ValueError(
@@ -75,7 +78,7 @@ class UNet(nn.Module):
         self.stem = nn.Conv2d(channels * patch**2, width, 3, padding=1)
         self.down, crossing = self._way_down(widths, counts, attention)
         self.middle = self._bottom(widths[-1], middle)
-        self.up = self._way_up(widths, counts, attention, crossing)
+        self.up = self._way_up(widths, counts, attention, crossing, upsample)
         self.norm = nn.GroupNorm(groups, widths[0])
         self.head = nn.Conv2d(widths[0], channels * patch**2, 3, padding=1)
         if init == "zero":
@@ -109,7 +112,12 @@ class UNet(nn.Module):
         return nn.ModuleList([self._res(c, c), *between, self._res(c, c)])
 
     def _way_up(
-        self, widths: list[int], counts: list[int], attention: Sequence[int], crossing: list[int]
+        self,
+        widths: list[int],
+        counts: list[int],
+        attention: Sequence[int],
+        crossing: list[int],
+        upsample: str,
     ) -> nn.ModuleList:
         c, stages, waiting = widths[-1], nn.ModuleList(), list(crossing)
         for level in reversed(range(len(widths))):
@@ -120,7 +128,10 @@ class UNet(nn.Module):
                 c = widths[level]
                 if level in attention:
                     stage.append(self._attention(c))
-            if level > 0:
+            if level > 0 and upsample == "subpixel":
+                stage.append(Subpixel(c, widths[level - 1]))
+                c = widths[level - 1]
+            elif level > 0:
                 stage.append(Upsample(c))
             stages.append(stage)
         return stages
