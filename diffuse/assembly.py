@@ -33,6 +33,8 @@ from diffuse.scoring import Judge
 from diffuse.trackers import Quiet
 from diffuse.weightings import Weighting
 
+EARLIER = {"upsample": "nearest"}  # of every UNet, before there was such a key
+
 
 def process(cfg: DictConfig) -> tuple[Schedule, Law]:
     """The schedule, and the law by which training draws its levels."""
@@ -220,6 +222,8 @@ def saved_config(folder: Path) -> DictConfig:
     if missing := sorted(OmegaConf.missing_keys(merged)):
         raise DataError(f"{path} is damaged: it has no {missing[0]}")
     assert isinstance(merged, DictConfig)
+    if merged.model.get("name") == "UNet":
+        merged.model = OmegaConf.merge(EARLIER, merged.model)
     return merged
 
 

@@ -193,6 +193,7 @@ def main() -> None:
     args = parser.parse_intermixed_args()
     given = {word.partition("=")[0] for word in args.overrides}
     words = [*args.overrides, f"device={args.device}"]
+    words += [] if "model" in given else ["model=quick"]
     words += [] if "optimizer" in given else ["optimizer=adamw"]  # as theirs
     words += [] if "dataset.fit" in given else ["dataset.fit=pad"]  # the same input
     cfg = final_config("train", words)

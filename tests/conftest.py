@@ -77,8 +77,8 @@ def make_net():
         settings = {
             "channels": 1, "size": (8, 8), "classes": 3, "width": 8, "mults": [1, 2], "blocks": 1,
             "groups": 4, "attention": [], "head_dim": None, "middle": "none", "dropout": 0.0,
-            "patch": 1, "skips": "level", "modulation": "scale_shift", "conditional": True,
-            "noise_level": True, "init": "zero",
+            "patch": 1, "upsample": "nearest", "skips": "level", "modulation": "scale_shift",
+            "conditional": True, "noise_level": True, "init": "zero",
         }  # fmt: skip
         return UNet(**{**settings, **changes})
 

@@ -1,6 +1,7 @@
 """`diffuse train` from the command line to the run folder, on real digits."""
 
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -241,3 +242,17 @@ def test_a_plan_says_that_it_times_steps_and_that_a_batch_is_more_than_there_is(
     assert diffuse.err.endswith("timing some steps\n")
     assert diffuse.train("train.steps=1 train.batch=64 dry_run=true") == 0
     assert "more than" not in diffuse.err
+
+
+def test_a_run_of_before_there_was_upsample_goes_on_as_it_was(diffuse):
+    assert diffuse.train("model.upsample=nearest train.steps=2 train.lr_schedule=constant") == 0
+    run = Path("outputs/train/tiny/v001")
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("  upsample: nearest\n", ""))
+    assert "upsample" not in config.read_text()
+    words = "train.lr_schedule=constant train.steps=4 resume=auto"
+    assert diffuse.train(f"model.upsample=subpixel {words}") == 2
+    assert "model.upsample: nearest there, subpixel here" in diffuse.err
+    assert diffuse.train(f"model.upsample=nearest {words}") == 0
+    assert runs.read(run)["step"] == 4
+    assert diffuse("sample run=tiny n=2") == 0

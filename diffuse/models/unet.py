@@ -44,12 +44,12 @@ class UNet(nn.Module):
         middle: str,  # between the two ways: none, block, or attention (block, attention, block)
         dropout: float,
         patch: int,  # space-to-depth by this factor before the first convolution
+        upsample: str,  # nearest neighbour, then a convolution, or subpixel: one of 2x2 results
         skips: str,  # what goes across: every block's output (Ho et al.), or one a level
         modulation: str,  # how a block is told noise level and class: scale_shift | add
         conditional: bool,  # embed the class label
         noise_level: bool,  # embed c_noise; false = the network has to see it in the image
         init: str,  # zero = each block starts as the identity (the lessons), torch = its default
-        upsample: str = "nearest",  # nearest, then a convolution, or subpixel: one with 2x2 results
     ) -> None:
         super().__init__()
         widths = [width * m for m in mults]
