@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from diffuse import checkpoints
+from diffuse import checkpoints, optimizers
 from diffuse.config import build
 from diffuse.optimizers import ITERATIONS, QUINTIC, Muon, orthogonalised
 
@@ -54,6 +54,20 @@ def test_directions_that_are_nearly_absent_do_not_grow_beyond_the_others(dtype):
     assert torch.linalg.svdvals(found).max() < 1.3
     if dtype == torch.float32:
         assert (found - orthogonalised(faint)).abs().max() < 1e-3
+
+
+def test_products_that_torch_may_round_are_not_relied_on(monkeypatch):
+    matrices = torch.randn(2, 5, 40, generator=torch.Generator().manual_seed(0))
+    expected = orthogonalised(matrices)
+    monkeypatch.setattr(optimizers, "_polynomial", None)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")
+        assert torch.allclose(orthogonalised(matrices), expected, atol=1e-3)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    with pytest.raises(TypeError):
+        orthogonalised(matrices)
 
 
 def test_a_matrix_of_zeros_stays_one():
