@@ -15,7 +15,7 @@ run: setup ## install, get Fashion-MNIST, train for 4 minutes, evaluate
 
 setup: $(VENV)/installed ## install diffuse into .venv
 
-setup-dev: $(VENV)/installed-dev
+setup-dev: $(VENV)/installed-dev ## the same, with what tests and benchmarks need
 
 $(VENV)/installed: pyproject.toml
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \

@@ -136,12 +136,14 @@ def optimizer(cfg: DictConfig, net: nn.Module) -> torch.optim.Optimizer:
     return built
 
 
-def real_sets(dataset: Mapping[str, Any]) -> tuple[ImageSet, ImageSet]:
+def real_sets(dataset: Mapping[str, Any], as_learnt: bool = False) -> tuple[ImageSet, ImageSet]:
     """The training and the test split to judge by: at their own size, whatever a network sees.
 
-    Images that were resized for a network and back are no longer those that others compare with.
+    Images that were resized for a network and back are no longer those that others compare with;
+    nor are groups (`dataset.clusters`) classes, so only what is `as_learnt` has their labels.
     """
-    return open_splits({**dataset, "fit": "none"})
+    grouped = dataset.get("clusters") if as_learnt else None
+    return open_splits({**dataset, "fit": "none", "clusters": grouped})
 
 
 def judge(cfg: DictConfig, *, train: ImageSet, test: ImageSet) -> Judge:
@@ -191,6 +193,11 @@ class Trained:
     def conditional(self) -> bool:
         """Does the network know classes?"""
         return knows_classes(self.cfg)
+
+    @property
+    def of_classes(self) -> bool:
+        """Are the classes that it knows those of its data, and not groups of `clusters`?"""
+        return self.conditional and not self.cfg.dataset.get("clusters")
 
     @property
     def device(self) -> torch.device:

@@ -22,7 +22,7 @@ LEAST = 300.0  # seconds of training that are worth a compilation of one or two 
 def pays(device: torch.device, seconds: Callable[[], float]) -> bool:
     """What `compile=auto` means: on a GPU, for more than minutes. On a CPU it was measured not to.
 
-    The quickstart's network took 86 s to compile (one core, bf16, batch 64), and a step then took
+    `model=quick` took 86 s to compile (one core, bf16, batch 64), and a step then took
     0.34 s instead of 0.27 s.
     """
     return device.type == "cuda" and seconds() >= LEAST

@@ -25,6 +25,7 @@ class Interrupts:
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
     asked: ClassVar[threading.Event] = threading.Event()  # since the outermost one was entered?
+    last: ClassVar[int] = 0  # which it was
 
     def __init__(self, at_once: bool = False) -> None:
         self.at_once = at_once
@@ -51,6 +52,7 @@ class Interrupts:
         if self.caught is not None:
             return
         self.caught, again = number, self.asked.is_set()
+        Interrupts.last = number
         self.asked.set()
         if self.at_once and not again:
             raise SystemExit(self.exit_code)

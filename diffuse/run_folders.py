@@ -62,7 +62,7 @@ def meant(outputs: Path, ref: str) -> list[Path]:
     """The training runs that a word means: of a sweep every job; none if there is no such run."""
     root = outputs / "train"
     for folder in map(_pinned, (Path(ref), root / ref)):
-        if folder.parent == root and not _is_run(folder):  # a name: its newest version, damaged too
+        if not _is_run(folder):  # maybe a name: its newest version, damaged too
             folder = next((v for v in newest_first(folder) if _is_run(v) or jobs(v)), folder)
         if found := [folder] if _is_run(folder) else jobs(folder):
             return found

@@ -80,6 +80,7 @@ class wandb:
             dir=folder.absolute(),  # its own process may be in another folder
             config=config,
             mode=mode,
+            reinit="finish_previous",  # of a job that failed, in the same process
             # with the console on, wandb wraps stdout and fights the progress bar
             settings=client.Settings(
                 console="off", silent=True, x_disable_stats=True, init_timeout=PATIENCE

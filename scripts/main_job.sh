@@ -3,13 +3,17 @@
 set -eu
 
 name=quickstart dataset=
-if ! diffuse plot data dry_run=true >/dev/null; then
+code=0
+diffuse plot data dry_run=true >/dev/null || code=$?
+if [ $code -eq 3 ]; then
     echo "
-    *** No source of Fashion-MNIST answered (the reasons are above).
+    *** Fashion-MNIST could not be had (the reasons are above).
     *** Going on with the small digits that come with scikit-learn INSTEAD:
     *** these results are about 8x8 digits, not about Fashion-MNIST.
     " >&2
     name=quickstart-digits dataset=dataset=digits
+elif [ $code -ne 0 ]; then
+    exit $code
 fi
 # shellcheck disable=SC2086  # $dataset is one word or none
 diffuse train experiment=quickstart name=$name $dataset resume=auto

@@ -21,6 +21,16 @@ def test_a_network_that_diverges_at_once_has_a_folder_that_says_why(
     assert json.loads((run / "diverged.json").read_text())["step"] == step
 
 
+@pytest.mark.parametrize(("on_nan", "code"), [("stop", 4), ("skip", 0), ("rollback", 0)])
+def test_one_bad_step_while_steps_are_timed_does_not_make_a_training_of_minutes_shorter(
+    on_nan, code, diffuse, poison, tmp_path
+):
+    poison({3})
+    line = f"train.steps=null train.minutes=0.002 train.on_nan={on_nan} train.save_every=1"
+    assert diffuse.train(line) == code
+    assert runs.read(tmp_path / RUN)["steps"] > 3
+
+
 def test_a_dry_run_of_it_says_so_and_writes_nothing(tiny, diffuse, poison, tmp_path):
     poison({1})
     assert diffuse.error(f"train {tiny} dry_run=true", 4).startswith("step 1: loss nan")

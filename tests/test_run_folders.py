@@ -1,6 +1,7 @@
 """Which trainings a word means, by links, names and sweeps."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +56,16 @@ def test_latest_that_a_copy_has_made_a_folder_means_the_newest_version(tmp_path)
     shutil.copytree(start(tmp_path / "train/a/v002"), tmp_path / "train/a/latest")
     assert run_folders.find(tmp_path, "a/latest") == tmp_path / "train/a/v002"
     assert run_folders.find(tmp_path, "a") == tmp_path / "train/a/v002"
+
+
+def test_a_name_may_be_the_path_of_its_folder_however_it_is_spelled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for version in ("v001", "v002"):
+        Path(f"outputs/train/a/{version}/checkpoints").mkdir(parents=True)
+    Path("elsewhere").mkdir()
+    outputs = Path("outputs")
+    words = ("a", "outputs/train/a", "./outputs/train/a/", "elsewhere/../outputs/train/a")
+    for word in (*words, str(tmp_path / "outputs/train/a"), f"../{tmp_path.name}/outputs/train/a"):
+        [found] = run_folders.meant(outputs, word)
+        assert found.samefile("outputs/train/a/v002"), word
+    assert run_folders.meant(outputs, "outputs/train") == []

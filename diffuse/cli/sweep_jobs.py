@@ -18,6 +18,7 @@ from diffuse import checkpoints, cli, files, hardware, runs, secrets
 from diffuse.cli import composing, sweep_records, sweep_signals
 from diffuse.cli.arguments import Arguments
 from diffuse.errors import CLOSED_PIPE, INTERRUPTED, TERMINATED
+from diffuse.interrupts import Interrupts, exit_code
 
 log = logging.getLogger("diffuse")
 PRINTED = "printed.json"  # beside job.json
@@ -70,6 +71,8 @@ class SweepJob:
         )
         if code in STOPPED and not away:
             raise SystemExit(code)
+        if Interrupts.asked.is_set() and not away:  # when the job had nothing more to stop
+            raise SystemExit(exit_code(Interrupts.last))
         return score(own) if own and not code else None
 
     def _found(self, words: list[str]) -> str:

@@ -4,7 +4,8 @@ import importlib
 import logging
 import os
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,8 +157,22 @@ def _to_continue(
     if old is None:
         if resume == "auto":
             log.info("nothing to continue in %s: a new sweep", root / name)
+        elif jobs and resume == "none":
+            _say_what_is_there(root, name, jobs, allowed)
         return None, False
     return old, sweep_records.is_longer(old, jobs)
+
+
+def _say_what_is_there(root: Path, name: str, jobs: Jobs, allowed: Sequence[str]) -> None:
+    """Of a sweep that was not finished, where the same words begin another one."""
+    with suppress(ConfigError):  # a damaged one is not asked for
+        there = sweep_records.to_continue(root, name, False, "auto", jobs, allowed)
+        done = sum(is_finished(there / str(k)) for k in range(len(jobs))) if there else len(jobs)
+        if done < len(jobs):
+            log.info(
+                "%s has these jobs, %d of %d are done: with resume=auto it does what is missing",
+                there, done, len(jobs),
+            )  # fmt: skip
 
 
 def _name(verb: str, parsed: Arguments, cfg: DictConfig) -> str:

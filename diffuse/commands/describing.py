@@ -73,8 +73,14 @@ def how(
 
 
 def class_of(trained: Trained, label: int | None) -> dict[str, object]:
-    """The class that is asked for, by its number: name and number are one thing in a record."""
-    return {"label": label, "label_name": None if label is None else trained.spec.classes[label]}
+    """The class that is asked for, by its number: name and number are one thing in a record.
+
+    A group of a run's own is none of the data's classes, and other runs may have as many.
+    """
+    names = trained.spec.classes
+    if label is None or trained.of_classes:
+        return {"label": label, "label_name": None if label is None else names[label]}
+    return {"label": f"{names[label]} of {len(names)}", "label_name": names[label]}
 
 
 def weights_of(name: str, trained: Trained) -> dict[str, object]:

@@ -52,7 +52,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     statistics = judging.statistics(cfg, judge.encoder, size)
     real = scoring.real(judge, cfg.n, *judging.known(statistics))
     asked = None
-    if trained.conditional and label is None:
+    if trained.of_classes and label is None:
         asked = sampling.classes(trained.spec, range(cfg.n))
     wanted = judging.groups(cfg, job, asked, cfg.n, real)
     by_class = "per_class" in wanted

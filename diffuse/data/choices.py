@@ -3,7 +3,7 @@
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 import diffuse.data
 from diffuse.config import build
+from diffuse.data import clusters
 from diffuse.data.images import FITS, ImageSet, ImageSpec, Raw, fingerprint, fitted
 from diffuse.errors import ConfigError, DataError, nearest
 
@@ -25,6 +26,7 @@ class Choices:
     fit: str = "none"  # pad | resize to the next multiple of 32 | none
     classes: Sequence[int | str] | None = None  # only these, renumbered in this order
     subset: int | None = None  # the first so many of a seeded permutation of the training images
+    clusters: int | None = None  # groups of images that look alike, in place of the classes
     flip: bool = False  # may the trainer mirror images left to right?
 
     def __post_init__(self) -> None:
@@ -32,8 +34,10 @@ class Choices:
             raise ValueError(f"unknown fit {self.fit!r}; {nearest(self.fit, FITS)}")
         if not isinstance(self.flip, bool):
             raise ValueError(f"flip must be true or false, got {self.flip!r}")
-        if self.subset is not None and (type(self.subset) is not int or self.subset < 1):
-            raise ValueError(f"subset must be null or an integer >= 1, got {self.subset!r}")
+        for key, least in (("subset", 1), ("clusters", 2)):
+            value = getattr(self, key)
+            if value is not None and (type(value) is not int or value < least):
+                raise ValueError(f"{key} must be null or an integer >= {least}, got {value!r}")
         if self.classes is None:
             return
         if isinstance(self.classes, str) or not isinstance(self.classes, Sequence):
@@ -51,11 +55,10 @@ def open_dataset(node: Mapping[str, Any], split: str) -> ImageSet:
     choices, call = _read(node)
     if split not in SPLITS:
         raise ConfigError(f"dataset: unknown split {split!r}; {nearest(split, SPLITS)}")
-    raw = build("dataset", call, split)
-    if not isinstance(raw, Raw):
-        raise ConfigError(f"dataset: {call['name']} must return diffuse.data.Raw, got {type(raw)}")
+    raw = _raw(call, split)
+    train = _raw(call, "train") if choices.clusters and split != "train" else raw
     try:
-        images = view(raw, split, choices)
+        images = view(raw, split, choices, train)
     except ValueError as error:
         raise ConfigError(f"dataset: {error}") from error
     shape = "x".join(map(str, images.spec.shape))
@@ -80,21 +83,43 @@ def check_dataset(node: Mapping[str, Any]) -> None:
     _read(node)
 
 
-def view(raw: Raw, split: str, choices: Choices) -> ImageSet:
-    """Apply the common choices; `subset` and `flip` are for training, the test split is whole."""
-    images, labels, classes = _only(raw, choices.classes)
-    if split == "train" and choices.subset is not None:
-        if choices.subset > len(images):
-            raise ValueError(f"subset must be at most {len(images)}, got {choices.subset}")
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-        images, labels = images[order[: choices.subset]], labels[order[: choices.subset]]
+def view(raw: Raw, split: str, choices: Choices, train: Raw | None = None) -> ImageSet:
+    """Apply the common choices; `subset` and `flip` are for training, the test split is whole.
+
+    `clusters` are those of `train` (None: `raw` itself) at its native size. The sha256 is that of
+    the labels that the data has: images are the same whoever groups them.
+    """
+    images, labels, classes = _chosen(raw, split, choices)
+    known = labels
+    if choices.clusters:
+        seen = images if train in (None, raw) else _chosen(train, "train", choices)[0]
+        labels = clusters.clusters(seen, images, choices.clusters)
+        classes = clusters.names(choices.clusters)
     native_height, native_width = images.shape[-2:]
     images = fitted(images, choices.fit)
     _, channels, height, width = images.shape
     size = (height, width, native_height, native_width)
     spec = ImageSpec(raw.name, channels, *size, choices.fit, classes)
     flip = choices.flip and split == "train"
-    return ImageSet(spec, images, labels, fingerprint(images, labels), raw.source, flip)
+    return ImageSet(spec, images, labels, fingerprint(images, known), raw.source, flip)
+
+
+def _raw(call: dict[str, Any], split: str) -> Raw:
+    raw = build("dataset", call, split)
+    if not isinstance(raw, Raw):
+        raise ConfigError(f"dataset: {call['name']} must return diffuse.data.Raw, got {type(raw)}")
+    return raw
+
+
+def _chosen(raw: Raw, split: str, choices: Choices) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """The images of the wanted classes, so many of them for training; their labels; the classes."""
+    images, labels, classes = _only(raw, choices.classes)
+    if split == "train" and choices.subset is not None:
+        if choices.subset > len(images):
+            raise ValueError(f"subset must be at most {len(images)}, got {choices.subset}")
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        images, labels = images[order[: choices.subset]], labels[order[: choices.subset]]
+    return images, labels, classes
 
 
 def _only(raw: Raw, wanted: Sequence[int | str] | None) -> tuple[Tensor, Tensor, tuple[str, ...]]:

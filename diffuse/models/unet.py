@@ -59,8 +59,8 @@ class UNet(nn.Module):
         _check_shapes(size, patch, widths, counts, groups, attention, head_dim)
         if conditional and not classes:
             raise ValueError(
-                "conditional is true, but the data set has no labels; "
-                "model.conditional=false trains without"
+                "conditional is true, but the data set has no labels; model.conditional=false "
+                "trains without, dataset.clusters=64 with groups of images that look alike"
             )
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")

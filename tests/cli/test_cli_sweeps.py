@@ -1,12 +1,15 @@
 """`--multirun`: a folder for each job, all of them run, nothing claimed in vain."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from diffuse import cli
 from diffuse.commands import VERBS
+from diffuse.interrupts import Interrupts
 
 
 def test_every_job_of_a_sweep_runs_in_its_own_folder_even_if_one_fails(command, capsys, tmp_path):
@@ -83,6 +86,19 @@ def test_ctrl_c_ends_a_sweep(command):
     command.answer = lambda cfg, job: 143
     assert cli.main(["train", "-m", "seed=1,2"]) == 143
     assert len(command.calls) == 2
+
+
+def test_a_signal_that_finds_a_job_done_ends_the_sweep_after_it(command):
+    def answer(cfg, job):
+        with Interrupts():  # as a training's, whose loop is over
+            os.kill(os.getpid(), signal.SIGTERM)
+        return 0
+
+    command.answer = answer
+    assert cli.main(["train", "-m", "seed=1,2"]) == 143
+    assert len(command.calls) == 1
+    command.answer = lambda cfg, job: 0
+    assert cli.main(["train", "-m", "seed=1,2"]) == 0
 
 
 def test_under_torchrun_a_sweep_is_refused(command, monkeypatch):

@@ -56,6 +56,19 @@ def test_only_the_jobs_that_are_not_done_run_again(resume, jobs, capsys):
     assert not FOLDER.with_name("v002").exists()
 
 
+def test_the_same_words_without_resume_begin_anew_and_name_the_unfinished_sweep(jobs, capsys):
+    jobs.broken = {2}
+    assert jobs.of(LINE) == (1, [1, 2])
+    capsys.readouterr()
+    assert jobs.of(LINE) == (1, [1, 2])
+    assert f"{FOLDER} has these jobs, 1 of 2 are done: with resume=auto" in capsys.readouterr().err
+    jobs.broken = set()
+    assert jobs.of(f"{LINE} resume=auto") == (0, [2])
+    capsys.readouterr()
+    assert jobs.of(LINE) == (0, [1, 2])
+    assert "with resume=auto" not in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_what_a_failed_attempt_left_is_kept_beside_the_next_one(jobs):
     jobs.broken = {2}

@@ -56,7 +56,7 @@ def save(folder: Path, form: str, trained: Trained, result: Result) -> Path:
         np.save(content, array)
     else:
         arrays = {"images": array}
-        if trained.conditional:  # else nobody asked for a class
+        if trained.of_classes:  # else nobody asked for a class
             arrays["labels"] = result.labels.numpy()
         np.savez_compressed(content, allow_pickle=False, **arrays)
     return files.replace(folder / f"images.{form}", content.getvalue())

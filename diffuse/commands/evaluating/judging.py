@@ -67,7 +67,7 @@ def sets_of(trained: Trained, moved: Mapping[str, Any]) -> tuple[ImageSet, Image
         where = f"dataset= says where the data of {trained.folder} is now"
         hint = "" if moved else f"; in diffuse eval, {where}"  # others have no such key
         raise DataError(f"{error}{hint}") from error
-    before, now = _apart(trained.spec, test.spec, trained.conditional)
+    before, now = _apart(trained.spec, test.spec, trained.of_classes)
     if before != now:
         said = f"{trained.folder} learnt from {before}; {test.spec.name} has {now}"
         raise ConfigError(f"dataset: {said}") if moved else DataError(said)
@@ -84,12 +84,12 @@ def sets_of(trained: Trained, moved: Mapping[str, Any]) -> tuple[ImageSet, Image
     return train, test, [said]
 
 
-def _apart(learnt: ImageSpec, now: ImageSpec, conditional: bool) -> list[str]:
+def _apart(learnt: ImageSpec, now: ImageSpec, of_classes: bool) -> list[str]:
     """Two kinds of images by what sets them apart; the same words if a network may take both."""
     specs = (learnt, now)
     shapes = [f"images of {s.channels}x{s.native_height}x{s.native_width}" for s in specs]
     names = [spec.classes for spec in specs]
-    if len(set(shapes)) > 1 or len(set(names)) == 1 or not conditional:
+    if len(set(shapes)) > 1 or len(set(names)) == 1 or not of_classes:
         return shapes
     k = next(k for k, pair in enumerate(zip_longest(*names)) if len(set(pair)) > 1)
     return [
@@ -270,7 +270,7 @@ def of_classes(
             f"all images are of one class ({names[label]}), {others} of all classes: "
             "compare the FID with those of the same class only"
         )
-    elif known is None:
+    elif known is None and trained.of_classes:
         shares = torch.bincount(test.labels.cpu(), minlength=len(names)) / len(test)
         if (shares - 1 / len(names)).abs().sum() / 2 > UNEVEN:
             most = int(shares.argmax())

@@ -7,6 +7,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from diffuse import assembly
 from diffuse.assembly import Trained
 from diffuse.commands.evaluating import judging
 from diffuse.commands.plotting import Picture, Said, restored
@@ -26,6 +27,8 @@ def denoise(cfg: DictConfig, job: Job) -> Picture:
     """Test images under noise, the estimates of them, and the truth; then from noise alone."""
     trained, run = restored(cfg)
     _, test, moved = judging.sets_of(trained, {})
+    if trained.cfg.dataset.get("clusters"):
+        _, test = assembly.real_sets(trained.cfg.dataset, as_learnt=True)
     images = replace(test, images=fitted(test.images, trained.spec.fit), spec=trained.spec)
     t = torch.arange(1, cfg.columns + 1, dtype=torch.float64) / cfg.columns
     sigma = trained.schedule.sigma(t).clamp(*trained.levels)

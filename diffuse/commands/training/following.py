@@ -25,7 +25,7 @@ def main(meet: Meet) -> int:
 def child(where: str, world: int, rank: int) -> int:
     """A process that the first one has started: whatever is orderly is exit 0."""
     children.end_with_parent(1)
-    cli.log_to_stderr(least="warning")
+    cli.log_to_stderr(least="error")  # the first one warns
     try:
         with left_behind(lambda: None):
             main(partial(Ranks.joined, rank, world, rank, where, world))

@@ -229,8 +229,9 @@ def _recipe(cfg: DictConfig, training: Training, data: ImageSet, law: Law, ranks
     if steps is None:
         share = hardware.Share()
         try:
-            seconds = seconds_per_step(training, data, law, recipe, ranks)
-        except Diverged as lost:  # the same step in its folder says why
+            past = replace(recipe, on_nan="skip")  # what may come of a bad step is for later
+            seconds = seconds_per_step(training, data, law, past, ranks)
+        except Diverged as lost:  # one after the other: in its folder it says why
             return replace(recipe, steps=lost.step.number)
         if data.images.device.type == "cpu" and share.so_far() < ALL_OURS:
             log.warning(

@@ -240,11 +240,10 @@ def _differences(cfg: DictConfig, saved: DictConfig) -> dict[str, str]:
             for flat in (there, here):
                 for key in [k for k in flat if k.startswith(f"{group}.") and k != f"{group}.name"]:
                     del flat[key]
-    return {
-        key: f"{key}: {there.get(key, 'null')} there, {here.get(key, 'null')} here"
-        for key in sorted(there.keys() | here.keys())
-        if there.get(key) != here.get(key)
+    pairs = {  # a key that a run of an earlier version does not have is null there
+        key: (there.get(key, "null"), here.get(key, "null")) for key in there.keys() | here.keys()
     }
+    return {key: f"{key}: {a} there, {b} here" for key, (a, b) in sorted(pairs.items()) if a != b}
 
 
 def _flat(cfg: DictConfig) -> dict[str, str]:
