@@ -47,6 +47,19 @@ def test_images_are_a_reference_in_every_form_that_images_have(name, reals, diff
     assert array["reference"] == folder["reference"] | {"path": name}
 
 
+def test_gray_images_in_rgb_count_as_gray_beside_a_gray_reference(reals, diffuse, tmp_path):
+    gray = np.load(tmp_path / "theirs.npy")
+    np.save(tmp_path / "rgb.npy", gray[..., None].repeat(3, -1))
+    line = f"{LINE.replace('theirs', 'rgb')} reference=reals"
+    assert diffuse.json(line)["fid"] == diffuse.json(f"{LINE} reference=reals")["fid"]
+    assert "R = G = B everywhere" not in diffuse.err
+    diffuse.json(line)
+    assert "rgb.npy: R = G = B everywhere" in diffuse.err
+    colours = gray[..., None].repeat(3, -1) // np.array([1, 1, 2], dtype=np.uint8)
+    np.save(tmp_path / "rgb.npy", colours)
+    assert "takes images of 3 channels" in diffuse.error(line, 3)
+
+
 def test_what_holds_mu_or_sigma_is_statistics_and_nothing_else_is_guessed(reals, diffuse, tmp_path):
     save_file({"mu": torch.zeros(64)}, tmp_path / "half.safetensors")
     message = diffuse.error(f"{LINE} reference=half.safetensors", 3)

@@ -52,7 +52,9 @@ def test_neither_the_order_of_the_images_nor_who_asks_matters():
 
 def test_groups_of_digits_tell_the_digit_of_training_and_of_test_images():
     for plain, grouped in zip(
-        open_splits({"name": "digits"}), open_splits({"name": "digits", "clusters": 32}), strict=True
+        open_splits({"name": "digits"}),
+        open_splits({"name": "digits", "clusters": 32}),
+        strict=True,
     ):
         assert torch.equal(plain.images, grouped.images)
         assert plain.sha256 == grouped.sha256  # so their FIDs can be compared

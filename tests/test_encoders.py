@@ -12,6 +12,7 @@ from diffuse.data import ImageSpec, to_range
 from diffuse.encoders import (
     encode,
     load_encoder,
+    open_encoder,
     pixels,
 )
 from diffuse.errors import ConfigError
@@ -166,10 +167,11 @@ def test_auto_takes_the_shipped_encoder_where_there_is_one_and_is_loud_where_not
     node = yaml.safe_load((CONF / "encoder/auto.yaml").read_text())
     assert build("encoder", node, spec_of()).name == "fashion_mnist-classifier"
     assert not caplog.records
-    other = build("encoder", node, spec_of("cifar10", channels=3, side=32))
+    other = open_encoder(node, spec_of("cifar10", channels=3, side=32))
     assert (other.name, other.dim) == ("pixels", 192)
     assert "no encoder is shipped for cifar10" in caplog.text
+    assert other.doubts == tuple(record.message for record in caplog.records)  # for every record
     assert "encoder=inception is there for images of any kind" in caplog.text  # no data set is
     assert "PIXELS" in caplog.text
-    build("encoder", node, spec_of("cifar10", channels=3, side=32), data=["1", "2"])
+    open_encoder(node, spec_of("cifar10", channels=3, side=32), data=["1", "2"])
     assert "`diffuse encoder` and the same words of dataset=" in caplog.records[-1].message

@@ -102,6 +102,15 @@ def test_the_interval_of_closeness_covers_the_share_of_a_generator_that_copies(n
         assert np.mean(of_fresh_rows) < 0.88
 
 
+def test_copies_count_where_test_rows_are_copies_too():
+    """Of data that repeats itself: a quantile of 0 is below no distance."""
+    train = table(0, 300)
+    test = torch.cat([train[:20], table(1, 180)])
+    found = closeness(train[:50], test, train)
+    assert (found.share.value, found.threshold) == (1, 0)
+    assert closeness(test, test, train).share.value == 0.1
+
+
 def test_where_no_generated_row_is_near_the_threshold_the_test_rows_add_nothing():
     found = closeness(copies(2, 1), TEST, TRAIN)
     assert found.share == wilson(1.0, 500)

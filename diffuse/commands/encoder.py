@@ -43,7 +43,9 @@ def main(cfg: DictConfig, job: Job) -> int:
     train, test = map(_shrunk, assembly.real_sets(cfg.dataset))
     spec = train.spec
     if cfg.dataset.get("clusters"):
-        raise ConfigError("dataset.clusters: an encoder learns classes that people gave, not groups")
+        raise ConfigError(
+            "dataset.clusters: an encoder learns classes that people gave, not groups"
+        )
     if len(spec.classes) < 2:
         raise ConfigError(f"dataset: two classes are needed, {spec.name} has {len(spec.classes)}")
     net = new_classifier(spec.channels, len(spec.classes), cfg.width, BLOCKS, cfg.seed)

@@ -41,7 +41,15 @@ def check(cfg: DictConfig, trained: DictConfig, where: str) -> None:
         return
     decays, weights = meanings.decays(trained.train), weights_of(cfg.guide)
     if weights not in (LABELS, "raw") and averages.find(weights, decays) is None:
-        words = [LABELS, AUTO, *averages.names(decays), "raw", "early", "a step", "a share like 40%"]
+        words = [
+            LABELS,
+            AUTO,
+            *averages.names(decays),
+            "raw",
+            "early",
+            "a step",
+            "a share like 40%",
+        ]
         words += [f"any of these{UNTOLD}"]
         choices = ", ".join(words)
         raise ConfigError(f"guide: {where} has no average {weights}; choices: {choices}")

@@ -59,6 +59,6 @@ def _first_component(centred: Tensor) -> Tensor:
 
 def _small(images: Tensor) -> Tensor:
     """Shrunk images as rows, float64 [n d]: rounding moves nobody to another group."""
-    side = [min(SIDE, size) for size in images.shape[-2:]]
-    parts = [adaptive_avg_pool2d(part.double(), side).flatten(1) for part in images.split(BATCH)]
+    sides = (min(SIDE, images.shape[-2]), min(SIDE, images.shape[-1]))
+    parts = [adaptive_avg_pool2d(part.double(), sides).flatten(1) for part in images.split(BATCH)]
     return torch.cat(parts)

@@ -112,12 +112,12 @@ def auto(
         log.info("encoder %s, %.1f%% of its test images right", folder, 100 * share)
         return classifier(spec, str(folder), None)
     advice = TRAIN if data else "encoder=inception is there for images of any kind"
-    log.warning(
-        "no encoder is shipped for %s: FID and KID compare %dx%d PIXELS and say little about what "
-        "the images look like; %s",
-        *(spec.name, size, size, advice),
+    plain = pixels(spec, size)
+    plain.doubts = (
+        f"no encoder is shipped for {spec.name}: FID and KID compare {size}x{size} PIXELS and say "
+        f"little about what the images look like; {advice}",
     )
-    return pixels(spec, size)
+    return plain
 
 
 def _worthy(found: Iterator[Path], weak: list[Path]) -> Path | None:

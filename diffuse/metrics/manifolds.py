@@ -26,8 +26,9 @@ def overlap(a: Tensor, b: Tensor, k: int = 5, blocks: int = BLOCKS, seed: int = 
 
     A row's ball reaches to its k-th neighbour in its own table. Precision and recall are the shares
     in any ball of the other table: Kynkaanniemi et al. (2019), Eq. 1 and 2. Density is the mean
-    number of real balls around a generated row over k, coverage the share of real balls with any
-    generated row in it: Naeem et al. (2020). All depend on n and m, so compare at equal ones only.
+    number of real balls around a generated row over k, not counting those on whose edge it lies, so
+    1 for real rows themselves; coverage is the share of real balls with any generated row in it:
+    Naeem et al. (2020), as in their code. All depend on n and m, so compare at equal ones only.
 
     The intervals are over samples a of this size; the reference b is fixed. Those of recall and
     coverage are 1.2 to 1.8 times too wide: a jackknife is (Efron & Stein, 1981), where rows count
@@ -42,8 +43,7 @@ def overlap(a: Tensor, b: Tensor, k: int = 5, blocks: int = BLOCKS, seed: int = 
         raise ValueError(f"k must be in [1, {most}], the neighbours a row has, got {k}")
     radii = nearest_others(real, k).distances[:, -1].square()
     counts = _count(fake, real, radii, _balls(fake, k, sizes), sizes)
-    inside = counts.holding > 0
-    precision = wilson(float(inside.double().mean()), len(fake))
+    precision = wilson(float(counts.inside.double().mean()), len(fake))
     return Overlap(
         precision=precision,
         recall=of_share(counts.recalled[0], counts.recalled[1:], len(real), k),
@@ -65,20 +65,23 @@ def _density(held: Tensor, sizes: list[int], precision: Estimate) -> Estimate:
 
 @dataclass
 class _Counts:
-    holding: Tensor  # int64 [n]: real balls around each generated row
+    inside: Tensor  # bool [n]: is a generated row in any real ball?
+    holding: Tensor  # int64 [n]: real balls around each, without those on whose edge it lies
     recalled: list[float]  # the share of real rows, at first of all, then without each block
     covered: list[float]
 
 
 def _count(fake: Tensor, real: Tensor, radii: Tensor, balls: Tensor, sizes: list[int]) -> _Counts:
     blocks = len(sizes)
-    holding = torch.zeros(len(fake), dtype=torch.int64)
+    inside, holding = torch.zeros(len(fake), dtype=torch.bool), torch.zeros(len(fake)).long()
     recalled, covered = torch.zeros(2, blocks + 1, dtype=torch.int64)
     tie = TIE * max(float((table - real.mean(0)).square().sum(1).max()) for table in (fake, real))
     whole, largest = balls[0] + tie, balls.amax(0) + tie
     for start, squares in squared_distances(real, fake):
-        within = squares <= radii[start : start + len(squares), None] + tie
-        holding += within.sum(0)
+        reach = radii[start : start + len(squares), None]
+        within = squares <= reach + tie
+        inside |= within.any(0)
+        holding += (squares < reach - tie).sum(0)
         covered += _held(within, sizes)
         held = _held(squares <= whole, sizes)
         recalled[0] += held[0]
@@ -88,7 +91,7 @@ def _count(fake: Tensor, real: Tensor, radii: Tensor, balls: Tensor, sizes: list
             hit[:, first:last] = False
             recalled[1 + block] += hit.any(1).sum()
     recalled, covered = recalled.double() / len(real), covered.double() / len(real)
-    return _Counts(holding, recalled.tolist(), covered.tolist())
+    return _Counts(inside, holding, recalled.tolist(), covered.tolist())
 
 
 def _balls(fake: Tensor, k: int, sizes: list[int]) -> Tensor:

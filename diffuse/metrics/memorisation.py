@@ -72,6 +72,8 @@ def closeness(
 ) -> Closeness:
     """The share of rows closer to a training row than all but `quantile` of the test rows are.
 
+    A row that is a training row counts, whatever the test rows are: of data that repeats itself,
+    fresh rows have more than `quantile` of these, too.
     A test of two samples of distances to one training set, as in Meehan et al. (2020). The share is
     G(F^-1(q)), of n generated distances ~ G and m of test rows ~ F; the interval covers it over
     both samples. Its variance is share (1 - share) / n + (g / f)^2 q (1 - q) / m, with densities at
@@ -88,7 +90,8 @@ def closeness(
     d = NormalDist().inv_cdf(0.975) * math.sqrt(quantile * (1 - quantile) / len(unseen))
     places = [max(0.0, quantile - d), quantile, min(1.0, quantile + d)]
     thresholds = unseen.quantile(unseen.new_tensor(places))
-    fewest, share, most = (found[:, None] < thresholds).double().mean(0).tolist()
+    close = (found[:, None] < thresholds) | (found[:, None] == 0)
+    fewest, share, most = close.double().mean(0).tolist()
     own = wilson(share, len(found))
     low = share - math.hypot(share - own.low, share - fewest)
     high = share + math.hypot(own.high - share, most - share)

@@ -241,6 +241,12 @@ def warnings(
             f"a class has {least} images, few for the {encoder.dim} features of the encoder: much "
             f"of its FID is bias, as in its floor; {ENOUGH * encoder.dim} of each class would do"
         )
+    of_what = (None, len(real.train or ()))  # it may be these very images
+    if real.train and known and not isinstance(known, Pictured) and known.n in of_what:
+        found.append(
+            f"if {known.source} is of the training images, the floor is too low: it is of some of "
+            "these, and so are its images"
+        )
     found += of_features(encoder, known.n if known else len(real.reference or ()), real.train)
     reference = real.reference.images if real.reference else None
     if reference is not None and (mistake := scoring.mistaken_range(images, reference)):

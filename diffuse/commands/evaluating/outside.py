@@ -29,7 +29,7 @@ from diffuse.config import Job
 from diffuse.console import print_plan
 from diffuse.data import ImageSet, ImageSpec
 from diffuse.encoders import Encoder, open_encoder
-from diffuse.errors import ConfigError, DataError
+from diffuse.errors import ConfigError, DataError, DiffuseError
 from diffuse.foreign import Images, Statistics
 from diffuse.interrupts import Interrupts
 from diffuse.scoring import Real
@@ -54,10 +54,11 @@ def main(cfg: DictConfig, job: Job, tracker: Quiet) -> int:
     chosen, drawn = _chosen(cfg, job, given)
     train, test = _sets(cfg)
     given = _of_this_data(given, test)
-    pixels, asked = given.images[chosen], None
+    asked = None
     if (labels := _asked(given, test)) is not None:
         asked, drawn["labels"] = labels[chosen], hashlib.sha256(labels.numpy().data).hexdigest()
-    statistics, real = _real(cfg, pixels, train, test)
+    given, statistics, real = _compared(cfg, given, chosen, train, test)
+    pixels = given.images[chosen]
     wanted = judging.groups(cfg, job, asked, len(pixels), real)
     said = [*given.doubts]  # they were said when it was read
     said += judging.warnings(
@@ -172,6 +173,24 @@ def _asked(given: Images, test: ImageSet | None) -> Tensor | None:
         return None
     log.info("%s: its labels count as the classes that were asked for", given.source)
     return labels
+
+
+def _compared(
+    cfg: DictConfig,
+    given: Images,
+    chosen: Tensor | slice,
+    train: ImageSet | None,
+    test: ImageSet | None,
+) -> tuple[Images, Statistics | None, Real]:
+    """With the images as gray ones if there is no data set, and only so they can be compared."""
+    try:
+        return given, *_real(cfg, given.images[chosen], train, test)
+    except DiffuseError:
+        rgb = test is None and given.images.shape[1] == 3
+        if not rgb or (gray := foreign.as_gray(given)) is None:
+            raise
+        log.info("%s: R = G = B everywhere, so these images count as gray", given.source)
+        return gray, *_real(cfg, gray.images[chosen], train, test)
 
 
 def _real(
