@@ -57,6 +57,25 @@ def test_planted_copies_come_first(judge, generated):
     assert 0 < scores["closer"]["threshold"] < scores["closer"]["median_test"]
 
 
+@pytest.mark.parametrize(("flip", "share"), [(True, 0), (False, 0.5)])
+def test_mirrored_copies_are_copies_if_the_network_saw_mirror_images(judge, flip, share):
+    train = replace(judge.train, flip=flip)
+    what = real(Judge(judge.encoder, train=train, test=judge.test), 40)
+    images = train.images[:40].flip(-1)
+    scores = measured("memorisation", [rows_of(judge.encoder, images)], what, Settings())
+    assert scores["authenticity"]["value"] >= share
+    assert (scores["closer"]["value"] == 1) == flip
+    if not flip:
+        return
+    assert scores["authenticity"]["value"] == 0
+    closest = scores["authenticity"]["closest"]
+    assert all(near == row and distance == 0 for row, near, distance in closest)
+    found = lookalikes.lookalikes(images, [row for row, _, _ in closest], what)
+    for group in (found.features, found.pixels):
+        assert group.distances[:, 0].tolist() == [0] * 10
+        assert (found.shown(group)[:, 0] == found.images).all()
+
+
 def test_the_nearest_by_pixels_are_those_of_brute_force(judge, generated, monkeypatch):
     train = judge.train
     gaps = generated[:, None].double() - train.images[None].double()

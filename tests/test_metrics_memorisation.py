@@ -62,6 +62,20 @@ def test_of_a_training_row_that_is_there_twice_only_the_very_same_is_a_copy():
     assert authenticity(TRAIN[:50] + 1e-3, twice).value == 1
 
 
+def test_the_mirror_image_of_a_row_is_no_other_row():
+    """Of a nearly symmetric image it is as near as its copies are."""
+    both = torch.cat([TRAIN, TRAIN + 1e-3])
+    near = TRAIN[:50] + 3e-3
+    assert authenticity(near, both).value == 1
+    assert authenticity(near, both, mirrored=True).value == 0
+    mirrored = torch.cat([TRAIN, TRAIN.flip(1)])
+    apart = torch.cdist(mirrored, mirrored).fill_diagonal_(torch.inf)
+    apart.view(2, 1000, 2, 1000).diagonal(dim1=1, dim2=3).fill_(torch.inf)
+    distance, near = torch.cdist(TEST, mirrored).min(1)
+    share = (distance > apart.amin(1)[near]).double().mean()
+    assert authenticity(TEST, mirrored, mirrored=True).value == pytest.approx(float(share))
+
+
 def test_closeness_is_the_quantile_it_was_asked_for_where_nothing_is_memorised():
     found = closeness(table(2, 500), TEST, TRAIN)
     assert found.share.low <= 0.05 <= found.share.high

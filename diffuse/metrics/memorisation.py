@@ -48,17 +48,24 @@ def authenticity(
     generated: Tensor,
     train: Tensor,
     known: Neighbours | None = None,  # nearest(generated, train), if it is at hand
+    mirrored: bool = False,  # is the second half of `train` the first one's mirror images?
 ) -> Estimate:
     """The share of rows that are no copies: authenticity of Alaa et al. (2022).
 
     A row is one if the training row nearest to it is no further than that one's nearest other
-    training row. Fresh rows from the training distribution need not all pass (0.4 of them in 2
+    training row; its own mirror image is no other. Fresh rows from the training distribution need not all pass (0.4 of them in 2
     dimensions, 0.8 in 32), so what it says of a generator lies beside what
     `authenticity(test, train)` says.
     """
     found = known or nearest(generated, train)
     source, back = found.numbers[:, 0].unique(return_inverse=True)
-    others = nearest_others(train, 1, source).distances[back, 0]
+    around_it = nearest_others(train, 2 if mirrored else 1, source)
+    if mirrored:
+        twin = around_it.numbers[:, :1] == (source[:, None] + len(train) // 2) % len(train)
+        distances = around_it.distances.gather(1, twin.long()).squeeze(1)
+    else:
+        distances = around_it.distances[:, 0]
+    others = distances[back]
     return wilson(float((found.distances[:, 0] > others).double().mean()), len(others))
 
 

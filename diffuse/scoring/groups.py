@@ -125,14 +125,15 @@ def _gap(rows: Rows, real: Real, settings: Settings) -> Scores:
 
 def _memorisation(rows: Rows, real: Real, settings: Settings) -> Scores:
     assert real.reference is not None
-    known = nearest(rows.features, real.training)
-    test, train = real.reference.features, real.training
+    test, train = real.reference.features, real.features_learnt
+    known = nearest(rows.features, train)
     close = closeness(rows.features, test, train, known=known, known_test=real.nearest_of_test)
     more = {"median": close.median, "median_test": close.median_test, "threshold": close.threshold}
     more |= {"real_reach": close.reach}
-    copies = authenticity(rows.features, train, known).record()
+    mirrored = len(train) > len(real.training)
+    copies = authenticity(rows.features, train, known, mirrored).record()
     return {
-        "authenticity": copies | {"closest": closest(known)},
+        "authenticity": copies | {"closest": closest(known, len(real.training))},
         "closer": close.share.record() | more,
     }
 

@@ -24,7 +24,7 @@ class Lookalikes:
     images: Tensor  # uint8 [n c h w]
     features: Neighbours  # Euclidean, between features
     pixels: Neighbours  # root mean square of the differences, in grey levels
-    train: ImageSet
+    train: ImageSet  # with mirror images, where a network sees them, too
 
     def shown(self, found: Neighbours) -> Tensor:
         """The training images of a table of neighbours: uint8 [n k c h w]."""
@@ -33,11 +33,11 @@ class Lookalikes:
         return pixels.view(*found.numbers.shape, *pixels.shape[1:])
 
 
-def closest(known: Neighbours) -> list[list[float]]:
-    """[number, that of its nearest training image, distance] of the images closest to one."""
+def closest(known: Neighbours, many: int) -> list[list[float]]:
+    """[number, that of its nearest of `many` training images, distance] of the closest images."""
     first = known.distances[:, 0].sort(stable=True).indices[:CLOSEST]
     table = zip(first, known.numbers[first, 0], known.distances[first, 0], strict=True)
-    return [[int(row), int(near), float(distance)] for row, near, distance in table]
+    return [[int(row), int(near) % many, float(distance)] for row, near, distance in table]
 
 
 def lookalikes(images: Tensor, numbers: Sequence[int], real: Real) -> Lookalikes:
@@ -45,9 +45,9 @@ def lookalikes(images: Tensor, numbers: Sequence[int], real: Real) -> Lookalikes
     assert real.train is not None
     k = min(NEIGHBOURS, len(real.train))
     some = images[torch.tensor(numbers)].cpu()
-    in_features = nearest(encode(real.encoder, some), real.training, k)
-    in_pixels = nearest_pixels(some, real.train, k)
-    return Lookalikes(list(numbers), some, in_features, in_pixels, real.train)
+    in_features = nearest(encode(real.encoder, some), real.features_learnt, k)
+    in_pixels = nearest_pixels(some, real.learnt, k)
+    return Lookalikes(list(numbers), some, in_features, in_pixels, real.learnt)
 
 
 def nearest_pixels(images: Tensor, train: ImageSet, k: int) -> Neighbours:

@@ -67,10 +67,31 @@ class Real:
         return features.of(self.encoder, self.train, everything, len(everything))
 
     @cached_property
+    def learnt(self) -> ImageSet:
+        """The training images, and their mirror images after them where a network sees both."""
+        assert self.train is not None
+        if not self.train.flip:
+            return self.train
+        both = [self.train.images, self.train.images.flip(-1)]
+        digest = f"{self.train.sha256} and mirrored"
+        labels = self.train.labels.repeat(2)
+        return replace(self.train, images=torch.cat(both), labels=labels, sha256=digest)
+
+    @cached_property
+    def features_learnt(self) -> Tensor:
+        """Of each of `learnt`: what could have been copied."""
+        many = len(self.training)
+        mirrored = torch.arange(many, len(self.learnt))
+        if not len(mirrored):
+            return self.training
+        found = features.of(self.encoder, self.learnt, mirrored, len(mirrored))
+        return torch.cat([self.training, found])
+
+    @cached_property
     def nearest_of_test(self) -> Neighbours:
-        """What of the training images is nearest to each test image."""
+        """What could have been copied that is nearest to each test image."""
         assert self.reference is not None
-        return nearest(self.reference.features, self.training)
+        return nearest(self.reference.features, self.features_learnt)
 
     def alike(self, rows: Rows) -> Rows | None:
         """Training images, as many of each class as there are in `rows`, or all there are."""
