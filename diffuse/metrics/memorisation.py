@@ -53,9 +53,9 @@ def authenticity(
     """The share of rows that are no copies: authenticity of Alaa et al. (2022).
 
     A row is one if the training row nearest to it is no further than that one's nearest other
-    training row; its own mirror image is no other. Fresh rows from the training distribution need not all pass (0.4 of them in 2
-    dimensions, 0.8 in 32), so what it says of a generator lies beside what
-    `authenticity(test, train)` says.
+    training row; its own mirror image is no other. Fresh rows from the training distribution need
+    not all pass (0.4 of them in 2 dimensions, 0.8 in 32), so what it says of a generator lies
+    beside what `authenticity(test, train)` says.
     """
     found = known or nearest(generated, train)
     source, back = found.numbers[:, 0].unique(return_inverse=True)
