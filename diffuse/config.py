@@ -61,7 +61,7 @@ class Job:
     def typed(self, *keys: str) -> str | None:
         """The first word that was typed for one of these keys, or for one inside of it."""
         for word in self.overrides:
-            key = re.split(r"[=@]", word.lstrip("+~"), maxsplit=1)[0]
+            key = key_of(word)
             if any(key == one or key.startswith(f"{one}.") for one in keys):
                 return word
         return None
@@ -70,6 +70,11 @@ class Job:
         """ConfigError if one was typed: a key that changes nothing is not to look as if it did."""
         if word := self.typed(*keys):
             raise ConfigError(f"{word}: {why}")
+
+
+def key_of(word: str) -> str:
+    """What an override is about: the key of `+key=value`, `key@package=value` or `~key`."""
+    return re.split(r"[=@]", word.lstrip("+~"), maxsplit=1)[0]
 
 
 def trust(packages: str | Iterable[str] | None) -> None:

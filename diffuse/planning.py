@@ -1,4 +1,4 @@
-"""From a config to a plan: how images are drawn, and in how many calls of the network."""
+"""From a config to how images are drawn, in how many calls: nothing of `diffuse plan`."""
 
 import logging
 import math

@@ -1,7 +1,6 @@
 """`resume=<run>`: what was not typed is as it was in that run, so that these words are enough."""
 
 import copy
-import re
 import shlex
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 
 from diffuse import assembly, meanings, values
 from diffuse.commands.training import beginning
-from diffuse.config import Job
+from diffuse.config import Job, key_of
 
 WORDS = ("none", "auto", "must")  # of `resume=`, which name no run: the command line says all
 SAYING_ALL = ("experiment", "debug")  # so it does with one of these, which are full of settings
@@ -29,7 +28,7 @@ def filled(cfg: DictConfig, job: Job) -> DictConfig:
     if cfg.resume in WORDS or not job.typed("resume") or job.typed(*SAYING_ALL):
         return cfg
     folder, _ = beginning.named(Path(cfg.outputs), cfg.resume)
-    own = {*PLACE, *NOW, *map(_key, job.overrides)} - {"resume.allow"}
+    own = {*PLACE, *NOW, *map(key_of, job.overrides)} - {"resume.allow"}
     for keys in TOGETHER:
         own |= set(keys) if own & set(keys) else set()
     filled = copy.deepcopy(assembly.saved_config(folder))
@@ -50,11 +49,7 @@ def _take(filled: DictConfig, cfg: DictConfig, key: str) -> None:
         held.pop(name, None)
 
 
-def _key(word: str) -> str:
-    return re.split(r"[=@]", word.lstrip("+~"), maxsplit=1)[0]
-
-
 def hint(folder: Path, job: Job) -> str:
     """The command that continues a run where this one has begun it."""
-    place = [word for word in job.overrides if _key(word) in PLACE]
+    place = [word for word in job.overrides if key_of(word) in PLACE]
     return shlex.join(["diffuse", "train", f"resume={folder}", *place])
