@@ -63,6 +63,11 @@ def knows_classes(cfg: DictConfig) -> bool:
     return bool(cfg.model.get("conditional"))
 
 
+def has_classes(cfg: DictConfig) -> bool:
+    """Are the classes that it knows those of its data, and not groups (`dataset.clusters`)?"""
+    return knows_classes(cfg) and not cfg.dataset.get("clusters")
+
+
 def pixel_range(cfg: DictConfig) -> tuple[float, float]:
     """The interval that pixels are mapped to."""
     low, high = cfg.range
@@ -197,7 +202,7 @@ class Trained:
     @property
     def of_classes(self) -> bool:
         """Are the classes that it knows those of its data, and not groups of `clusters`?"""
-        return self.conditional and not self.cfg.dataset.get("clusters")
+        return has_classes(self.cfg)
 
     @property
     def device(self) -> torch.device:

@@ -45,11 +45,11 @@ class Checkup:
         test: ImageSet,
         law: Law,
         plan: Plan,
-        conditional: bool,  # does the network know classes?
+        by_class: bool,  # is a grid ordered by what the images are of?
         ranks: Ranks = ALONE,
     ) -> None:
         self.training, self.test, self.law, self.plan = training, test, law, plan
-        self.conditional, self.ranks = conditional, ranks
+        self.by_class, self.ranks = by_class, ranks
         self.copy = copy.deepcopy(training.denoiser).eval()
         self.floors: dict[int, float] = {}  # FID of n real images of the training split
 
@@ -65,7 +65,7 @@ class Checkup:
     def grid(self, n: int) -> Image.Image:
         """The same n images every time, a class a row if the model knows classes."""
         drawn, labels = self._draw(n)
-        return plots.by_class(drawn, labels) if self.conditional else plots.grid(drawn)
+        return plots.by_class(drawn, labels) if self.by_class else plots.grid(drawn)
 
     def score(self, judge: Judge | None, n: int) -> Quick | None:
         """A quick FID, where there is a judge; the other processes help to draw."""

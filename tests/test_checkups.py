@@ -11,7 +11,7 @@ from diffuse.scoring import real
 def test_what_real_images_score_is_the_same_each_time_and_nothing_where_they_are_too_few(
     make_training, images, law, make_plan, judge
 ):
-    checkup = Checkup(make_training(), images, law, make_plan(), conditional=True)
+    checkup = Checkup(make_training(), images, law, make_plan(), by_class=True)
     first, again, fewer = (checkup.score(judge, n).floor for n in (24, 24, 16))
     assert first == again != fewer
     assert first == pytest.approx(fid(real(judge, 24).floor.features, judge.reference))

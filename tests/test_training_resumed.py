@@ -180,7 +180,7 @@ def test_looking_at_a_training_does_not_change_it(
 ):
     def run(looks):
         training = make_training(ADAMW, **NET)
-        checkup = Checkup(training, images, law, make_plan(), conditional=True)
+        checkup = Checkup(training, images, law, make_plan(), by_class=True)
         judge = Judge(pixels(images.spec, 4), train=images, test=images)
         for step in go_on(training, images, law, make_recipe(steps=6)):
             if looks and step.number in looks:
@@ -198,7 +198,7 @@ def test_a_held_out_loss_and_a_grid_are_the_same_however_often_they_are_taken(
     training = make_training(ADAMW, **NET)
     for _ in go_on(training, images, law, make_recipe(steps=2)):
         pass
-    checkup = Checkup(training, images, law, make_plan(), conditional=True)
+    checkup = Checkup(training, images, law, make_plan(), by_class=True)
     torch.manual_seed(1)
     once = checkup.loss(), checkup.grid(6).tobytes()
     torch.manual_seed(2)
@@ -210,7 +210,7 @@ def test_a_grid_is_a_class_a_row_if_the_network_is_said_to_know_classes(
 ):
     training = make_training(ADAMW, **NET)
     by_class, not_by_class = (
-        Checkup(training, images, law, make_plan(), conditional=knows).grid(6)
+        Checkup(training, images, law, make_plan(), by_class=knows).grid(6)
         for knows in (True, False)
     )
     assert by_class.height > by_class.width  # three classes, two images of each
@@ -221,7 +221,7 @@ def test_the_grid_shows_the_averaged_weights_and_the_held_out_loss_the_raw_ones(
     make_training, images, law, make_plan
 ):
     training = make_training(ADAMW, **NET)
-    checkup = Checkup(training, images, law, make_plan(), conditional=True)
+    checkup = Checkup(training, images, law, make_plan(), by_class=True)
     loss, grid = checkup.loss(), checkup.grid(4).tobytes()
     for weight in training.ema.weights.values():
         weight.mul_(0.5)

@@ -38,7 +38,7 @@ class Result:
 def save_grid(folder: Path, trained: Trained, result: Result) -> Path:
     """samples.png: up to 100 images, a class a row if the model knows classes."""
     first, of_class = result.images[:100], result.labels[:100]
-    grid = plots.by_class(first, of_class) if trained.conditional else plots.grid(first)
+    grid = plots.by_class(first, of_class) if trained.of_classes else plots.grid(first)
     return plots.save(grid, folder / "samples.png")
 
 

@@ -28,8 +28,8 @@ def loop(
 ) -> bool:
     """Train to the end or until one of the processes is told to stop: False then."""
     every, ranks = work.cfg.train, work.ranks
-    conditional = assembly.knows_classes(work.cfg)
-    checkup = Checkup(work.training, work.test, work.law, work.plan, conditional, ranks)
+    by_class = assembly.has_classes(work.cfg)
+    checkup = Checkup(work.training, work.test, work.law, work.plan, by_class, ranks)
 
     def stop_looking(*_: object) -> None:
         """A look may last longer than we have until a kill: whoever is told to stop saves in it.
