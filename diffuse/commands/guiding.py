@@ -41,7 +41,7 @@ def check(cfg: DictConfig, trained: DictConfig, where: str) -> None:
         return
     decays, weights = meanings.decays(trained.train), weights_of(cfg.guide)
     if weights not in (LABELS, "raw") and averages.find(weights, decays) is None:
-        words = [LABELS, AUTO, *averages.names(decays), "raw", "early", "a step", "40%"]
+        words = [LABELS, *averages.names(decays), "raw", "early", AUTO, "a step", "40%"]
         words.append(f"any of these{UNTOLD}")
         choices = ", ".join(words)
         raise ConfigError(f"guide: {where} has no average {weights}; choices: {choices}")
