@@ -155,6 +155,7 @@ def of_images(images: ImageSet, split: str) -> dict[str, Any]:
         "n": len(images),
         "sha256": images.sha256,
         "range": [0, 255],
+        **({"flip": True} if images.flip else {}),  # a network has seen mirror images, too
     }
 
 

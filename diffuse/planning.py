@@ -59,7 +59,10 @@ def _needed(cfg: DictConfig) -> tuple[str, ...]:
             "noise_level=, in diffuse sample and diffuse eval"
         )
     if needs and is_guided(cfg) and not guidance(cfg).everywhere:
-        raise ConfigError(f"guidance_levels: {name} gives each image a level of its own")
+        raise ConfigError(
+            f"guidance_levels: {name} gives each image a level of its own; "
+            "guidance_levels=[0,inf] guides at all"
+        )
     if needs and cfg.reuse.name != "none":
         raise ConfigError(f"reuse: {name} gives each image a level of its own; use reuse=none")
     return ("level_of",) if needs else ()
@@ -77,6 +80,7 @@ def chosen_steps(
     most: int | None,  # levels of the schedule's table, where it has one
     guidance: Guidance | None,
     is_known: bool = True,  # whether that is all there will be
+    calls: Callable[[int], int] | None = None,  # of so many steps; None: nobody knows the levels
 ) -> int | None:
     """`steps=`, or the steps that take `nfe=` calls, or what suits the sampler; None = it decides,
     or nobody knows yet.
@@ -96,7 +100,7 @@ def chosen_steps(
         return cfg.steps
     if cfg.nfe is not None:
         if guidance is not None and not guidance.everywhere:
-            raise ConfigError(f"nfe={cfg.nfe} with guidance_levels: say steps= instead")
+            return None if calls is None else _steps_of(cfg.nfe, name, calls)
         factors = [2] if guidance is not None else [1] if is_known else [1, 2]
         steps = _steps_of_calls(cfg, sampler, factors)
         return steps if is_known else None
@@ -175,15 +179,24 @@ def plan(
     """How images are drawn; a grid or sampler that does not fit the schedule is a ConfigError."""
     walk = sampler(cfg)
     table = None if schedule.table is None else len(schedule.table)
-    steps = chosen_steps(cfg, walk, table, guidance)
+
+    def walked(steps: int) -> tuple[Tensor, list[Tensor], list[bool]]:
+        """Levels, those that the sampler asks at, and whether it really does."""
+        levels = config.build("grid", cfg.grid, steps=steps, schedule=schedule)
+        sigmas = grids.clipped(levels, *trained)
+        asked = sampling.asked(walk, sigmas)
+        return sigmas, asked, made(cfg, len(asked))
+
+    def calls(steps: int) -> int:
+        _, asked, kept = walked(steps)
+        return _calls(kept, asked, guidance)
+
+    steps = chosen_steps(cfg, walk, table, guidance, calls=calls)
     if steps is None:  # only the ends of the levels count
         sigmas, kept = torch.tensor([*reversed(trained), 0.0], dtype=torch.float64), None
         asked: list[Tensor] = []
     else:
-        levels = config.build("grid", cfg.grid, steps=steps, schedule=schedule)
-        sigmas = grids.clipped(levels, *trained)
-        asked = sampling.asked(walk, sigmas)
-        kept = made(cfg, len(asked))
+        sigmas, asked, kept = walked(steps)
         if cfg.reuse.name != "none" and all(kept):
             fewer = max(1, len(kept) // 5)
             how = f"try reuse.last={fewer}" if "last" in cfg.reuse else "set its keys otherwise"

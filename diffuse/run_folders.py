@@ -63,7 +63,7 @@ def meant(outputs: Path, ref: str) -> list[Path]:
     root = outputs / "train"
     for folder in map(_pinned, (Path(ref), root / ref)):
         if not _is_run(folder):  # maybe a name: its newest version, damaged too
-            folder = next((v for v in newest_first(folder) if _is_run(v) or jobs(v)), folder)
+            folder = next((v for v in newest_first(folder) if _trains(v)), folder)
         if found := [folder] if _is_run(folder) else jobs(folder):
             return found
     return []
@@ -78,6 +78,12 @@ def typed(outputs: Path, run: Path) -> str:
 def _is_run(folder: Path) -> bool:
     """Also without a whole run.json: its checkpoints may be whole."""
     return (folder / "run.json").exists() or (folder / "checkpoints").is_dir()
+
+
+def _trains(version: Path) -> bool:
+    """A training or a sweep of them, damaged or not, and nothing of another command."""
+    found = [version] if _is_run(version) else jobs(version)
+    return any(runs.facts_of(run).get("command", "train") == "train" for run in found)
 
 
 def jobs(version: Path) -> list[Path]:

@@ -131,6 +131,10 @@ def test_the_passport_says_which_numbers_were_read_and_that_there_is_no_floor(
     assert "floor" in both["fid"]
     assert not [line for line in alone["warnings"] if "trained on other images" in line]
     assert not [line for line in both["warnings"] if "no floor" in line]
+    assert [line for line in both["warnings"] if "the floor is too low" in line]
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(64), sigma=np.eye(64), n=360)
+    told = diffuse.json(f"{LINE} images=theirs.npy reference=stats.npz dataset=digits")
+    assert not [line for line in told["warnings"] if "the floor is too low" in line]
 
 
 @pytest.mark.parametrize("lossy", ["images", "reference"])

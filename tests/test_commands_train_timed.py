@@ -26,9 +26,17 @@ def test_one_bad_step_while_steps_are_timed_does_not_make_a_training_of_minutes_
     on_nan, code, diffuse, poison, tmp_path
 ):
     poison({3})
-    line = f"train.steps=null train.minutes=0.002 train.on_nan={on_nan} train.save_every=1"
+    line = f"train.steps=null train.minutes=0.01 train.on_nan={on_nan} train.save_every=1"
     assert diffuse.train(line) == code
     assert runs.read(tmp_path / RUN)["steps"] > 3
+
+
+def test_steps_of_the_sampler_are_not_taken_for_the_length(tiny, diffuse):
+    line = f"train {tiny.replace('steps=2 ', 'steps=3 ')} dry_run=true"
+    assert diffuse(line) == 0
+    assert "warning: steps=3 is of the sampler, for grids; train.steps= is the" in diffuse.err
+    assert diffuse(f"{line} train.steps=2") == 0
+    assert "is of the sampler" not in diffuse.err
 
 
 def test_a_dry_run_of_it_says_so_and_writes_nothing(tiny, diffuse, poison, tmp_path):

@@ -20,9 +20,14 @@ def noise(n, shape=(1, 8, 8), seed=0):
 @pytest.mark.parametrize(("n", "k"), [(5, 3), (64, 8), (100, 7), (101, 13), (33, 33), (200, 64)])
 def test_groups_differ_by_one_image_at_most(n, k):
     images = noise(n)
-    counts = clusters(images, images, k).bincount(minlength=k)
+    counts = clusters(images, k).bincount(minlength=k)
     assert len(counts) == k
     assert counts.max() - counts.min() <= 1
+
+
+def test_images_that_are_all_the_same_fill_every_group():
+    images = torch.cat([noise(20), torch.full((80, 1, 8, 8), 7, dtype=torch.uint8)])
+    assert clusters(images, 10).bincount().tolist() == [10] * 10
 
 
 def test_well_apart_groups_are_found_and_new_images_find_theirs():
@@ -30,7 +35,7 @@ def test_well_apart_groups_are_found_and_new_images_find_theirs():
     centres[1, :, :4], centres[2, :, 4:], centres[3] = 200, 100, 200
     kinds = torch.arange(120) % 4
     images = (centres[kinds] + noise(120) / 16).to(torch.uint8)
-    found = clusters(images[:80], images, 4)
+    found = clusters(images[:80], 4, images)
     assert len(set(zip(kinds.tolist(), found.tolist(), strict=True))) == 4
 
 
@@ -39,15 +44,15 @@ def test_the_first_bit_is_the_side_of_the_first_principal_component():
     rows = images.flatten(1).numpy().astype(float)
     along = (rows - rows.mean(0)) @ np.linalg.svd(rows - rows.mean(0))[2][0]
     upper = torch.from_numpy(along > np.median(along))
-    found = clusters(images, images, 8) % 2 == 1
+    found = clusters(images, 8) % 2 == 1
     assert torch.equal(found, upper) or torch.equal(found, ~upper)
 
 
 def test_neither_the_order_of_the_images_nor_who_asks_matters():
     images, order = noise(150, (3, 20, 12)), torch.randperm(150)
-    found = clusters(images, images, 16)
-    assert torch.equal(clusters(images[order], images, 16), found)
-    assert torch.equal(clusters(images, images[order[:9]], 16), found[order[:9]])
+    found = clusters(images, 16)
+    assert torch.equal(clusters(images[order], 16, images), found)
+    assert torch.equal(clusters(images, 16, images[order[:9]]), found[order[:9]])
 
 
 def test_groups_of_digits_tell_the_digit_of_training_and_of_test_images():
@@ -95,6 +100,8 @@ def test_a_training_with_groups_draws_and_is_scored_as_one_with_classes(diffuse)
     other = diffuse.json(line)
     assert known["reference"]["sha256"] == other["reference"]["sha256"]
     assert diffuse("compare tiny plain") == 0
+    again = [diffuse.json(f"{line} run=tiny label=cluster3 known=true")["folder"] for _ in "ab"]
+    assert again[0] == again[1]
     for run in ("tiny", "plain"):
         assert diffuse(f"{line} run={run} label=3") == 0
     assert "sampler.label" in diffuse.error("compare tiny plain")

@@ -146,7 +146,6 @@ def test_a_run_is_sampled_with_the_guidance_it_was_trained_with_unless_told_othe
         ("guidance=2 guide=ema_0.7", "this training has no average ema_0.7; choices: labels, ema"),
         ("guidance_levels=[2,1]", "guidance_levels must be two ascending sigmas"),
         ("guidance=2 nfe=5", "nfe=5: ddim makes 4 with steps=2 and 6 with steps=3"),
-        ("guidance=2 nfe=4 guidance_levels=[0,1]", "nfe=4 with guidance_levels: say steps="),
     ],
 )
 def test_guidance_that_cannot_be_is_refused(line, error, diffuse, tiny):
@@ -165,6 +164,20 @@ def test_a_guided_run_is_drawn_in_the_calls_that_are_asked_for(diffuse):
     assert diffuse("sample debug=smoke device=cpu sampler=rk45 guidance=1") == 0, diffuse.err
     facts = diffuse.json("sample n=4 steps=2 device=cpu guidance_levels=[0,.inf]")
     assert facts["sampler"]["guidance"]["levels"] == [0, None]
+
+
+def test_where_guidance_acts_at_some_levels_steps_are_those_that_make_the_calls(diffuse):
+    assert diffuse.train("train.steps=2 train.sample_every=null") == 0
+    line = "sample n=4 device=cpu guidance=2 guidance_levels=[0.2,5]"
+    made = {k: int(diffuse.json(f"{line} steps={k}")["nfe"]) for k in range(1, 8)}
+    assert any(steps < calls < 2 * steps for steps, calls in made.items())
+    for calls in range(1, max(made.values())):
+        if calls in made.values():
+            assert diffuse.json(f"{line} nfe={calls}")["nfe"] == calls
+        else:
+            assert f"nfe={calls}: ddim makes {calls - 1} with" in diffuse.error(
+                f"{line} nfe={calls}"
+            )
 
 
 def test_a_training_led_by_a_checkpoint_looks_without_and_takes_all_the_calls(diffuse, tiny):

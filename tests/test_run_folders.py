@@ -64,8 +64,11 @@ def test_a_name_may_be_the_path_of_its_folder_however_it_is_spelled(tmp_path, mo
         Path(f"outputs/train/a/{version}/checkpoints").mkdir(parents=True)
     Path("elsewhere").mkdir()
     outputs = Path("outputs")
+    Path("outputs/eval/a/v001").mkdir(parents=True)
     words = ("a", "outputs/train/a", "./outputs/train/a/", "elsewhere/../outputs/train/a")
     for word in (*words, str(tmp_path / "outputs/train/a"), f"../{tmp_path.name}/outputs/train/a"):
         [found] = run_folders.meant(outputs, word)
         assert found.samefile("outputs/train/a/v002"), word
     assert run_folders.meant(outputs, "outputs/train") == []
+    runs.Run.start(Path("outputs/eval/a/v001"), "eval", "", [], name="a")
+    assert run_folders.meant(outputs, "outputs/eval/a") == []

@@ -4,7 +4,6 @@ import importlib
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +37,8 @@ def sweep(verb: str, parsed: Arguments) -> int:
     if own_resume or resume is None:
         resume = "none" if own_resume else first.get("resume", "none")
     old, longer = _to_continue(verb, parsed, first, resume, jobs)
+    if old is None and resume == "none" and not own_resume:
+        _say_what_is_there(verb, parsed, first, jobs)
     with ExitStack() as stack:
         if first.dry_run:  # Hydra writes a file even then: not where a user would find it
             parsed = _without(parsed, "hydra/launcher", "hydra.launcher")  # nor on a cluster
@@ -157,16 +158,15 @@ def _to_continue(
     if old is None:
         if resume == "auto":
             log.info("nothing to continue in %s: a new sweep", root / name)
-        elif jobs and resume == "none":
-            _say_what_is_there(root, name, jobs, allowed)
         return None, False
     return old, sweep_records.is_longer(old, jobs)
 
 
-def _say_what_is_there(root: Path, name: str, jobs: Jobs, allowed: Sequence[str]) -> None:
+def _say_what_is_there(verb: str, parsed: Arguments, cfg: DictConfig, jobs: Jobs) -> None:
     """Of a sweep that was not finished, where the same words begin another one."""
-    with suppress(ConfigError):  # a damaged one is not asked for
-        there = sweep_records.to_continue(root, name, False, "auto", jobs, allowed)
+    root, name = Path(cfg.outputs) / verb, _name(verb, parsed, cfg)
+    with suppress(ConfigError, OSError, KeyError, TypeError):  # a damaged one is not asked for
+        there = sweep_records.to_continue(root, name, False, "auto", jobs) if jobs else None
         done = sum(is_finished(there / str(k)) for k in range(len(jobs))) if there else len(jobs)
         if done < len(jobs):
             log.info(

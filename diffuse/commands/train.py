@@ -19,6 +19,7 @@ from diffuse import (
     evaluations,
     files,
     hardware,
+    meanings,
     planning,
     runs,
     yamls,
@@ -49,7 +50,8 @@ def main(cfg: DictConfig, job: Job) -> int:
     cfg = inheriting.filled(cfg, job)
     check(cfg)
     guiding.refuse_idle(cfg, job)
-    if (word := job.typed("steps")) and not job.typed("train", "experiment", "resume"):
+    lengths = [f"train.{unit}" for unit in meanings.LENGTHS]
+    if (word := job.typed("steps")) and not job.typed(*lengths, "experiment", "debug", "resume"):
         log.warning("%s is of the sampler, for grids; train.steps= is the length", word)
     check_devices(cfg.devices, hardware.device(cfg.device))
     tracker = assembly.tracker(cfg) if leads(cfg.devices) else None

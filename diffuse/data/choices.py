@@ -92,8 +92,9 @@ def view(raw: Raw, split: str, choices: Choices, train: Raw | None = None) -> Im
     images, labels, classes = _chosen(raw, split, choices)
     known = labels
     if choices.clusters:
-        seen = images if train in (None, raw) else _chosen(train, "train", choices)[0]
-        labels = clusters.clusters(seen, images, choices.clusters)
+        alone = train in (None, raw)
+        seen = images if alone else _chosen(train, "train", choices)[0]
+        labels = clusters.clusters(seen, choices.clusters, None if alone else images)
         classes = clusters.names(choices.clusters)
     native_height, native_width = images.shape[-2:]
     images = fitted(images, choices.fit)

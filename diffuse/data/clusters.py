@@ -18,37 +18,40 @@ def names(k: int) -> tuple[str, ...]:
     return tuple(f"cluster{i}" for i in range(k))
 
 
-def clusters(train: Tensor, others: Tensor, k: int) -> Tensor:
-    """The group of each of `others`, int64 [m], where uint8 `train` [n c h w] makes k of n / k.
+def clusters(train: Tensor, k: int, others: Tensor | None = None) -> Tensor:
+    """The group of each of uint8 `train` [n c h w], int64 [n]: k groups of n / k images, give or
+    take one. Of `others` instead, which are on one side or the other of what divides these.
 
-    Groups differ by one image at most, but for images that are the same to the pixel.
     Raises ValueError if there are fewer images than groups, or images of two shapes.
     """
-    if train.shape[1:] != others.shape[1:]:
-        shapes = " and ".join("x".join(map(str, x.shape[1:])) for x in (train, others))
-        raise ValueError(f"clusters take training and test images of one shape, got {shapes}")
     if k > len(train):
         raise ValueError(f"clusters must be at most {len(train)}, the training images; got {k}")
-    labels = torch.zeros(len(others), dtype=torch.long)
-    _halve(_small(train), _small(others), torch.arange(len(others)), range(k), labels)
-    return labels
+    if others is not None and train.shape[1:] != others.shape[1:]:
+        shapes = " and ".join("x".join(map(str, x.shape[1:])) for x in (train, others))
+        raise ValueError(f"clusters take training and test images of one shape, got {shapes}")
+    rows, asked = _small(train), _small(train[:0] if others is None else others)
+    labels, found = torch.zeros(len(rows)).long(), torch.zeros(len(asked)).long()
 
+    def halve(places: Tensor, theirs: Tensor, groups: range) -> None:
+        """Give the rows of these numbers, and of `asked`, one of these groups each."""
+        if len(groups) == 1:
+            labels[places], found[theirs] = groups[0], groups[0]
+            return
+        low, high = groups[::2], groups[1::2]  # so any first few of the groups are from everywhere
+        part = rows[places]
+        mean = part.mean(0)
+        direction = _first_component(part - mean)
+        along = (part - mean) @ direction
+        order = along.argsort(stable=True)
+        first = round(len(part) * len(low) / len(groups))
+        below, above = order[:first], order[first:]
+        middle = (along[below[-1]] + along[above[0]]) / 2
+        side = (asked[theirs] - mean) @ direction < middle
+        halve(places[below], theirs[side], low)
+        halve(places[above], theirs[~side], high)
 
-def _halve(train: Tensor, others: Tensor, rows: Tensor, groups: range, labels: Tensor) -> None:
-    """Give rows of `labels`, which `others` belong to, one of `groups` each."""
-    if len(groups) == 1:
-        labels[rows] = groups[0]
-        return
-    low, high = groups[::2], groups[1::2]  # so any first few of the groups are from everywhere
-    mean = train.mean(0)
-    direction = _first_component(train - mean)
-    along = (train - mean) @ direction
-    first = round(len(train) * len(low) / len(groups))
-    order = along.argsort(stable=True)
-    threshold = along[order[first - 1 : first + 1]].mean()  # between two neighbours
-    below = (others - mean) @ direction < threshold
-    _halve(train[order[:first]], others[below], rows[below], low, labels)
-    _halve(train[order[first:]], others[~below], rows[~below], high, labels)
+    halve(torch.arange(len(rows)), torch.arange(len(asked)), range(k))
+    return labels if others is None else found
 
 
 def _first_component(centred: Tensor) -> Tensor:

@@ -60,7 +60,8 @@ def _one(root: Path, ref: str, done: Sequence[Path], smoke: bool) -> list[Path]:
     for folder in (path, root / ref):
         if _has_record(folder):
             return [folder]
-    return _newest([f for f in done if f.is_relative_to(root / ref) and f.parent != root], smoke)
+    of_name = [f for f in done if f.is_relative_to(root / ref) or f.is_relative_to(path)]
+    return _newest([f for f in of_name if f.parent != root and path != root], smoke)
 
 
 def _newest(found: Sequence[Path], smoke: bool) -> list[Path]:

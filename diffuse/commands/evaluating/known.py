@@ -17,7 +17,7 @@ from diffuse import (
     runs,
 )
 from diffuse.assembly import Trained
-from diffuse.commands import drawing, restoring, starting
+from diffuse.commands import describing, drawing, restoring, starting
 from diffuse.commands.describing import code, dtype
 from diffuse.commands.evaluating import scores
 from diffuse.config import Job
@@ -49,7 +49,7 @@ def find(
     same |= {"real": passport.of_images(train, "train")}
     same |= {"encoder": passport.of_encoder(encoder), "code": code(trained, [plan], encoder)}
     same |= {"dtype": dtype(trained), "device": hardware.describe(trained.device)}
-    label = restoring.class_number(cfg, trained)
+    label = describing.class_of(trained, restoring.class_number(cfg, trained))["label"]
     predictor = plan.level_of.sha256 if plan.level_of else None
     for folder in reversed(run_folders.every(Path(cfg.outputs), "eval")):
         facts = runs.read(folder)

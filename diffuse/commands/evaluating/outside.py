@@ -185,12 +185,16 @@ def _compared(
     """With the images as gray ones if there is no data set, and only so they can be compared."""
     try:
         return given, *_real(cfg, given.images[chosen], train, test)
-    except DiffuseError:
+    except DiffuseError as error:
         rgb = test is None and given.images.shape[1] == 3
         if not rgb or (gray := foreign.as_gray(given)) is None:
             raise
+        try:
+            found = _real(cfg, gray.images[chosen], train, test)
+        except DiffuseError:
+            raise error from None
         log.info("%s: R = G = B everywhere, so these images count as gray", given.source)
-        return gray, *_real(cfg, gray.images[chosen], train, test)
+        return gray, *found
 
 
 def _real(
