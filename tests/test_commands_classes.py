@@ -73,8 +73,9 @@ def test_of_a_reference_by_somebody_else_nobody_knows_the_classes(form, trained,
 
 
 def test_how_uneven_is_uneven(images):
-    def said(labels, conditional=True):
-        trained = SimpleNamespace(conditional=conditional, spec=images.spec)
+    def said(labels, conditional=True, of_classes=True):
+        known = {"conditional": conditional, "of_classes": conditional and of_classes}
+        trained = SimpleNamespace(**known, spec=images.spec)
         return judging.of_classes(trained, replace(images, labels=torch.tensor(labels)), None)
 
     assert said([0, 1, 2] * 10 + [0, 1]) == []
@@ -83,3 +84,4 @@ def test_how_uneven_is_uneven(images):
     assert "50% of the test images are a" in words
     assert said([0] * 16 + [1] * 16) != []  # there is no c
     assert said([0] * 32, conditional=False) == []
+    assert said([0] * 32, of_classes=False) == []  # drawn of every group, which is of every class

@@ -31,7 +31,7 @@ def sheet(folder):
     return figures.sheet(folder / "sheet", NOISE.view(8, 8, 1, 8, 8), "a title", [""] * 8)
 
 
-KNOWS_CLASSES = SimpleNamespace(conditional=True)
+KNOWS_CLASSES = SimpleNamespace(conditional=True, of_classes=True)
 
 
 def result():
