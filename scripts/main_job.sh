@@ -16,5 +16,15 @@ elif [ $code -ne 0 ]; then
     exit $code
 fi
 # shellcheck disable=SC2086  # $dataset is one word or none
-diffuse train experiment=quickstart name=$name $dataset resume=auto
+train() { diffuse train experiment=quickstart name=$name $dataset "$@"; }
+code=0
+train resume=auto || code=$?
+if [ $code -eq 2 ]; then
+    echo "
+    *** What is there was begun by another version, with other settings: a new run begins.
+    " >&2
+    train
+elif [ $code -ne 0 ]; then
+    exit $code
+fi
 diffuse eval run=$name known=true
