@@ -63,7 +63,7 @@ def knows_classes(cfg: DictConfig) -> bool:
     return bool(cfg.model.get("conditional"))
 
 
-def has_classes(cfg: DictConfig) -> bool:
+def of_classes(cfg: DictConfig) -> bool:
     """Are the classes that it knows those of its data, and not groups (`dataset.clusters`)?"""
     return knows_classes(cfg) and not cfg.dataset.get("clusters")
 
@@ -202,7 +202,7 @@ class Trained:
     @property
     def of_classes(self) -> bool:
         """Are the classes that it knows those of its data, and not groups of `clusters`?"""
-        return has_classes(self.cfg)
+        return of_classes(self.cfg)
 
     @property
     def device(self) -> torch.device:

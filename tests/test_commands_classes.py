@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffuse.commands.evaluating import judging
+from diffuse.commands.evaluating import doubts
 from diffuse.data import open_dataset
 
 LINE = "eval n=8 steps=2 device=cpu encoder=pixels metrics=fid"
@@ -76,7 +76,7 @@ def test_how_uneven_is_uneven(images):
     def said(labels, conditional=True, of_classes=True):
         known = {"conditional": conditional, "of_classes": conditional and of_classes}
         trained = SimpleNamespace(**known, spec=images.spec)
-        return judging.of_classes(trained, replace(images, labels=torch.tensor(labels)), None)
+        return doubts.of_classes(trained, replace(images, labels=torch.tensor(labels)), None)
 
     assert said([0, 1, 2] * 10 + [0, 1]) == []
     assert said([0] * 12 + [1] * 10 + [2] * 10) == []

@@ -21,7 +21,7 @@ from diffuse.assembly import Trained
 from diffuse.commands import describing, drawing, guiding, restoring, sample, starting
 from diffuse.commands.drawing import saving, twins
 from diffuse.commands.drawing.saving import Result
-from diffuse.commands.evaluating import judging, known, outside, pictures, scores
+from diffuse.commands.evaluating import doubts, judging, known, outside, pictures, scores
 from diffuse.config import Job
 from diffuse.console import print_plan, rate
 from diffuse.encoders import check_encoder
@@ -65,10 +65,10 @@ def main(cfg: DictConfig, job: Job) -> int:
         )
         results = _drawn(cfg, trained, plan, label, folder)
         first = results[0]
-        said = judging.warnings(
+        said = doubts.of_numbers(
             judge.encoder, cfg.n, first.images, real, statistics, asked if by_class else None
         )
-        said += judging.of_classes(trained, test, label, statistics)
+        said += doubts.of_classes(trained, test, label, statistics)
         record = judging.scored(cfg, wanted, [(r.images, asked) for r in results], real)
         nfe = sum(result.nfe for result in results) / len(results)
         drawn = describing.how(cfg, job, plan, nfe, describing.class_of(trained, label))

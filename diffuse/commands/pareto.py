@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from diffuse import assembly, evaluations, hardware, runs, scoring
 from diffuse.assembly import Trained
 from diffuse.commands import describing, drawing, guiding, restoring, starting
-from diffuse.commands.evaluating import cells, fronts, judging
+from diffuse.commands.evaluating import cells, doubts, fronts, judging
 from diffuse.commands.evaluating.cells import Cell
 from diffuse.config import Job
 from diffuse.encoders import check_encoder
@@ -60,8 +60,8 @@ def main(cfg: DictConfig, job: Job) -> int:
         started = time.monotonic()
         shown = real.known_floor().images  # ours cannot have another range: it is the checkpoint's
         said = judging.selected(cfg) + moved
-        said += judging.warnings(judge.encoder, cfg.n, shown, real, None)
-        said += judging.of_classes(trained, test, label)
+        said += doubts.of_numbers(judge.encoder, cfg.n, shown, real, None)
+        said += doubts.of_classes(trained, test, label)
         rows = _all(bench, table)
         cells.mark(rows)
         first = table[0].plan

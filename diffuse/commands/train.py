@@ -25,7 +25,7 @@ from diffuse import (
     yamls,
 )
 from diffuse.commands import guiding
-from diffuse.commands.evaluating import judging
+from diffuse.commands.evaluating import doubts
 from diffuse.commands.training import following, inheriting, resuming, telling
 from diffuse.commands.training.loop import loop
 from diffuse.commands.training.preparing import Work, prepare
@@ -195,7 +195,7 @@ def _judge(work: Work) -> Judge:
     resized = work.test.spec.fit != "none"
     sets = assembly.real_sets(work.cfg.dataset) if resized else (work.data, work.test)
     judge = assembly.judge(work.cfg, train=sets[0], test=sets[1])
-    for line in judging.of_features(judge.encoder, len(judge.test), judge.train):
+    for line in doubts.of_features(judge.encoder, len(judge.test), judge.train):
         log.warning("%s", line)
     return judge
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from diffuse import assembly, evaluations, passport, run_folders, runs
+from diffuse.commands.evaluating.doubts import FEW
 from diffuse.commands.evaluating.evaluated import configs
-from diffuse.commands.evaluating.judging import FEW
 from diffuse.comparison import used_seeds
 from diffuse.errors import ConfigError, DataError
 from diffuse.meanings import LENGTHS

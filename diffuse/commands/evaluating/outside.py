@@ -24,7 +24,7 @@ from diffuse import (
     scoring,
 )
 from diffuse.commands import starting
-from diffuse.commands.evaluating import judging, pictures, scores
+from diffuse.commands.evaluating import doubts, judging, pictures, scores
 from diffuse.config import Job
 from diffuse.console import print_plan
 from diffuse.data import ImageSet, ImageSpec
@@ -61,7 +61,7 @@ def main(cfg: DictConfig, job: Job, tracker: Quiet) -> int:
     pixels = given.images[chosen]
     wanted = judging.groups(cfg, job, asked, len(pixels), real)
     said = [*given.doubts]  # they were said when it was read
-    said += judging.warnings(
+    said += doubts.of_numbers(
         real.encoder, len(pixels), pixels, real, statistics,
         asked if "per_class" in wanted else None,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffuse import assembly, passport, scoring, values
 from diffuse.assembly import Trained
 from diffuse.commands import describing, guiding, restoring
-from diffuse.commands.evaluating import judging
+from diffuse.commands.evaluating import doubts, judging
 from diffuse.commands.plotting import Picture, Said, called, restored
 from diffuse.commands.plotting.trajectory import check_steps
 from diffuse.config import Job
@@ -63,11 +63,11 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
         started = time.monotonic()
         real = scoring.real(judge, n)
         known = real.known_floor()
-        said = judging.few(n, encoder.dim, train) + judging.of_features(encoder, len(test), train)
+        said = doubts.few(n, encoder.dim, train) + doubts.of_features(encoder, len(test), train)
         for line in said:
             log.warning("%s", line)
         said += encoder.doubts  # said already
-        said += judging.of_classes(trained, test, label)
+        said += doubts.of_classes(trained, test, label)
         record = describing.passport_of(  # the code as it is now
             job, trained, plan, encoder, weights=cfg.weights, n=n, seeds=1
         )

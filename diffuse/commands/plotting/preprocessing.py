@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from diffuse import assembly, evaluations, hardware, passport, values
-from diffuse.commands.evaluating import judging
+from diffuse.commands.evaluating import doubts
 from diffuse.commands.plotting import Picture, Said
 from diffuse.config import Job
 from diffuse.console import Meter
@@ -45,7 +45,7 @@ def preprocessing(cfg: DictConfig, job: Job) -> Picture:
     def draw(folder: Path) -> tuple[list[Path], Said]:
         started = time.monotonic()
         code = passport.of_code(encoder)  # as it is now
-        warned = judging.few(n, encoder.dim) + judging.of_features(encoder, len(test), train)
+        warned = doubts.few(n, encoder.dim) + doubts.of_features(encoder, len(test), train)
         for line in warned:
             log.warning("%s", line)
         warned += encoder.doubts  # said already

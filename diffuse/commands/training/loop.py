@@ -28,7 +28,7 @@ def loop(
 ) -> bool:
     """Train to the end or until one of the processes is told to stop: False then."""
     every, ranks = work.cfg.train, work.ranks
-    by_class = assembly.has_classes(work.cfg)
+    by_class = assembly.of_classes(work.cfg)
     checkup = Checkup(work.training, work.test, work.law, work.plan, by_class, ranks)
 
     def stop_looking(*_: object) -> None:
