@@ -36,7 +36,7 @@ from diffuse.weightings import Weighting
 EARLIER = {"upsample": "nearest"}  # of every UNet, before there was such a key
 
 
-def process(cfg: DictConfig) -> tuple[Schedule, Law]:
+def schedule_and_law(cfg: DictConfig) -> tuple[Schedule, Law]:
     """The schedule, and the law by which training draws its levels."""
     schedule = config.build("schedule", cfg.schedule)
     if schedule.zero_snr and cfg.objective.name == "eps":
@@ -242,7 +242,7 @@ def saved_config(folder: Path) -> DictConfig:
 def restore(folder: Path, checkpoint: int | str | None, weights: str, cfg: DictConfig) -> Trained:
     """The denoiser of a run with the weights of a checkpoint, which is verified first."""
     trained_cfg = saved_config(folder)
-    path = chosen(folder, checkpoint)
+    path = verified_checkpoint(folder, checkpoint)
     state = checkpoints.load_state(path)
     spec = ImageSpec.read(state["spec"])
     device = hardware.device(cfg.device)
@@ -256,7 +256,7 @@ def restore(folder: Path, checkpoint: int | str | None, weights: str, cfg: DictC
         model.net.load_state_dict(checkpoints.load_tensors(path, file))
     except RuntimeError as e:
         raise DataError(f"{path / file}.safetensors does not fit {folder}: {reason(e)}") from None
-    schedule, _ = process(trained_cfg)
+    schedule, _ = schedule_and_law(trained_cfg)
     digest = checkpoints.sha256(path, file)
     return Trained(folder, trained_cfg, state, spec, model.eval(), schedule, path, digest)
 
@@ -273,7 +273,7 @@ def weights_file(trained: DictConfig, weights: str, folder: Path) -> str:
     return file
 
 
-def chosen(folder: Path, which: int | str | None) -> Path:
+def verified_checkpoint(folder: Path, which: int | str | None) -> Path:
     """A verified checkpoint: a step, "best", or null = the newest whole one."""
     checkpoint_folder = folder / "checkpoints"
     if which is None:

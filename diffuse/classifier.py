@@ -91,7 +91,10 @@ def centred(images: Tensor) -> Tensor:
 
 
 def augment(images: Tensor, crop: int, flip: bool, random: torch.Generator) -> Tensor:
-    """Shift each image by up to `crop` pixels (the edge is filled with 0), mirror every second."""
+    """Images [b c h w], each shifted by up to `crop` pixels (the edge is filled with 0).
+
+    With `flip` each is mirrored with probability 1/2.
+    """
     b, _, h, w = images.shape
 
     def draw(high: int) -> Tensor:

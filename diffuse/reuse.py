@@ -1,6 +1,6 @@
 """Reuse: which of a sampler's calls of the network are made; at the others the last eps serves.
 
-A plan is a list of bools, the first call first. The lessons' skip sampling.
+The answer is a list of bools, the first call first. The lessons' skip sampling.
 """
 
 

@@ -100,7 +100,7 @@ def fit(
     size = recipe.micro_batch or recipe.batch // ranks.world
     settled = ranks.world == 1
     can_be_told = not scaler.is_enabled() and getattr(optimizer, TOLD, False)
-    batch = draw(images, law, recipe, training.step + 1, training.rollbacks, ranks)
+    batch = batch_of(images, law, recipe, training.step + 1, training.rollbacks, ranks)
     for number in range(training.step + 1, recipe.steps + 1):
         lr = _set_rates(optimizer, peaks, learning_rate(number, recipe))
         gradient = partial(_gradient, training, recipe, number, batch, losses, ranks.rank)
@@ -119,7 +119,7 @@ def fit(
             if told:
                 _step_if(sound, optimizer)
             # while a GPU still computes the gradient
-            following = draw(images, law, recipe, number + 1, training.rollbacks, ranks)
+            following = batch_of(images, law, recipe, number + 1, training.rollbacks, ranks)
             finite = sound.item()
             if finite:
                 if not told:
@@ -152,7 +152,7 @@ def _set_rates(optimizer: torch.optim.Optimizer, peaks: Sequence[float], factor:
 def _left_out(training: Training, images: ImageSet, law: Law, recipe: Recipe, step: Step) -> Step:
     """A step that was not finite, with its diagnosis; Diverged if training does not go on."""
     index = batch_indices(step.number, len(images), recipe)
-    sigma = draw(images, law, recipe, step.number, training.rollbacks)[2]
+    sigma = batch_of(images, law, recipe, step.number, training.rollbacks)[2]
     step = replace(step, why=diagnosis(training.denoiser.net, step, index, sigma))
     if recipe.on_nan != "skip" or training.in_a_row >= IN_A_ROW:
         raise Diverged(step, training.in_a_row)
@@ -261,7 +261,7 @@ def seconds_per_step(
     return ranks.agree(times[len(times) // 2])
 
 
-def draw(
+def batch_of(
     images: ImageSet,
     law: Law,
     recipe: Recipe,

@@ -81,8 +81,8 @@ def check(cfg: DictConfig, but: Sequence[str] = ()) -> None:
         if value not in CHOICES[key] and not re.fullmatch(PATTERNS.get(key, NEVER), value):
             choices = [*CHOICES[key], *SHAPES.get(key, ())]
             raise ConfigError(f"{key}: unknown choice {value!r}; {nearest(value, choices)}")
-    for key, value in _given(cfg, [key for key in WORDS if key not in but]):
-        WORDS[key](value)
+    for key, value in _given(cfg, [key for key in CHECKS if key not in but]):
+        CHECKS[key](value)
     if "seeds" in cfg:
         check_seeds(cfg.seed, cfg.seeds)
     if "train" in cfg:
@@ -232,7 +232,7 @@ def check_compile(word: bool | str) -> None:
 
 COMPILE = ("auto", "true", "false")
 CLIPS = ("auto", "none", "range", "dynamic")
-WORDS: dict[str, Callable[[Any], None]] = {
+CHECKS: dict[str, Callable[[Any], None]] = {
     "name": check_name,
     "range": check_range,
     "clip": check_clip,

@@ -188,7 +188,7 @@ def report(record: dict[str, Any]) -> None:
 def measured(cfg: DictConfig, args: argparse.Namespace) -> dict[str, Any]:
     device = hardware.device(cfg.device)
     spec = open_dataset(cfg.dataset, "test").spec
-    schedule, _ = assembly.process(cfg)
+    schedule, _ = assembly.schedule_and_law(cfg)
     denoiser = assembly.denoiser(cfg, spec, device).eval()
     network, samplers = overheads(denoiser, spec, schedule, args)
     rates, apart = alternate(draws(cfg, denoiser, spec, schedule, args), args, device)

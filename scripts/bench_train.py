@@ -82,7 +82,7 @@ def _candidates(
 
 def our_steps(cfg: DictConfig, data: ImageSet, training: Training) -> Iterator[object]:
     """A training without an end, otherwise as the config says."""
-    _, law = assembly.process(cfg)
+    _, law = assembly.schedule_and_law(cfg)
     words = {k: v for k, v in cfg.train.items() if k in Recipe.__dataclass_fields__}
     words |= {"steps": 10**9, "range": tuple(cfg.range), "seed": cfg.seed}
     peaks = [group["lr"] for group in training.optimizer.param_groups]

@@ -213,7 +213,7 @@ def trained(_trained, diffuse, tmp_path):
 @pytest.fixture
 def poison(monkeypatch):
     """Let the levels of some steps be no numbers; poison(steps, times) spoils rollbacks, too."""
-    real = training.draw
+    real = training.batch_of
 
     def poison(steps, times=1):
         def draw(images, law, recipe, number, rollbacks=0, *ranks):
@@ -221,7 +221,7 @@ def poison(monkeypatch):
             bad = number in steps and rollbacks < times
             return x0, label, sigma * (math.nan if bad else 1), eps
 
-        monkeypatch.setattr(training, "draw", draw)
+        monkeypatch.setattr(training, "batch_of", draw)
 
     return poison
 

@@ -194,7 +194,7 @@ def test_no_other_module_can_be_reached_by_a_colon(name):
 
 
 def training(**given):
-    return {**dict.fromkeys(meanings.LENGTHS), **given}
+    return {**dict.fromkeys(meanings.UNITS), **given}
 
 
 def test_the_length_of_a_training_is_said_once_and_is_four_minutes_if_not_said():

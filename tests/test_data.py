@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 import diffuse.data
 from diffuse.data import Choices, check_dataset, open_dataset, to_range, to_uint8, unfit
 from diffuse.data.choices import view
-from diffuse.data.images import ImageSpec, Raw, fingerprint, fitted
+from diffuse.data.images import ImageSpec, Raw, fitted, sha256_of
 from diffuse.errors import ConfigError, DiffuseError, DivergedError
 
 RANGES = [(-1, 1), (-0.5, 0.5), (0, 1)]
@@ -131,7 +131,7 @@ def test_opening_twice_gives_the_same_checksum_and_one_changed_pixel_another():
     first, second = open_dataset(node(), "test"), open_dataset(node(), "test")
     assert first.sha256 == second.sha256
     second.images[5, 0, 3, 3] ^= 1
-    assert fingerprint(second.images, second.labels) != first.sha256
+    assert sha256_of(second.images, second.labels) != first.sha256
 
 
 def test_images_without_labels_have_no_classes_and_the_label_minus_one():

@@ -112,7 +112,7 @@ def test_a_signal_that_nobody_notes_would_leave_no_checkpoint(tiny, tmp_path, mo
     def act():
         for name, do in (("__enter__", lambda self: self), ("__exit__", lambda *_: None)):
             setattr(Interrupts, name, do)
-        training.draw = told_during(training.draw, signal.SIGTERM, call=4)
+        training.batch_of = told_during(training.batch_of, signal.SIGTERM, call=4)
         return cli.main(["train", *tiny.split(), "train.steps=6"])
 
     monkeypatch.chdir(tmp_path)
@@ -171,7 +171,7 @@ def test_a_job_that_slurm_starts_again_goes_on_in_its_folder(tiny, diffuse, tmp_
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     line = f"{FULL} resume=auto"
     with monkeypatch.context() as patch:
-        patch.setattr(training, "draw", told_during(training.draw, signal.SIGUSR1, 2))
+        patch.setattr(training, "batch_of", told_during(training.batch_of, signal.SIGUSR1, 2))
         assert diffuse.train(line) == 143
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     run = tmp_path / "outputs/train/tiny/v001"

@@ -13,7 +13,7 @@ from diffuse.commands.plotting import samplers
 from diffuse.data import open_dataset
 from diffuse.encoders import encode, pixels
 from diffuse.metrics import Moments, fid_estimate
-from diffuse.scoring.along import Along, watched
+from diffuse.scoring.along import Along, spread
 
 PASSPORT = [
     "schema",
@@ -96,8 +96,8 @@ def test_every_fid_that_is_printed_has_its_interval(trained, diffuse):
 
 
 def test_no_more_steps_are_measured_than_that_and_the_ends_are_among_them():
-    assert watched(3, 50) == [1, 2, 3]
-    some = watched(1000, 50)
+    assert spread(3, 50) == [1, 2, 3]
+    some = spread(1000, 50)
     assert (len(some), some[0], some[-1]) == (50, 1, 1000)
     gaps = np.diff(some)
     assert gaps.max() - gaps.min() <= 1

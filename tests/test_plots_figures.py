@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffuse import noise_laws, objectives, schedules
 from diffuse.data import to_range
-from diffuse.plots import processes, states
+from diffuse.plots import curves, states
 from diffuse.plots.figures import plain, sheet
 from diffuse.plots.pareto import pareto
 from diffuse.seeds import generator
@@ -21,7 +21,7 @@ COSINE = schedules.cosine(s=0.0, t_min=0.001, t_max=0.999)
 
 def test_a_figure_is_a_png_that_is_not_blank_and_an_svg_that_can_be_read(tmp_path):
     """The others are tried by `diffuse plot`."""
-    png, svg = processes.schedules({"one": LINEAR, "two": COSINE}, tmp_path / "x")
+    png, svg = curves.schedules({"one": LINEAR, "two": COSINE}, tmp_path / "x")
     pixels = np.asarray(Image.open(png).convert("L"))
     assert pixels.shape[1] >= 1000
     assert pixels.std() > 10
@@ -57,27 +57,27 @@ def test_every_image_fills_the_same_area_of_a_sheet(rows, columns, channels, tmp
 
 def test_the_flat_share_of_a_table_is_a_count_and_of_a_continuous_schedule_exact():
     alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
-    assert processes.flat(LINEAR) == pytest.approx((alpha_bar < 0.01).mean())
+    assert curves.flat(LINEAR) == pytest.approx((alpha_bar < 0.01).mean())
     # cos(a)^2 = 0.01 at a = acos(0.1); [0, 1] is the paper's [0.001, 0.999]
     reached = math.acos(0.1) * 2 / math.pi
-    assert processes.flat(COSINE) == pytest.approx((0.999 - reached) / 0.998, abs=1e-9)
-    assert processes.flat(COSINE, below=1e-9) == 0
+    assert curves.flat(COSINE) == pytest.approx((0.999 - reached) / 0.998, abs=1e-9)
+    assert curves.flat(COSINE, below=1e-9) == 0
 
 
 def test_the_betas_of_a_table_are_those_it_was_made_of():
     expected = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
-    torch.testing.assert_close(processes.betas(LINEAR.table), expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(curves.betas(LINEAR.table), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_the_slope_is_the_derivative_of_alpha_bar():
-    t = 0.001 + 0.998 * torch.linspace(0, 1, processes.POINTS, dtype=torch.float64)
+    t = 0.001 + 0.998 * torch.linspace(0, 1, curves.POINTS, dtype=torch.float64)
     expected = -0.998 * math.pi / 2 * torch.sin(math.pi * t)
-    torch.testing.assert_close(processes.slope(COSINE)[1:-1], expected[1:-1], rtol=0, atol=1e-4)
+    torch.testing.assert_close(curves.slope(COSINE)[1:-1], expected[1:-1], rtol=0, atol=1e-4)
 
 
 def test_the_histogram_of_a_law_over_t_is_its_density():
     law = noise_laws.triangular(COSINE, mode=0.5, stratified=True)
-    (density, edges), _ = processes.histograms(law(200_000, generator(0)), COSINE)
+    (density, edges), _ = curves.histograms(law(200_000, generator(0)), COSINE)
     cumulated = torch.where(edges < 0.5, 2 * edges**2, 1 - 2 * (1 - edges) ** 2)
     torch.testing.assert_close(density, cumulated.diff() / edges.diff(), rtol=0, atol=0.01)
 
@@ -85,15 +85,15 @@ def test_the_histogram_of_a_law_over_t_is_its_density():
 def test_the_histogram_of_a_law_over_log_sigma_is_its_density():
     wide = schedules.ve(sigma_min=0.002, sigma_max=80.0)
     law = noise_laws.lognormal(wide, mean=-1.2, std=1.2, stratified=True)
-    _, (density, edges) = processes.histograms(law(200_000, generator(0)), wide)
+    _, (density, edges) = curves.histograms(law(200_000, generator(0)), wide)
     middle = (edges[1:] + edges[:-1]) / 2 * math.log(10)
     expected = torch.exp(-(((middle + 1.2) / 1.2) ** 2) / 2) / (1.2 * math.sqrt(2 * math.pi))
     torch.testing.assert_close(density, expected * math.log(10), rtol=0, atol=0.005)
 
 
 def test_the_embedding_is_sines_and_cosines_of_log_sigma():
-    values = processes.told(COSINE, 8, 100.0).double()
-    sigma = COSINE.sigma(torch.linspace(0, 1, processes.POINTS, dtype=torch.float64))
+    values = curves.told(COSINE, 8, 100.0).double()
+    sigma = COSINE.sigma(torch.linspace(0, 1, curves.POINTS, dtype=torch.float64))
     for k in range(4):
         angle = 250 * sigma.log() * 100 ** (-k / 3)
         torch.testing.assert_close(values[:, k], angle.sin(), rtol=0, atol=2e-3)
@@ -138,14 +138,14 @@ def test_kinds_of_states_stand_under_each_other_image_by_image():
 
 def test_a_picture_of_an_embedding_shows_no_pattern_of_its_columns():
     """What turns slowly is as it is, what turns faster than the columns is 0, not a block."""
-    shown = processes.blended(COSINE, 64, 10_000.0)
-    assert shown.shape == (processes.COLUMNS, 64)
+    shown = curves.blended(COSINE, 64, 10_000.0)
+    assert shown.shape == (curves.COLUMNS, 64)
     assert shown.abs().max() <= 1
-    middle = (torch.arange(processes.COLUMNS, dtype=torch.float64) + 0.5) / processes.COLUMNS
+    middle = (torch.arange(curves.COLUMNS, dtype=torch.float64) + 0.5) / curves.COLUMNS
     slow = (250 * COSINE.sigma(middle).log() / 10_000).sin()
     torch.testing.assert_close(shown[:, 31].double()[5:-5], slow[5:-5], rtol=0, atol=1e-2)
     assert shown[5:10, 0].abs().max() < 0.05  # five turns in a column
-    single = processes.told(COSINE, 64, 10_000.0)
+    single = curves.told(COSINE, 64, 10_000.0)
     assert single[10:20, 0].abs().max() > 0.5
 
 

@@ -9,14 +9,14 @@ from diffuse import ranks
 from diffuse import training as training_room
 from diffuse.errors import DivergedError
 from diffuse.ranks import ALONE, Ranks
-from diffuse.training import draw
+from diffuse.training import batch_of
 
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_the_parts_of_a_batch_are_the_batch_that_one_process_draws(world, images, law, make_recipe):
     recipe = make_recipe()
-    whole = draw(images, law, recipe, 3)
-    parts = [draw(images, law, recipe, 3, ranks=Ranks(k, world)) for k in range(world)]
+    whole = batch_of(images, law, recipe, 3)
+    parts = [batch_of(images, law, recipe, 3, ranks=Ranks(k, world)) for k in range(world)]
     for one, shares in zip(whole, zip(*parts, strict=True), strict=True):
         assert torch.equal(torch.cat(shares), one)
 
@@ -25,7 +25,7 @@ def test_each_process_hides_other_units_and_always_the_same(
     make_training, images, law, make_recipe
 ):
     recipe = make_recipe(label_dropout=0.0)
-    batch = draw(images, law, recipe, 1)
+    batch = batch_of(images, law, recipe, 1)
 
     def gradient(rank):
         training = make_training(dropout=0.5, init="torch")

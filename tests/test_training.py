@@ -243,7 +243,7 @@ def test_labels_are_hidden_as_often_as_asked_and_are_then_the_class_past_the_las
 ):
     def labels(share):
         recipe = make_recipe(batch=32, label_dropout=share, shuffle=False)
-        return torch.stack([room.draw(images, law, recipe, k)[1] for k in range(1, 101)])
+        return torch.stack([room.batch_of(images, law, recipe, k)[1] for k in range(1, 101)])
 
     assert torch.equal(labels(0.0), images.labels.expand(100, 32))
     hidden = labels(0.3)
@@ -255,11 +255,11 @@ def test_labels_are_hidden_as_often_as_asked_and_are_then_the_class_past_the_las
 
 def test_images_are_mirrored_only_if_they_may_be(images, law, make_recipe):
     recipe = make_recipe(batch=32, shuffle=False)
-    straight = room.draw(images, law, recipe, 1)[0]
+    straight = room.batch_of(images, law, recipe, 1)[0]
     whole = images.images / 255 * 2 - 1
     assert torch.allclose(straight, whole, atol=1e-6)
     seen = torch.stack(
-        [room.draw(replace(images, flip=True), law, recipe, k)[0] for k in range(1, 41)]
+        [room.batch_of(replace(images, flip=True), law, recipe, k)[0] for k in range(1, 41)]
     )
     mirrored = (seen - whole.flip(-1)).abs().amax(dim=(2, 3, 4)) < 1e-6
     kept = (seen - whole).abs().amax(dim=(2, 3, 4)) < 1e-6
@@ -272,7 +272,7 @@ def test_what_a_step_draws_depends_on_seed_and_step_alone(images, law, make_reci
 
     def draws(step, **changes):
         torch.manual_seed(next(seeds))
-        return room.draw(images, law, make_recipe(**changes), step)
+        return room.batch_of(images, law, make_recipe(**changes), step)
 
     once, again = draws(3), draws(3, steps=99)
     assert all(map(torch.equal, once, again))

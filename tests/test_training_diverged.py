@@ -52,13 +52,13 @@ def infinite_loss(training, patch, steps):
 
 
 def _patch_draw(patch, steps, spoil):
-    real = room.draw
+    real = room.batch_of
 
     def draw(images, law, recipe, number, rollbacks=0, *ranks):
         batch = real(images, law, recipe, number, rollbacks, *ranks)
         return spoil(*batch) if number in steps and not rollbacks else batch
 
-    patch.setattr(room, "draw", draw)
+    patch.setattr(room, "batch_of", draw)
 
 
 FAULTS = [nan_in_the_loss, nan_in_one_image, infinite_gradient, infinite_loss]
@@ -180,7 +180,7 @@ def test_too_many_left_out_in_a_row_stop_after_all(
 
 def test_a_rollback_draws_all_but_the_images_anew_and_always_alike(images, law, make_recipe):
     recipe = make_recipe(batch=32, label_dropout=0.5, shuffle=False)
-    first, second, third, again = (room.draw(images, law, recipe, 5, k) for k in (0, 1, 2, 1))
+    first, second, third, again = (room.batch_of(images, law, recipe, 5, k) for k in (0, 1, 2, 1))
     assert all(map(torch.equal, second, again))
     assert torch.equal(first[0], second[0])
     for one, other in ((first, second), (second, third), (first, third)):

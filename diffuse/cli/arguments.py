@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from diffuse import secrets
 from diffuse.cli import usage
 from diffuse.errors import ConfigError, nearest
+from diffuse.meanings import LENGTHS
 
 # flag -> the name Hydra knows it by, and whether a value follows ("?": only if it is one of INFO)
 FLAGS = {
@@ -45,7 +46,6 @@ INFINITE = re.compile(r"(?<=[=,[ -])\.inf(?=[],]|$)")  # as yaml and our pages h
 PLAIN = re.compile(r"[\w./@:-]*", re.ASCII)  # means itself in Hydra's grammar
 QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 CALL = re.compile(r"(?:choice|shuffle|sort|range|interval|glob)\(.*\)", re.DOTALL)  # as is this
-LENGTHS = ("train.steps", "train.epochs", "train.images", "train.minutes")
 
 
 @dataclass

@@ -12,8 +12,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, flag_override
 
 from diffuse.cli import composing
-from diffuse.cli.arguments import KEY, Arguments, quote
+from diffuse.cli.arguments import Arguments, quote
 from diffuse.cli.complaints import unknown_key
+from diffuse.config import key_of
 from diffuse.errors import ConfigError
 
 GROUPS = ("schedule", "noise_law", "grid")  # each has a picture of its name
@@ -24,7 +25,7 @@ def taken_apart(verb: str, parsed: Arguments) -> tuple[Arguments, dict[str, Dict
     group = parsed.value("what")
     if verb != "plot" or parsed.multirun or group not in GROUPS:
         return parsed, {}
-    own = [word for word in parsed.overrides if _key(word).partition(".")[0] == group]
+    own = [word for word in parsed.overrides if key_of(word).partition(".")[0] == group]
     others = [word for word in parsed.overrides if word not in own]
     with composing.explained(verb):
         typed = OverridesParser.create().parse_overrides(own)
@@ -36,12 +37,12 @@ def taken_apart(verb: str, parsed: Arguments) -> tuple[Arguments, dict[str, Dict
     nodes: dict[str, DictConfig] = {}
     words: dict[str, list[str]] = {}
     for job in jobs:
-        choice = tuple(word for word in job if _key(word) == group)
+        choice = tuple(word for word in job if key_of(word) == group)
         if choice not in bare:
             bare[choice] = composing.compose(verb, parsed, [*others, *choice])
-        keys = [word for word in job if _key(word) in _keys(bare[choice], group)]
+        keys = [word for word in job if key_of(word) in _keys(bare[choice], group)]
         own_name = bare[choice].hydra.runtime.choices[group]
-        label = " ".join([own_name, *(w.partition(".")[2] for w in keys if _key(w) in varied)])
+        label = " ".join([own_name, *(w.partition(".")[2] for w in keys if key_of(w) in varied)])
         if label not in nodes:
             words[label] = [*others, *choice, *keys]
             cfg = composing.compose(verb, parsed, words[label]) if keys else bare[choice]
@@ -57,14 +58,9 @@ def _keys(cfg: DictConfig, group: str) -> set[str]:
 def _refuse_unknown(words: list[str], known: set[str], group: str) -> None:
     """A key that none of the choices has."""
     siblings = [name.partition(".")[2] for name in known]
-    for key in map(_key, words):
+    for key in map(key_of, words):
         if key != group and key not in known:
             raise ConfigError(unknown_key(key, "plot", siblings))
-
-
-def _key(word: str) -> str:
-    match = KEY.fullmatch(word)
-    return match[1] if match else word.lstrip("~")
 
 
 def laid(cfg: DictConfig, nodes: dict[str, Any], group: str | None) -> DictConfig:

@@ -56,7 +56,7 @@ class SweepJob:
             cli.log_to_stderr()
         if away and self.beside and self.folder:
             sweep_signals.prepare_process(self.folder, self.pid)
-        if own and is_finished(own) and not self.longer:
+        if own and runs.is_done(own) and not self.longer:
             code, what = 0, ""
         elif self.beside and self.folder and sweep_signals.is_over(self.folder, self.pid):
             return None  # it never began, so it does not say how it ended
@@ -128,11 +128,6 @@ class SweepJob:
             typed = [word for word in words if word not in self.parsed.implied]
             code = cli.run_command(self.verb, self.parsed, cfg, typed, None if cfg.dry_run else own)
         return code, f"exit code {code}" if code else ""
-
-
-def is_finished(own: Path) -> bool:
-    """Is there nothing left to do for this job?"""
-    return runs.is_done(own)
 
 
 def _whole(own: Path) -> bool:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from diffuse import owners, runs
-from diffuse.cli.arguments import KEY, LENGTHS, PLAIN
+from diffuse.cli.arguments import PLAIN
+from diffuse.config import key_of
 from diffuse.errors import ConfigError, nearest
+from diffuse.meanings import LENGTHS
 
 SCHEMA = 1
 # what these say is not which jobs there are: it may be said otherwise the next time
@@ -116,12 +118,6 @@ def _plain(word: str) -> str:
 
 def _lengths(job: list[str]) -> list[str]:
     return sorted(word for word in job if key_of(word) in LENGTHS)
-
-
-def key_of(word: str) -> str:
-    """The key of an override, without its `+` or `~`; the word itself if it has no value."""
-    match = KEY.fullmatch(word)
-    return match[1] if match else word
 
 
 @contextmanager

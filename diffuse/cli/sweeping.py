@@ -10,10 +10,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import cli, config, launching, meanings, run_folders, secrets, yamls
+from diffuse import cli, config, launching, meanings, run_folders, runs, secrets, yamls
 from diffuse.cli import composing, sweep_records, sweep_signals
 from diffuse.cli.arguments import CALL, Arguments, as_word, from_home, parts_of, quote
-from diffuse.cli.sweep_jobs import STOPPED, SweepJob, is_finished, outcome, printed
+from diffuse.cli.sweep_jobs import STOPPED, SweepJob, outcome, printed
 from diffuse.cli.sweep_records import Jobs
 from diffuse.console import print_columns, print_json
 from diffuse.errors import ConfigError, DiffuseError
@@ -64,7 +64,7 @@ def _with_jobs_of_sweeps(verb: str, parsed: Arguments) -> Arguments:
     said = parsed.value("run")
     if said in (None, "", "null") or CALL.fullmatch(said):  # of Hydra's
         return parsed
-    places = [word for word in parsed.overrides if sweep_records.key_of(word) == "outputs"]
+    places = [word for word in parsed.overrides if config.key_of(word) == "outputs"]
     outputs = Path(composing.compose(verb, parsed, places).outputs)
     parts = parts_of(said)
     runs = [run for ref in parts for run in _jobs_of(outputs, from_home(ref))]
@@ -73,7 +73,7 @@ def _with_jobs_of_sweeps(verb: str, parsed: Arguments) -> Arguments:
     swept = f"run={','.join(map(as_word, runs))}"
 
     def put(words: list[str]) -> list[str]:
-        return [swept if sweep_records.key_of(word) == "run" else word for word in words]
+        return [swept if config.key_of(word) == "run" else word for word in words]
 
     return replace(parsed, typed=put(parsed.typed), overrides=put(parsed.overrides))
 
@@ -167,7 +167,7 @@ def _say_what_is_there(verb: str, parsed: Arguments, cfg: DictConfig, jobs: Jobs
     root, name = Path(cfg.outputs) / verb, _name(verb, parsed, cfg)
     with suppress(ConfigError, OSError, KeyError, TypeError):  # a damaged one is not asked for
         there = sweep_records.to_continue(root, name, False, "auto", jobs) if jobs else None
-        done = sum(is_finished(there / str(k)) for k in range(len(jobs))) if there else len(jobs)
+        done = sum(runs.is_done(there / str(k)) for k in range(len(jobs))) if there else len(jobs)
         if done < len(jobs):
             log.info(
                 "%s has these jobs, %d of %d are done: with resume=auto it does what is missing",
@@ -184,8 +184,6 @@ def _name(verb: str, parsed: Arguments, cfg: DictConfig) -> str:
 
 def _claim(verb: str, parsed: Arguments, cfg: DictConfig) -> Path:
     """outputs/<verb>/<name>/vNNN"""
-    from diffuse import runs
-
     return runs.claim(Path(cfg.outputs), verb, _name(verb, parsed, cfg))
 
 
@@ -200,7 +198,7 @@ def _nothing_left(job: SweepJob, continued: bool) -> bool:
     if job.longer:
         log.info("continuing %s with another length than before", job.folder)
         return False
-    done = [k for k in range(total) if is_finished(job.folder / str(k))]
+    done = [k for k in range(total) if runs.is_done(job.folder / str(k))]
     log.info("continuing %s: %d of %d jobs are done", job.folder, len(done), total)
     for number in done:
         log.info("job %d: done (%s)", number, job.labels[number])
@@ -246,7 +244,7 @@ def _list_failures(job: SweepJob, lost: bool) -> int:
     failures, stopped = [], 0
     for number, label in enumerate(job.labels) if job.labels else _labels(job.told):
         end = outcome(job.told / str(number))
-        if end is None and lost and not is_finished(job.told / str(number)):
+        if end is None and lost and not runs.is_done(job.told / str(number)):
             end = {"code": 1, "error": "it never said how it ended; was it killed?"}
         if end and end["code"] in STOPPED:
             stopped = end["code"]
@@ -279,8 +277,6 @@ def _print_list(job: SweepJob) -> None:
 
 def _compare(job: SweepJob) -> None:
     """One row a job that was done, of the verbs that have something to say in one."""
-    from diffuse import runs
-
     summary = getattr(importlib.import_module(f"diffuse.commands.{job.verb}"), "summary", None)
     labels = list(enumerate(job.labels)) or _labels(job.told)
     jobs = {f"{k}: {label}": job.told / str(k) for k, label in labels}

@@ -134,7 +134,7 @@ def _called(dataset: DictConfig, train: ImageSet) -> str:
     """
     name = train.spec.name
     part = any(dataset.get(key) is not None for key in ("classes", "subset"))
-    borrowed = dataset.name != name and any(sounds_like(name, one) for one in data.__all__)
+    borrowed = dataset.name != name and any(sounds_like(name, one) for one in data.PUBLISHED)
     return f"{name}-{train.sha256[:8]}" if part or borrowed else name
 
 

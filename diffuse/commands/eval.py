@@ -50,7 +50,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     judge = assembly.judge(cfg, train=train, test=test)
     size = (test.spec.native_height, test.spec.native_width)
     statistics = judging.statistics(cfg, judge.encoder, size)
-    real = scoring.real(judge, cfg.n, *judging.known(statistics))
+    real = scoring.real(judge, cfg.n, *judging.moments_and_rows(statistics))
     asked = None
     if trained.of_classes and label is None:
         asked = sampling.classes(trained.spec, range(cfg.n))

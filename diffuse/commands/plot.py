@@ -11,12 +11,12 @@ from diffuse import conditions, hardware, schemas
 from diffuse.commands import describing, starting
 from diffuse.commands.plotting import (
     Picture,
+    curves,
     data,
     denoise,
     fid_trajectory,
     noise,
     preprocessing,
-    processes,
     samplers,
     trajectory,
 )
@@ -32,10 +32,10 @@ WALKED = (
 # what= -> the function that prepares it, and what it reads besides the keys of every command
 PICTURES: dict[str, tuple[Callable[[DictConfig, Job], Picture], str]] = {
     "data": (data.data, "dataset n range"),
-    "schedule": (processes.schedule, "schedule"),
-    "noise_law": (processes.noise_law, "noise_law schedule"),
-    "grid": (processes.grid, "grid schedule steps"),
-    "embedding": (processes.embedding, "schedule"),
+    "schedule": (curves.schedule, "schedule"),
+    "noise_law": (curves.noise_law, "noise_law schedule"),
+    "grid": (curves.grid, "grid schedule steps"),
+    "embedding": (curves.embedding, "schedule"),
     "noise": (noise.noise, "dataset schedule objective n columns range"),
     "denoise": (denoise.denoise, "run checkpoint weights n columns"),
     "trajectory": (trajectory.trajectory, f"{WALKED} n columns"),

@@ -50,8 +50,8 @@ def main(cfg: DictConfig, job: Job) -> int:
     cfg = inheriting.filled(cfg, job)
     check(cfg)
     guiding.refuse_idle(cfg, job)
-    lengths = [f"train.{unit}" for unit in meanings.LENGTHS]
-    if (word := job.typed("steps")) and not job.typed(*lengths, "experiment", "debug", "resume"):
+    saying = (*meanings.LENGTHS, "experiment", "debug", "resume")
+    if (word := job.typed("steps")) and not job.typed(*saying):
         log.warning("%s is of the sampler, for grids; train.steps= is the length", word)
     check_devices(cfg.devices, hardware.device(cfg.device))
     tracker = assembly.tracker(cfg) if leads(cfg.devices) else None
@@ -115,7 +115,7 @@ def _reopened(work: Work, folder: Path) -> runs.Run:
 
 def check(cfg: DictConfig) -> None:
     """Everything that can be wrong without looking at runs, data or devices."""
-    schedule, _ = assembly.process(cfg)
+    schedule, _ = assembly.schedule_and_law(cfg)
     measured = copy.deepcopy(cfg)  # the data's deviation is not known yet
     assembly.fill_sigma_data(measured, 1.0)
     assembly.objective_and_weighting(measured)

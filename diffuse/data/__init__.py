@@ -13,7 +13,10 @@ from diffuse.data.hub import hub
 from diffuse.data.images import ImageSet, ImageSpec, Raw, as_levels, to_range, to_uint8, unfit
 from diffuse.data.parquet import parquet
 
+PUBLISHED = ("cifar10", "digits", "fashion_mnist")  # whose images are known to the byte
+
 __all__ = [
+    "PUBLISHED",
     "Choices",
     "ImageSet",
     "ImageSpec",

@@ -12,7 +12,7 @@ from torch import Tensor
 import diffuse.data
 from diffuse.config import build
 from diffuse.data import clusters
-from diffuse.data.images import FITS, ImageSet, ImageSpec, Raw, fingerprint, fitted
+from diffuse.data.images import FITS, ImageSet, ImageSpec, Raw, fitted, sha256_of
 from diffuse.errors import ConfigError, DataError, nearest
 
 log = logging.getLogger("diffuse.data")
@@ -102,7 +102,7 @@ def view(raw: Raw, split: str, choices: Choices, train: Raw | None = None) -> Im
     size = (height, width, native_height, native_width)
     spec = ImageSpec(raw.name, channels, *size, choices.fit, classes)
     flip = choices.flip and split == "train"
-    return ImageSet(spec, images, labels, fingerprint(images, known), raw.source, flip)
+    return ImageSet(spec, images, labels, sha256_of(images, known), raw.source, flip)
 
 
 def _raw(call: dict[str, Any], split: str) -> Raw:

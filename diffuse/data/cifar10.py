@@ -15,7 +15,7 @@ from diffuse.data.cifar_batches import (
     read_batches,
 )
 from diffuse.data.hub import export
-from diffuse.data.images import Raw, fingerprint
+from diffuse.data.images import Raw, sha256_of
 from diffuse.data.parquet import column_names, read_split, split_files
 from diffuse.data.prepared import Table, prepared
 from diffuse.data.sources import Source, download, fetch
@@ -66,7 +66,7 @@ def cifar10(
         assert table.labels is not None
         name = name_of(folder)
         if sounds_like(name, "cifar10"):
-            name = f"{name}-{fingerprint(table.images, table.labels)[:8]}"
+            name = f"{name}-{sha256_of(table.images, table.labels)[:8]}"
     return Raw(name, *table, source=origin)
 
 

@@ -134,7 +134,7 @@ def resized(images: Tensor, height: int, width: int) -> Tensor:
     return result
 
 
-def fingerprint(images: Tensor, labels: Tensor) -> str:
+def sha256_of(images: Tensor, labels: Tensor) -> str:
     """sha256 of the pixels, the labels and their shape."""
     digest = hashlib.sha256(repr(tuple(images.shape)).encode())
     digest.update(images.contiguous().numpy().data)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffuse.data.images import fingerprint
+from diffuse.data.images import sha256_of
 from diffuse.data.sources import cache, locked
 from diffuse.errors import DiffuseError
 
@@ -105,4 +105,4 @@ def _save(path: Path, table: Table) -> None:
 
 
 def _checksum(images: Tensor, labels: Tensor | None) -> str:
-    return fingerprint(images, torch.empty(0) if labels is None else labels)
+    return sha256_of(images, torch.empty(0) if labels is None else labels)

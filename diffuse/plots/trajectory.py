@@ -16,7 +16,7 @@ from diffuse.files import write_csv
 from diffuse.plots.figures import INK, files, look, panels, sheet, whole_steps
 from diffuse.plots.images import animation, grid
 from diffuse.plots.states import scaled, short
-from diffuse.scoring.along import watched
+from diffuse.scoring.along import spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +48,7 @@ class Trajectory:
     @property
     def shown(self) -> list[int]:
         """The steps of the strip."""
-        return watched(self.steps, self.columns)
+        return spread(self.steps, self.columns)
 
     @contextmanager
     def watching(self) -> Iterator[None]:

@@ -29,7 +29,7 @@ class Point:
         return {"step": self.step, "sigma": self.sigma, "calls": self.calls} | kinds
 
 
-def watched(steps: int, most: int) -> list[int]:
+def spread(steps: int, most: int) -> list[int]:
     """So many steps, evenly spaced; the first and the last are among them, of one the last."""
     if most == 1:
         return [steps]

@@ -14,7 +14,7 @@ from diffuse.commands.evaluating import references
 from diffuse.commands.evaluating.references import Pictured
 from diffuse.config import Job
 from diffuse.data import ImageSet, ImageSpec
-from diffuse.data.images import fingerprint, fitted
+from diffuse.data.images import fitted, sha256_of
 from diffuse.encoders import Encoder
 from diffuse.errors import ConfigError, DataError, nearest
 from diffuse.foreign import Statistics
@@ -69,7 +69,7 @@ def sets_of(trained: Trained, moved: Mapping[str, Any]) -> tuple[ImageSet, Image
         raise ConfigError(f"dataset: {said}") if moved else DataError(said)
     known = runs.facts_of(trained.folder).get("data", {})
     seen = [known.get(key) for key in ("sha256", "test_sha256")]
-    there = [fingerprint(fitted(s.images, trained.spec.fit), s.labels) for s in (train, test)]
+    there = [sha256_of(fitted(s.images, trained.spec.fit), s.labels) for s in (train, test)]
     if all(old in (None, now) for old, now in zip(seen, there, strict=True)):
         return train, test, []
     said = f"{trained.folder} learnt from other images than {train.spec.name} has now"
@@ -141,7 +141,7 @@ def statistics(cfg: DictConfig, encoder: Encoder, size: Sequence[int]) -> Statis
     return references.read(cfg.reference, encoder, size, measured=not cfg.dry_run)
 
 
-def known(statistics: Statistics | None) -> tuple[Moments | None, Rows | None]:
+def moments_and_rows(statistics: Statistics | None) -> tuple[Moments | None, Rows | None]:
     """The moments of a reference that somebody else made, and its images where they are known."""
     rows = statistics.rows if isinstance(statistics, Pictured) else None
     return (statistics.moments if statistics else None), rows

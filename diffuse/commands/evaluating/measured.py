@@ -207,7 +207,7 @@ def _next(trainings: Sequence[Path], record: Record) -> list[str]:
         typed = []
     about = runs.read(trained)
     name = about.get("name", trained.parent.name)
-    aside = ("seed=", "resume", "hypothesis=", *(f"train.{key}=" for key in LENGTHS))
+    aside = ("seed=", "resume", "hypothesis=", *(f"{key}=" for key in LENGTHS))
     words = [word for word in typed if not word.startswith(aside)]
     words.append(f"train.steps={saved[0].train.steps}")  # it may be longer than was typed
     words.append(f"seed={max(one.seed for one in saved) + 1}")

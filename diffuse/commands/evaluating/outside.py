@@ -205,10 +205,10 @@ def _real(
     if test is not None and train is not None and not cfg.dry_run:
         judge = assembly.judge(cfg, train=train, test=test)
         statistics = judging.statistics(cfg, judge.encoder, size)
-        return statistics, scoring.real(judge, len(pixels), *judging.known(statistics))
+        return statistics, scoring.real(judge, len(pixels), *judging.moments_and_rows(statistics))
     encoder = _encoder(cfg, pixels, train, test)
     statistics = judging.statistics(cfg, encoder, size)
-    moments, rows = judging.known(statistics)
+    moments, rows = judging.moments_and_rows(statistics)
     if moments is None:
         assert train is not None
         assert test is not None

@@ -22,7 +22,7 @@ from diffuse.metrics import Estimate, fid_estimate
 from diffuse.plots import fid_trajectory as pictures
 from diffuse.plots.states import scaled, short
 from diffuse.sampling import Plan, batches, classes, walk
-from diffuse.scoring.along import Along, Point, watched
+from diffuse.scoring.along import Along, Point, spread
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
         record = describing.passport_of(  # the code as it is now
             job, trained, plan, encoder, weights=cfg.weights, n=n, seeds=1
         )
-        along = Along(encoder, watched(steps, MOST))
+        along = Along(encoder, spread(steps, MOST))
         _walked(trained, plan, n, label, along)
         points = along.points(plan.sigmas.tolist(), real.moments)
         calls = max(along.calls.values())
@@ -117,7 +117,7 @@ def _walked(trained: Trained, plan: Plan, n: int, label: int | None, along: Alon
 
 def _rows(points: list[Point], floor: Estimate, floor_n: int) -> dict[str, str]:
     """Some of the points, the best estimate, and the floor."""
-    some = [points[k - 1] for k in watched(len(points), SHOWN)]
+    some = [points[k - 1] for k in spread(len(points), SHOWN)]
     rows = {
         f"step {point.step:,}": f"sigma {short(point.sigma)}, FID of denoised "
         f"{_said(point.denoised)}, of x {_said(point.x)}"

@@ -53,7 +53,7 @@ def find(cfg: DictConfig) -> Beginning | None:
     folder, which = named(Path(cfg.outputs), cfg.init_from)
     saved = assembly.saved_config(folder)
     _same_model(cfg, saved, folder)
-    checkpoint = assembly.chosen(folder, which)
+    checkpoint = assembly.verified_checkpoint(folder, which)
     file = assembly.weights_file(saved, cfg.init_weights, folder)
     facts = {
         "run": str(folder),

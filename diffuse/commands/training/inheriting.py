@@ -16,7 +16,7 @@ SAYING_ALL = ("experiment", "debug")  # so it does with one of these, which are 
 PLACE = ("outputs", "device", "devices", "compile", "trust")
 NOW = ("resume", "resume_allow", "dry_run")
 TOGETHER = (  # whoever says one of these means the others to be as they follow from it
-    tuple(f"train.{unit}" for unit in meanings.LENGTHS),
+    meanings.LENGTHS,
     ("steps", "nfe"),
     ("sampler", "grid"),
     ("init_from", "init_weights"),

@@ -153,7 +153,7 @@ def _built(found: Found, data: ImageSet, test: ImageSet, ranks: Ranks) -> Work:
     device = ranks.device(hardware.device(cfg.device))
     hardware.forget_peak(device)
     data, test = data.to(device), test.to(device)
-    schedule, law = assembly.process(cfg)
+    schedule, law = assembly.schedule_and_law(cfg)
     pixels = assembly.pixel_range(cfg)
     mean, std = moments(data.images, pixels)
     assembly.fill_sigma_data(cfg, std)
@@ -176,7 +176,7 @@ def _built(found: Found, data: ImageSet, test: ImageSet, ranks: Ranks) -> Work:
         training.strict = device.type == "cuda" and repeats(denoiser, data.spec.shape, device)
         assembly.compiled(cfg, denoiser, data.spec, device, ranks.world, training.strict, lasts)
     recipe = _recipe(cfg, training, data, law, ranks)
-    for unit in meanings.LENGTHS:
+    for unit in meanings.UNITS:
         cfg.train[unit] = recipe.steps if unit == "steps" else None
     batch = assembly.sampling_batch(None, device)
     guidance = guiding.of_looks(cfg, denoiser)

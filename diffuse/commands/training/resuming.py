@@ -43,7 +43,7 @@ def _named(cfg: DictConfig) -> Path:
     if which is None:
         raise ConfigError(f"resume={cfg.resume}: {folder} has no checkpoint to continue from")
     try:
-        checkpoint = assembly.chosen(folder, which)
+        checkpoint = assembly.verified_checkpoint(folder, which)
     except DataError as damage:
         newest = checkpoints.newest(folder / "checkpoints")
         others = f"resume=auto would go on from {newest.name}" if newest else ALL_DAMAGED
@@ -118,7 +118,7 @@ def continued(cfg: DictConfig, folder: Path) -> list[str]:
     changes = _let_through(_differences(cfg, saved) | _shorter(cfg, saved), cfg, folder)
     unit, amount = meanings.length(cfg.train)
     if unit == "minutes":
-        for other in meanings.LENGTHS:
+        for other in meanings.UNITS:
             cfg.train[other] = saved.train[other]
         log.info(
             "train.minutes=%g says how long a new run is; this one keeps its %s steps, and "

@@ -10,7 +10,7 @@ from diffuse import config
 from diffuse.commands.plotting import Picture, Said, called, overlaid
 from diffuse.config import Job
 from diffuse.files import write_csv
-from diffuse.plots import processes
+from diffuse.plots import curves
 from diffuse.schedules import alpha_bar
 from diffuse.seeds import generator
 
@@ -29,7 +29,7 @@ def schedule(cfg: DictConfig, job: Job) -> Picture:
     said = Said(facts={"schedules": {}})
     for label, one in choices.items():
         low, high = one.range
-        flat, last = processes.flat(one), alpha_bar(torch.tensor(high)).item()
+        flat, last = curves.flat(one), alpha_bar(torch.tensor(high)).item()
         of = "of t" if one.table is None else f"of {len(one.table):,} steps"
         said.rows[label] = (
             f"{flat:.1%} {of} flat; sigma {low:.3g} to {high:.4g}, alpha_bar ends at {last:.2g}"
@@ -40,7 +40,7 @@ def schedule(cfg: DictConfig, job: Job) -> Picture:
         }  # fmt: skip
 
     def draw(folder: Path) -> tuple[list[Path], Said]:
-        return processes.schedules(choices, folder / "schedule"), Said()
+        return curves.schedules(choices, folder / "schedule"), Said()
 
     return Picture("Schedules", said, draw)
 
@@ -63,7 +63,7 @@ def noise_law(cfg: DictConfig, job: Job) -> Picture:
         said.facts["noise_laws"][label] = {"median": median, "middle90": [low, high]}
 
     def draw(folder: Path) -> tuple[list[Path], Said]:
-        return processes.noise_laws(drawn, levels, title, folder / "noise_law"), Said()
+        return curves.noise_laws(drawn, levels, title, folder / "noise_law"), Said()
 
     return Picture(title, said, draw)
 
@@ -86,7 +86,7 @@ def grid(cfg: DictConfig, job: Job) -> Picture:
         )
 
     def draw(folder: Path) -> tuple[list[Path], Said]:
-        files = processes.grids(levels, title, folder / "grid")
+        files = curves.grids(levels, title, folder / "grid")
         rows = zip(range(1, steps + 1), *said.facts["grids"].values(), strict=True)
         return [*files, write_csv(folder / "grid.csv", [["step", *levels], *rows])], Said()
 
@@ -97,9 +97,9 @@ def embedding(cfg: DictConfig, job: Job) -> Picture:
     """What the network is told of a level, for three longest periods of its sines."""
     schedule = config.build("schedule", cfg.schedule)
     title = f"Embedding of log(sigma) / 4 on the schedule {called(job, 'schedule')}"
-    told = {period: processes.told(schedule, WIDTH, period) for period in PERIODS}
+    told = {period: curves.told(schedule, WIDTH, period) for period in PERIODS}
     said = Said(facts={"schedule": job.choices["schedule"], "width": WIDTH, "max_period": {}})
-    near = processes.POINTS // 100
+    near = curves.POINTS // 100
     for period, values in told.items():
         varying = (values.amax(0) - values.amin(0) > 1).float().mean().item()
         alike = torch.cosine_similarity(values[near:], values[:-near]).mean().item()
@@ -111,10 +111,10 @@ def embedding(cfg: DictConfig, job: Job) -> Picture:
 
     def draw(folder: Path) -> tuple[list[Path], Said]:
         shown = {
-            f"max_period = {period:,}": processes.blended(schedule, WIDTH, period)
+            f"max_period = {period:,}": curves.blended(schedule, WIDTH, period)
             for period in PERIODS
         }
         about = f"{title}; white, too, where it turns faster than the picture shows"
-        return processes.embeddings(shown, about, folder / "embedding"), Said()
+        return curves.embeddings(shown, about, folder / "embedding"), Said()
 
     return Picture(title, said, draw)
