@@ -133,9 +133,9 @@ def print_table(title: str, rows: dict[str, str]) -> None:
     console.print(table)
 
 
-def print_plan(rows: dict[str, str], json: bool) -> None:
+def print_dry_run(rows: dict[str, str], json: bool) -> None:
     """What a dry run has to say."""
-    print_json(rows) if json else print_table("Plan (nothing is written)", rows)
+    print_json(rows) if json else print_table("Dry run (nothing is written)", rows)
 
 
 def print_columns(title: str, rows: dict[str, dict[str, str]]) -> None:

@@ -49,9 +49,11 @@ ROLES = {
         NOTED,
     ),
     **dict.fromkeys(
-        ("images_per_second", "features_per_second", "command", "folder", "grid", "pictures"), NOTED
+        ("images_per_second", "features_per_second", "command", "folder", "samples", "pictures"),
+        NOTED,
     ),
     **dict.fromkeys(("shards", "floor_n", "warnings"), NOTED),
+    "grid": NOTED,  # what "samples" was called
 }
 
 

@@ -76,9 +76,9 @@ def test_on_a_terminal_brackets_and_colons_are_text_as_well(text, monkeypatch, c
 
 
 def test_a_dry_run_says_that_nothing_is_written(capsys):
-    console.print_plan({"a": "1"}, json=False)
-    assert capsys.readouterr().out == "Plan (nothing is written)\n  a  1\n"
-    console.print_plan({"a": "1"}, json=True)
+    console.print_dry_run({"a": "1"}, json=False)
+    assert capsys.readouterr().out == "Dry run (nothing is written)\n  a  1\n"
+    console.print_dry_run({"a": "1"}, json=True)
     assert json.loads(capsys.readouterr().out) == {"a": "1"}
 
 

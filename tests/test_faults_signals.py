@@ -40,8 +40,8 @@ def told_during(real, number, call=1):
 
 
 MOMENTS = {  # where, what is called there, the step that is saved
-    "on the first batch": (training, "draw", 1, 1),
-    "in a step": (training, "draw", 3, 2),  # it draws what the next one needs
+    "on the first batch": (training, "batch_of", 1, 1),
+    "in a step": (training, "batch_of", 3, 2),  # it draws what the next one needs
     "in a grid": (checkups.Checkup, "grid", 1, 3),
     "in an evaluation": (checkups.Checkup, "score", 1, 3),
     "in the held-out loss": (checkups.Checkup, "loss", 1, 3),

@@ -280,4 +280,4 @@ def test_a_grid_of_a_training_may_be_led_by_other_weights(guide, diffuse, tmp_pa
     plain = tmp_path / "outputs/train/tiny/v002/samples/latest.png"
     assert grid != plain.read_bytes()
     assert diffuse("sample run=tiny/v001 n=4 steps=2 device=cpu") == 0
-    assert runs.read(tmp_path / "outputs/sample/tiny/v001")["grid"]
+    assert runs.read(tmp_path / "outputs/sample/tiny/v001")["samples"]

@@ -18,7 +18,7 @@ from diffuse.classifier import (
 )
 from diffuse.commands import starting
 from diffuse.config import Job
-from diffuse.console import Meter, clock, print_json, print_plan, print_table
+from diffuse.console import Meter, clock, print_dry_run, print_json, print_table
 from diffuse.data import ImageSet
 from diffuse.data.images import resized
 from diffuse.data.splits import sounds_like
@@ -58,7 +58,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         "device": hardware.describe(device),
     }
     if cfg.dry_run:
-        print_plan(plan, job.json)
+        print_dry_run(plan, job.json)
         return 0
     images = {"source": train.source, "sha256": train.sha256}
     folder, run = starting.start("encoder", cfg, job, device=plan["device"], data=images)

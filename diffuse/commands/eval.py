@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from diffuse import (
     assembly,
     evaluations,
     measures,
-    runs,
     sampling,
     scoring,
 )
@@ -23,7 +23,7 @@ from diffuse.commands.drawing import saving, twins
 from diffuse.commands.drawing.saving import Result
 from diffuse.commands.evaluating import doubts, judging, known, outside, pictures, scores
 from diffuse.config import Job
-from diffuse.console import print_plan, rate
+from diffuse.console import print_dry_run, rate
 from diffuse.encoders import check_encoder
 from diffuse.interrupts import Interrupts
 from diffuse.sampling import Plan
@@ -41,7 +41,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     guiding.refuse_idle(cfg, job)
     label = restoring.class_number(cfg, trained)
     if cfg.dry_run:
-        print_plan(describing.facts(cfg, job, trained, plan), job.json)
+        print_dry_run(describing.facts(cfg, job, trained, plan), job.json)
         return 0
     chosen = judging.selected(cfg)
     train, test, moved = judging.sets_of(trained, judging.moved(cfg, job, trained))
@@ -78,11 +78,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         record |= about | {"sampler": drawn}
         record |= _drawing(results)
         record["seconds"] = round(time.monotonic() - started, 1)
-        record["grid"] = str(folder / "samples.png")
-        runs.write_json(folder / evaluations.FILE, record)  # no picture costs the numbers
-        saving.save_grid(folder, trained, first)
-        record["pictures"] = pictures.draw(folder, record, first.images, real)
-        runs.write_json(folder / evaluations.FILE, record)
+        pictures.keep(folder, record, partial(saving.sheet, trained, first), first.images, real)
         values = {name: score["value"] for name, score in measures.scores(record).items()}
         run.log(step=trained.state["step"], n=cfg.n, **values)
         tracker.log(trained.state["step"], values)

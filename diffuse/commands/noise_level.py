@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from diffuse import assembly, conditions, config, hardware, meanings, noise_level, runs
 from diffuse.commands import starting
 from diffuse.config import Job
-from diffuse.console import Meter, clock, print_json, print_plan, print_table
+from diffuse.console import Meter, clock, print_dry_run, print_json, print_table
 from diffuse.data import ImageSet, check_dataset, open_splits
 from diffuse.errors import ConfigError
 from diffuse.interrupts import Interrupts
@@ -45,7 +45,7 @@ def main(cfg: DictConfig, job: Job) -> int:
         "device": hardware.describe(device),
     }
     if cfg.dry_run:
-        print_plan(plan, job.json)
+        print_dry_run(plan, job.json)
         return 0
     data = {"source": train.source, "sha256": train.sha256}
     folder, run = starting.start(VERB, cfg, job, device=plan["device"], data=data)

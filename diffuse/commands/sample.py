@@ -5,12 +5,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from diffuse import assembly, config, evaluations, hardware, planning, runs
+from diffuse import assembly, config, evaluations, hardware, planning, plots, runs
 from diffuse.commands import describing, guiding, restoring, starting
 from diffuse.commands.drawing import draw, twins
-from diffuse.commands.drawing.saving import save, save_grid
+from diffuse.commands.drawing.saving import save, sheet
 from diffuse.config import Job
-from diffuse.console import clock, print_json, print_plan, print_table, rate
+from diffuse.console import clock, print_dry_run, print_json, print_table, rate
 from diffuse.interrupts import Interrupts
 
 log = logging.getLogger(__name__)
@@ -25,26 +25,26 @@ def main(cfg: DictConfig, job: Job) -> int:
     label = restoring.class_number(cfg, trained)
     about = describing.class_of(trained, label)
     if cfg.dry_run:
-        print_plan(describing.facts(cfg, job, trained, plan), job.json)
+        print_dry_run(describing.facts(cfg, job, trained, plan), job.json)
         return 0
     folder, run = starting.of_run("sample", cfg, job, trained)
     with run.logged(), run.watched(), Interrupts(at_once=True):
         tracker.start(folder, cfg.name, dict(run.facts))
         result = draw(trained, plan, cfg.n, label, cfg)
-        grid = save_grid(folder, trained, result)
-        tracker.image(0, "samples", grid)
+        samples = plots.save(sheet(trained, result), folder / "samples.png")
+        tracker.image(0, "samples", samples)
         rows = describing.facts(cfg, job, trained, plan) | {
             "calls": f"{result.nfe:g} an image",
             "speed": f"{rate(result.speed)} images/s, {clock(result.seconds)}",
             "shards": f"{result.drawn} drawn, {result.known} known",
-            "grid": str(grid),
+            "samples": str(samples),
         }
         if cfg.save:
             rows["saved"] = str(save(folder, cfg.save, trained, result))
         run.finish(
             "done", n=cfg.n, nfe=result.nfe, images_per_second=evaluations.rounded(result.speed),
             sampler=describing.how(cfg, job, plan, result.nfe, about),
-            fingerprint=result.fingerprint, shards=result.shards, grid=rows["grid"],
+            fingerprint=result.fingerprint, shards=result.shards, samples=rows["samples"],
             saved=rows.get("saved"),
         )  # fmt: skip
         twins.warn(folder, Path(cfg.outputs))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from diffuse import files, plots
@@ -35,11 +36,10 @@ class Result:
         return {"drawn": self.drawn, "known": self.known}
 
 
-def save_grid(folder: Path, trained: Trained, result: Result) -> Path:
-    """samples.png: up to 100 images, a class a row if the model knows classes."""
+def sheet(trained: Trained, result: Result) -> Image.Image:
+    """Up to 100 images, a class a row if the model knows classes."""
     first, of_class = result.images[:100], result.labels[:100]
-    grid = plots.by_class(first, of_class) if trained.of_classes else plots.grid(first)
-    return plots.save(grid, folder / "samples.png")
+    return plots.by_class(first, of_class) if trained.of_classes else plots.grid(first)
 
 
 def save(folder: Path, form: str, trained: Trained, result: Result) -> Path:

@@ -13,7 +13,7 @@ from diffuse.measures import measure
 from diffuse.trainings import Pooled
 
 # of what is only noted: said elsewhere, or another one in any two evaluations
-TOLD = ("warnings", "command", "folder", "grid", "pictures", "seconds")
+TOLD = ("warnings", "command", "folder", "samples", "grid", "pictures", "seconds")
 TOLD += ("images_per_second", "features_per_second")
 MOST_ACROSS = 50  # characters of values side by side, of more than three
 

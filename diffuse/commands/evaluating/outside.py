@@ -4,6 +4,7 @@ import hashlib
 import logging
 import re
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from diffuse import (
 from diffuse.commands import starting
 from diffuse.commands.evaluating import doubts, judging, pictures, scores
 from diffuse.config import Job
-from diffuse.console import print_plan
+from diffuse.console import print_dry_run
 from diffuse.data import ImageSet, ImageSpec
 from diffuse.encoders import Encoder, open_encoder
 from diffuse.errors import ConfigError, DataError, DiffuseError
@@ -70,7 +71,7 @@ def main(cfg: DictConfig, job: Job, tracker: Quiet) -> int:
         log.warning("%s", said[-1])
     rows = {"images": f"{len(pixels):,} of {given.source}", "metrics": ", ".join(wanted)}
     if cfg.dry_run:
-        print_plan(rows, job.json)
+        print_dry_run(rows, job.json)
         return 0
     folder, run = _begin(cfg, job, given)
     with run.logged(), run.watched(), Interrupts(at_once=True):
@@ -91,12 +92,8 @@ def main(cfg: DictConfig, job: Job, tracker: Quiet) -> int:
             "code": passport.of_code(real.encoder),
             "command": job.line,
             "seconds": round(time.monotonic() - started, 1),
-            "grid": str(folder / "samples.png"),
         }
-        runs.write_json(folder / evaluations.FILE, record)  # no picture costs the numbers
-        plots.save(plots.grid(pixels[:100]), folder / "samples.png")
-        record["pictures"] = pictures.draw(folder, record, pixels, real)
-        runs.write_json(folder / evaluations.FILE, record)
+        pictures.keep(folder, record, partial(plots.grid, pixels[:100]), pixels, real)
         tracker.log(0, {name: score["value"] for name, score in measures.scores(record).items()})
         tracker.image(0, "samples", folder / "samples.png")
         run.finish("done")

@@ -1,15 +1,33 @@
 """The pictures in an evaluation's folder that belong to groups of its numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 
+from diffuse import evaluations, plots, runs
 from diffuse.plots.bias import bias
 from diffuse.plots.neighbours import neighbours
 from diffuse.scoring import Real
 from diffuse.scoring.lookalikes import lookalikes
+
+
+def keep(
+    folder: Path,
+    record: dict[str, Any],
+    sheet: Callable[[], Image.Image],  # of the first images
+    images: Tensor,
+    real: Real,
+) -> None:
+    """record.json and all pictures of an evaluation: the numbers first, no picture costs them."""
+    samples = folder / "samples.png"
+    record["samples"] = str(samples)
+    runs.write_json(folder / evaluations.FILE, record)
+    plots.save(sheet(), samples)
+    record["pictures"] = draw(folder, record, images, real)
+    runs.write_json(folder / evaluations.FILE, record)
 
 
 def draw(folder: Path, record: Mapping[str, Any], images: Tensor, real: Real) -> dict[str, str]:

@@ -23,8 +23,8 @@ def show(job: Job, folder: Path, record: Mapping[str, Any], classes: tuple[str, 
         print_json({**record, "folder": str(folder)})
         return 0
     rows = _main(record) | _others(record) | {"record": str(folder / "record.json")}
-    if "grid" in record:
-        rows["grid"] = record["grid"]
+    if "samples" in record:
+        rows["samples"] = record["samples"]
     rows |= record.get("pictures", {})
     print_table(title(record), rows)
     more = {name: score for name, score in scores(record).items() if name not in MAIN}

@@ -9,7 +9,7 @@ from diffuse import hardware, planning, runs
 from diffuse.commands import guiding
 from diffuse.commands.training.preparing import Work
 from diffuse.config import Job
-from diffuse.console import clock, print_json, print_plan, print_table, rate
+from diffuse.console import clock, print_dry_run, print_json, print_table, rate
 from diffuse.utilisation import convolution_peak, utilisation
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def plan(work: Work, job: Job) -> None:
         "levels": "sigma from {:.3g} to {:.3g}".format(*work.levels),
         "range": "[{:g}, {:g}]".format(*cfg.range),
         "steps": f"{work.recipe.steps:,} of {images}, {left:,} to do",
-        "grids": f"{cfg.n} images, {len(work.plan.sigmas) - 1} steps of {cfg.sampler.name}",
+        "samples": f"{cfg.n} images, {len(work.plan.sigmas) - 1} steps of {cfg.sampler.name}",
         **({"guidance": f"{cfg.guidance:g}, away from {away}"} if planning.is_guided(cfg) else {}),
         **({"begins with": f"{begun['run']}, step {begun['step']:,}"} if begun else {}),
         "device": known["device"],
@@ -46,7 +46,7 @@ def plan(work: Work, job: Job) -> None:
     if job.json:
         print_json(known | {"plan": rows, "config": OmegaConf.to_container(cfg)})
     else:
-        print_plan(rows, json=False)
+        print_dry_run(rows, json=False)
 
 
 def facts(work: Work) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def result(work: Work, run: runs.Run, job: Job) -> None:
         "time": clock(known["seconds"]),
     }
     if work.cfg.train.sample_every:
-        rows["grid"] = str(run.folder / "samples" / "latest.png")
+        rows["samples"] = str(run.folder / "samples" / "latest.png")
     rows["run"] = str(run.folder)
     print_table("Trained", {key: value for key, value in rows.items() if value})
 
