@@ -13,6 +13,7 @@ Record = Mapping[str, Any]
 OF_NEIGHBOURS = ("precision", "recall", "density", "coverage")
 # measured against them, or against as many test images
 OF_TRAINING_IMAGES = ("gap", "fid_train", "fid_test", "authenticity", "closer")
+OF_COPIES = ("authenticity", "closer")  # to which mirror images belong that a network has seen
 ROUNDING = 1e-9  # of a difference
 
 # how a difference got its interval
@@ -187,6 +188,8 @@ def _why_not(name: str, records: Sequence[Record], tables: Sequence[Mapping[str,
         real = {(record.get("real") or {}).get("sha256") for record in records}
         if len(real) > 1:
             return "measured against different training images"
+    if name in OF_COPIES and len({(r.get("real") or {}).get("flip", False) for r in records}) > 1:
+        return "measured against mirrored training images, too, in some of them only"
     if name in OF_NEIGHBOURS:
         near = {(record.get("settings") or {}).get("prdc", {}).get("k") for record in records}
         if len(near) > 1:

@@ -20,6 +20,7 @@ KINDS = {
     **dict.fromkeys(("encoder", "reference", "metrics", "seeds"), "a table"),
     **dict.fromkeys(("weights", "real", "settings", "settings.prdc", "sampler"), "a table"),
     "encoder.name": "text", "encoder.sha256": "text",
+    "reference.sha256": "text", "warnings": "texts",
     "seeds.seed": "a whole number or null", "seeds.count": "a whole number",
     "weights.run": "text", "weights.step": "a whole number",
 }  # fmt: skip
@@ -29,7 +30,8 @@ SCORE = {
     "per_seed_ci95": "pairs of numbers, the lower one first", "counts": "numbers",
     "jackknife": "numbers", "real_reach": "a number", "parabola": "a number",
 }  # fmt: skip
-NEEDED = ("n", "encoder.name", "encoder.sha256", "reference", "fid", "fid.value", "fid.ci95")
+NEEDED = ("n", "encoder.name", "encoder.sha256", "reference", "reference.sha256")
+NEEDED += ("fid", "fid.value", "fid.ci95")
 NEEDED_IN = {"seeds": ("count",), "weights": ("run", "step")}  # where there is such a table
 
 
@@ -45,7 +47,7 @@ def read(folder: Path) -> dict[str, Any]:
         record = json.loads(path.read_text())
     except FileNotFoundError:
         raise DataError(f"{folder} holds no evaluation: it has no {FILE}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged: {error}") from None
     if isinstance(record, dict) and "cells" in record:
         raise DataError(f"{folder} holds no evaluation: it is a run of diffuse pareto")
@@ -98,6 +100,7 @@ def _are(each: Callable[[Any], bool]) -> Callable[[Any], bool]:
 IS: dict[str, Callable[[Any], bool]] = {
     "a table": lambda value: isinstance(value, dict),
     "text": lambda value: isinstance(value, str),
+    "texts": lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
     "a whole number": lambda value: isinstance(value, int) and not isinstance(value, bool),
     "a whole number or null": lambda value: value is None or IS["a whole number"](value),
     "a number": _is_number,

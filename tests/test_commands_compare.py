@@ -194,7 +194,16 @@ def test_of_a_training_a_try_out_is_taken_only_if_it_is_all_there_is(evaluated, 
 def test_what_a_record_does_not_say_is_named(evaluated, diffuse):
     path = evaluated / "v001/record.json"
     record = json.loads(path.read_text())
-    for key in ("metrics", "curves", "settings", "real", "threads", "command", "warnings", "grid"):
+    for key in (
+        "metrics",
+        "curves",
+        "settings",
+        "real",
+        "threads",
+        "command",
+        "warnings",
+        "samples",
+    ):
         del record[key]
     del record["fid"]["jackknife"]
     for key in ("layer", "features", "channels", "range", "rounding"):

@@ -108,6 +108,16 @@ def test_against_other_training_images_only_what_they_do_not_touch_is_compared()
     assert found.mismatches == []
 
 
+def test_copies_are_counted_among_mirror_images_in_all_records_or_are_not_compared():
+    copies = {name: score(0.5, 0.4, 0.6) for name in ("authenticity", "closer", "gap")}
+    first = record(score(3, 2, 4), metrics=copies)
+    other = copy.deepcopy(first)
+    other["real"]["flip"] = True
+    assert compare([first, other]).left_out.keys() == {"authenticity", "closer"}
+    first["real"]["flip"] = True
+    assert compare([first, other]).left_out == {}
+
+
 def test_what_only_one_measured_is_left_out_by_name():
     found = compare([record(score(3, 2, 4), metrics={"recall": score(1, 0, 1)}), RECORD])
     assert found.left_out == {"recall": "not measured in all of them"}

@@ -42,6 +42,12 @@ CODE = """
             assert x.dtype == torch.uint8
             return x.float().flatten(1)
 
+    class Constant(nn.Module):  # but for what float32 rounds away
+        range = (0, 1)
+
+        def forward(self, x):
+            return 1e9 + x.double().flatten(1)[:, :6]
+
     class Silent(nn.Module):
         def forward(self, x):
             return x.flatten(1)
@@ -264,6 +270,14 @@ def test_the_command_line_takes_one_by_its_name_and_says_so_in_the_record(
         "eval n=4 encoder=own encoder.name=my_encoders:flat trust=my_encoders"
     )
     assert "my_package.module:Net" in diffuse.error("eval n=4 encoder=own")
+
+
+def test_features_that_never_differ_are_refused_for_nothing_can_be_told_by_them(
+    package, trained, diffuse
+):
+    line = "eval n=8 steps=2 metrics=[fid] encoder=own encoder.name=my_encoders:Constant"
+    said = diffuse.error(f"{line} trust=my_encoders", code=3)
+    assert "makes the same features of all 360 test images" in said
 
 
 @pytest.mark.slow

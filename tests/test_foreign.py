@@ -5,30 +5,11 @@ import os
 import numpy as np
 import pytest
 import torch
-from deep import png_of_16_bits
-from PIL import Image
+from picture_files import pictures, pixels, refusal
 from safetensors.torch import save_file
 
 from diffuse.errors import DataError
 from diffuse.foreign import as_gray, read_images, read_tensors
-
-
-def pixels(n=12, channels=3, side=8):
-    random = torch.Generator().manual_seed(0)
-    return torch.randint(256, (n, channels, side, side), generator=random, dtype=torch.uint8)
-
-
-def pictures(images):
-    arrays = images.permute(0, 2, 3, 1).numpy()
-    return [Image.fromarray(a[..., 0] if a.shape[-1] == 1 else a) for a in arrays]
-
-
-def refusal(path):
-    with pytest.raises(DataError) as error:
-        read_images(path)
-    assert "\n" not in str(error.value)
-    assert error.value.exit_code == 3
-    return str(error.value)
 
 
 class Evil:
@@ -71,76 +52,6 @@ def test_the_sha256_depends_on_pixels_and_order(tmp_path):
         np.save(tmp_path / f"{k}.npy", images.numpy())
         seen.add(read_images(tmp_path / f"{k}.npy").sha256)
     assert len(seen) == 4
-
-
-def test_folders_in_folders_are_read_and_other_files_are_named(tmp_path, caplog):
-    images = pixels(4)
-    for k, picture in enumerate(pictures(images)):
-        (tmp_path / f"{k // 2:05d}").mkdir(exist_ok=True)
-        picture.save(tmp_path / f"{k // 2:05d}" / f"{k}.png")
-    (tmp_path / "log.txt").write_text("x")
-    (tmp_path / ".hidden.png").write_text("x")
-    assert torch.equal(read_images(tmp_path).images, images)
-    assert "1 files are no images and left out" in caplog.text
-    assert "log.txt" in caplog.text
-
-
-def test_jpegs_are_read_with_a_warning(tmp_path, caplog):
-    pictures(pixels(1))[0].save(tmp_path / "a.jpg")
-    assert read_images(tmp_path).images.shape == (1, 3, 8, 8)
-    assert "compressed with loss" in caplog.text
-
-
-def test_palettes_and_full_alpha_lose_nothing_and_are_read(tmp_path):
-    picture = pictures(pixels(1) // 64 * 64)[0]
-    picture.convert("RGBA").save(tmp_path / "0.png")
-    picture.quantize(256).save(tmp_path / "1.png")
-    one, other = read_images(tmp_path).images
-    assert torch.equal(one, other)
-
-
-def test_what_is_wrong_with_a_folder_is_named(tmp_path):
-    assert "holds no images" in refusal(tmp_path)
-    assert "no images at" in refusal(tmp_path / "nowhere")
-    small, large = pictures(pixels(1))[0], pictures(pixels(1, side=9))[0]
-    small.save(tmp_path / "0.png")
-    large.save(tmp_path / "1.png")
-    assert "1.png is 9x9 but" in refusal(tmp_path)
-    assert refusal(tmp_path).endswith("0.png is 8x8: all must have one size")
-    content = (tmp_path / "0.png").read_bytes()
-    (tmp_path / "1.png").write_bytes(content[: len(content) // 2])
-    assert "1.png is truncated or not an image" in refusal(tmp_path)
-    glass = small.convert("RGBA")
-    glass.putalpha(128)
-    glass.save(tmp_path / "1.png")
-    assert "1.png is transparent in places: put it on a background" in refusal(tmp_path)
-    Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "1.png")
-    assert "1.png has pixels of kind I;16" in refusal(tmp_path)
-    for channels in (2, 3, 4):  # gray and colours with and without transparency
-        content = png_of_16_bits(np.full((8, 8, channels), 65535))
-        (tmp_path / "1.png").write_bytes(content)
-        assert "1.png has 16 bits a channel: convert it to 8-bit" in refusal(tmp_path)
-
-
-def test_a_link_to_nothing_is_named_and_a_linked_folder_is_said_to_be_left_out(tmp_path, caplog):
-    for k, picture in enumerate(pictures(pixels(2))):
-        picture.save(tmp_path / f"{k}.png")
-    (tmp_path / "more").symlink_to(tmp_path)
-    assert len(read_images(tmp_path).images) == 2
-    assert "1 files are no images and left out" in caplog.text
-    (tmp_path / "2.png").symlink_to(tmp_path / "gone.png")
-    assert refusal(tmp_path).endswith("2.png is a link to nothing")
-
-
-def test_what_16_bits_a_pixel_are_is_not_16_bits_a_channel(tmp_path):
-    """A bitmap of 5 + 6 + 5 bits: what it can say is in 8 bits a channel, too."""
-    size, masks = (2).to_bytes(4, "little"), (0xF800, 0x7E0, 0x1F)
-    fields = b"".join(mask.to_bytes(4, "little") for mask in masks)
-    about = (1).to_bytes(2, "little") + (16).to_bytes(2, "little") + (3).to_bytes(4, "little")
-    header = (40).to_bytes(4, "little") + size + size + about + bytes(20) + fields
-    start = (14 + len(header)).to_bytes(4, "little")
-    (tmp_path / "0.bmp").write_bytes(b"BM" + bytes(8) + start + header + b"\xff" * 8)
-    assert (read_images(tmp_path).images == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -214,6 +125,8 @@ def test_whole_numbers_beside_the_images_are_their_labels(tmp_path):
         (np.arange(11), "they are 11, the images 12"),
         (np.arange(12) / 2, "they are no whole numbers"),
         (np.full(12, np.inf), "they are no whole numbers"),
+        (np.full(12, 1e30), "they are no numbers of classes"),
+        (np.full(12, 2**63, np.uint64), "they are no numbers of classes"),
         (np.array(["cat"] * 12), "they are no whole numbers"),
         (np.array(["cat"] * 12, object), "that entry needs code to be run"),
     ],

@@ -132,6 +132,8 @@ def skewed(sigma):
         (lambda s: s.update(n=np.array([3, 4])), "n must be a number of images"),
         (lambda s: s.update(n=300.5), "n must be a number of images"),
         (lambda s: s.update(n=np.inf), "n must be a number of images"),
+        (lambda s: s.update(n=1e300), "n must be a number of images"),
+        (lambda s: s.update(mu=s["mu"] + 1e200), r"mu are beyond 1e\+100, no features are"),
         (lambda s: s.update(n=1.0), "n must be a number of images"),
         (lambda s: s.update(n=np.array("300")), "n must be a number of images"),
     ],

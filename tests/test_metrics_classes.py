@@ -42,6 +42,13 @@ def test_sure_and_even_is_as_many_as_classes_and_unsure_or_one_sided_is_1():
     assert inception_score(sure[:1].expand(400, 10)).value == pytest.approx(1, rel=1e-12)
 
 
+@pytest.mark.parametrize("n", [300, 301, 47])
+def test_the_score_of_one_image_many_times_is_1_and_its_interval_no_wider(n):
+    for row in torch.softmax(normal(0, 50, 7) * 4, 1):
+        found = inception_score(row.expand(n, 7), splits=2)
+        assert 1 <= found.low <= found.value <= found.high < 1 + 1e-9
+
+
 @pytest.mark.slow  # its import takes seconds
 def test_one_split_is_torch_fidelitys_score():
     from torch_fidelity.metric_isc import isc_features_to_metric

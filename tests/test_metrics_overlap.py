@@ -104,6 +104,21 @@ def test_a_table_is_all_that_it_is_itself():
     assert found.density.value == pytest.approx(1, rel=1e-12)
 
 
+@pytest.mark.parametrize("far", [1e4, 1e6, 1e8])
+def test_one_row_far_away_from_all_others_changes_nothing_for_these(far):
+    fake, real = table(0, 300, 6, 1.0, 0.3), table(1, 250, 6)
+    for moved in (fake, real):
+        moved[7] += far
+        assert values(fake, real, K) == pytest.approx(by_definition(fake, real, K), rel=1e-12)
+
+
+def test_one_feature_as_large_as_all_others_are_not_hides_them_not():
+    fake, real = table(0, 300, 17, 1.0, 0.3), table(1, 250, 17)
+    for some in (fake, real):
+        some[:, 0] = (some[:, 0] > 0) * 1e5
+    assert values(fake, real, K) == pytest.approx(by_definition(fake, real, K), abs=1e-2)
+
+
 def test_tables_that_are_far_apart_have_nothing_in_common():
     assert values(table(0, 100, 4), table(1, 100, 4, shift=100)) == [0, 0, 0, 0]
 

@@ -109,6 +109,7 @@ def test_what_was_not_recorded_is_no_mismatch_but_is_said():
 
 BAD = {
     '{"n": 4': "is damaged",
+    "[" * 100_000: "is damaged",
     "[1, 2]": "no record",
     '{"n": 4}': "no record",
     '{"schema": 3, "n": 4, "encoder": {}}': "schema 3",
@@ -127,7 +128,8 @@ WRONG = {
     "seeds.count": "3", "weights": [1], "weights.step": "100", "fid": 1.0, "fid.value": "x",
     "fid.ci95": [1.0], "fid.floor": True, "kid.ci95": ["a", "b"], "metrics": [], "settings": "x",
     "images_per_second": "fast", "fid.jackknife": [1.0, None], "kid.floor_ci95": [2.0, 1.0],
-    "kid.real_reach": "x", "kid.per_seed_ci95": [[2.0, 1.0]],
+    "kid.real_reach": "x", "warnings": None,
+    "reference.sha256": None, "kid.per_seed_ci95": [[2.0, 1.0]],
 }  # fmt: skip
 
 
@@ -146,6 +148,7 @@ def test_a_field_of_another_kind_is_named_with_its_file(field, tmp_path):
 
 
 LACKING = ["fid", "fid.value", "fid.ci95", "encoder.name", "reference", "seeds.count"]
+LACKING.append("reference.sha256")
 
 
 @pytest.mark.parametrize("field", [*LACKING, "weights.run", "weights.step"])

@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 
 from diffuse.data.decoding import decode
+from diffuse.data.splits import below
 from diffuse.errors import DataError
 from diffuse.foreign.reading import OF_TENSORS, Entry, Unread, entries_of, wanted
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-LOSSY = (".jpg", ".jpeg", ".webp")
 KEYS = ("images", "arr_0", "samples")  # what others call the images of an .npz
 LABELS = ("labels", "arr_1")  # and their classes
+MOST_CLASSES = 2**31
 STATISTICS = {"mu", "sigma"}  # of features: those are no images
 ROUND = "round it yourself, e.g. (x * 255).round().clip(0, 255).astype('uint8') if x is in [0, 1]"
 
@@ -73,8 +74,7 @@ def _digest(images: Tensor) -> str:
 
 def _folder(path: Path) -> tuple[Tensor, tuple[str, ...]]:
     """Sorted so that 2.png comes before 10.png; hidden files and other kinds are left out."""
-    there = [file for file in path.rglob("*") if not _hidden(file, path)]
-    files = [file for file in there if file.is_file() or file.is_symlink()]
+    files = below(path)
     images = sorted((f for f in files if f.suffix.lower() in SUFFIXES), key=_natural)
     if not images:
         raise DataError(f"{path} holds no images ({', '.join(s[1:] for s in SUFFIXES)})")
@@ -82,7 +82,7 @@ def _folder(path: Path) -> tuple[Tensor, tuple[str, ...]]:
         other = next(f for f in files if f.suffix.lower() not in SUFFIXES)
         log.warning("%d files are no images and left out, e.g. %s", len(files) - len(images), other)
     doubts = []
-    if lossy := [f for f in images if f.suffix.lower() in LOSSY]:
+    if lossy := [f for f in images if _is_lossy(f)]:
         doubts = [f"{len(lossy)} images are compressed with loss, which a FID sees: {lossy[0]}"]
         log.warning("%s", doubts[0])
     said = "all must have one size"
@@ -90,8 +90,12 @@ def _folder(path: Path) -> tuple[Tensor, tuple[str, ...]]:
     return pixels, tuple(doubts)
 
 
-def _hidden(file: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(root).parts)
+def _is_lossy(file: Path) -> bool:
+    """A JPEG is; a WebP is, unless its header says VP8L."""
+    if (kind := file.suffix.lower()) != ".webp":
+        return kind in (".jpg", ".jpeg")
+    with file.open("rb") as opened:
+        return b"VP8L" not in opened.read(4096)
 
 
 def _natural(file: Path) -> list[list[tuple[int, str]]]:
@@ -151,6 +155,8 @@ def _labels(path: Path, found: Mapping[str, Entry], n: int) -> Tensor | None:
         why = f"they are {entry.size:,}, the images {n:,}"
     elif entry.dtype.kind not in "iuf" or not (np.isfinite(entry) & (entry == entry.round())).all():
         why = "they are no whole numbers"
+    elif entry.min() < -MOST_CLASSES or entry.max() > MOST_CLASSES:
+        why = "they are no numbers of classes"
     else:
         return torch.from_numpy(entry.reshape(-1).astype(np.int64))
     log.warning("%s: its labels (%s) are ignored: %s", path, key, why)

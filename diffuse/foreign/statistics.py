@@ -14,6 +14,9 @@ from diffuse.errors import DataError
 from diffuse.foreign.reading import Entry, entries_of, wanted
 from diffuse.metrics import Moments
 
+MOST_IMAGES = 2**53  # more cannot be counted in float64
+LARGEST = 1e100  # of a mean or covariance: the square of it is still a number
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -68,6 +71,8 @@ def _numbers(path: Path, key: str, array: np.ndarray) -> Tensor:
         raise DataError(f"{path}: {key} must be floats, got {array.dtype}")
     if not np.isfinite(array).all():
         raise DataError(f"{path}: some values of {key} are not finite (NaN or infinity)")
+    if float(np.abs(array).max(initial=0)) > LARGEST:
+        raise DataError(f"{path}: some values of {key} are beyond {LARGEST:g}, no features are")
     return torch.from_numpy(array.astype(np.float64))
 
 
@@ -95,6 +100,6 @@ def _count(path: Path, arrays: Mapping[str, Entry]) -> int | None:
         return None
     n = wanted(path, arrays["n"])
     number = n.item() if n.size == 1 and n.dtype.kind in "iuf" else 0
-    if not isfinite(number) or number != int(number) or number < 2:
+    if not isfinite(number) or number != int(number) or not 2 <= number <= MOST_IMAGES:
         raise DataError(f"{path}: n must be a number of images, at least 2")
     return int(number)

@@ -114,8 +114,9 @@ def _mean(estimates: list[Jackknifed]) -> Jackknifed:
 
 
 def _score(sums: Tensor, entropies: Tensor, n: int) -> float:
-    """KL summed up is the entropy of the mean less the mean of the entropies."""
-    return math.exp(float(torch.special.entr(sums.clamp(min=0) / n).sum() - entropies / n))
+    """KL summed up is the entropy of the mean less the mean of the entropies: 0 to log(classes)."""
+    divergence = float(torch.special.entr(sums.clamp(min=0) / n).sum() - entropies / n)
+    return min(math.exp(max(0.0, divergence)), float(len(sums)))  # whatever rounding does
 
 
 def _probabilities(probabilities: Tensor) -> Tensor:

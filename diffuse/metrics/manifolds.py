@@ -11,7 +11,7 @@ from diffuse.metrics.intervals import BLOCKS, Estimate, around, blocks_of, of_sh
 from diffuse.metrics.neighbours import nearest_others, squared_distances
 from diffuse.metrics.tables import as_pair, as_table
 
-TIE = 1e-12  # of the largest squared length: what rounding may do to two equal distances
+TIE = 2**-46  # of both squared lengths: what rounding may do to two equal distances
 
 
 class Overlap(NamedTuple):
@@ -75,19 +75,20 @@ def _count(fake: Tensor, real: Tensor, radii: Tensor, balls: Tensor, sizes: list
     blocks = len(sizes)
     inside, holding = torch.zeros(len(fake), dtype=torch.bool), torch.zeros(len(fake)).long()
     recalled, covered = torch.zeros(2, blocks + 1, dtype=torch.int64)
-    tie = TIE * max(float((table - real.mean(0)).square().sum(1).max()) for table in (fake, real))
-    whole, largest = balls[0] + tie, balls.amax(0) + tie
+    ours, theirs = (TIE * (t - fake.median(0).values).square().sum(1) for t in (real, fake))
+    largest = balls.amax(0)
     for start, squares in squared_distances(real, fake):
-        reach = radii[start : start + len(squares), None]
-        within = squares <= reach + tie
+        part = slice(start, start + len(squares))
+        reach, tie = radii[part, None], ours[part, None] + theirs
+        holding += (squares + tie < reach).sum(0)
+        nearest = squares - tie
+        within = nearest <= reach
         inside |= within.any(0)
-        holding += (squares < reach - tie).sum(0)
         covered += _held(within, sizes)
-        held = _held(squares <= whole, sizes)
-        recalled[0] += held[0]
-        open_rows = squares[(squares <= largest).any(1)]  # the others are in no ball at all
+        recalled[0] += _held(nearest <= balls[0], sizes)[0]
+        open_rows = nearest[(nearest <= largest).any(1)]  # the others are in no ball at all
         for block, (first, last) in enumerate(_ends(sizes)):
-            hit = open_rows <= balls[1 + block] + tie
+            hit = open_rows <= balls[1 + block]
             hit[:, first:last] = False
             recalled[1 + block] += hit.any(1).sum()
     recalled, covered = recalled.double() / len(real), covered.double() / len(real)

@@ -135,9 +135,15 @@ class Judge:
 
     @cached_property
     def reference(self) -> Tensor:
-        """Features [n d] of all test images."""
+        """Features [n d] of all test images; DataError if they are the same of each."""
         everything = torch.arange(len(self.test))
-        return features.of(self.encoder, self.test, everything, len(everything))
+        found = features.of(self.encoder, self.test, everything, len(everything))
+        if len(found) > 1 and bool((found == found[0]).all()):
+            raise DataError(
+                f"encoder {self.encoder.name} makes the same features of all {len(found):,} test "
+                "images: what is all alike in them says nothing"
+            )
+        return found
 
     @cached_property
     def real(self) -> Real:

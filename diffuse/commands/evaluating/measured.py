@@ -90,7 +90,7 @@ def measured(outputs: Path, trained: Path, smoke: bool) -> Measured:
         values=values,
         speed=_mean(records, "images_per_second"),
         training=statistics.fmean(known) if known else None,
-        next=[] if len(values) >= ENOUGH else _next([trained, *siblings], record),
+        next=[] if len(values) >= ENOUGH else _next([trained, *siblings], record, outputs),
         scatter=scatter,
         features=_mean(records, "features_per_second"),
         least=max(Measured.least, FEW * record["encoder"].get("features", 0)),
@@ -192,7 +192,15 @@ def _whole(folder: Path) -> Record | None:
         return None
 
 
-def _next(trainings: Sequence[Path], record: Record) -> list[str]:
+def _here(word: str, trained: Path, outputs: Path) -> str:
+    """`outputs=` as it was typed, if the run is there still; else where it is looked for now."""
+    key, _, path = word.partition("=")
+    if key != "outputs" or trained.resolve().is_relative_to(Path(path).resolve()):
+        return word
+    return f"outputs={outputs}"
+
+
+def _next(trainings: Sequence[Path], record: Record, outputs: Path) -> list[str]:
     """The first training with a seed that none has, and the same evaluation of it.
 
     No line trains like a run whose settings were changed on its way.
@@ -208,7 +216,7 @@ def _next(trainings: Sequence[Path], record: Record) -> list[str]:
     about = runs.read(trained)
     name = about.get("name", trained.parent.name)
     aside = ("seed=", "resume", "hypothesis=", *(f"{key}=" for key in LENGTHS))
-    words = [word for word in typed if not word.startswith(aside)]
+    words = [_here(word, trained, outputs) for word in typed if not word.startswith(aside)]
     words.append(f"train.steps={saved[0].train.steps}")  # it may be longer than was typed
     words.append(f"seed={max(one.seed for one in saved) + 1}")
     words += ["--config-dir", about["config_dir"]] if "config_dir" in about else []
