@@ -64,7 +64,7 @@ def knows_classes(cfg: DictConfig) -> bool:
 
 
 def of_classes(cfg: DictConfig) -> bool:
-    """Are the classes that it knows those of its data, and not groups (`dataset.clusters`)?"""
+    """Are the classes that it knows those of its data, and not clusters (`dataset.clusters`)?"""
     return knows_classes(cfg) and not cfg.dataset.get("clusters")
 
 
@@ -145,7 +145,7 @@ def real_sets(dataset: Mapping[str, Any], as_learnt: bool = False) -> tuple[Imag
     """The training and the test split to judge by: at their own size, whatever a network sees.
 
     Images that were resized for a network and back are no longer those that others compare with;
-    nor are groups (`dataset.clusters`) classes, so only what is `as_learnt` has their labels.
+    nor are clusters (`dataset.clusters`) classes, so only what is `as_learnt` has their labels.
     """
     grouped = dataset.get("clusters") if as_learnt else None
     return open_splits({**dataset, "fit": "none", "clusters": grouped})
@@ -201,7 +201,7 @@ class Trained:
 
     @property
     def of_classes(self) -> bool:
-        """Are the classes that it knows those of its data, and not groups of `clusters`?"""
+        """Are the classes that it knows those of its data, and not clusters?"""
         return of_classes(self.cfg)
 
     @property

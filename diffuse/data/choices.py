@@ -26,7 +26,7 @@ class Choices:
     fit: str = "none"  # pad | resize to the next multiple of 32 | none
     classes: Sequence[int | str] | None = None  # only these, renumbered in this order
     subset: int | None = None  # the first so many of a seeded permutation of the training images
-    clusters: int | None = None  # groups of images that look alike, in place of the classes
+    clusters: int | None = None  # of images that look alike, in place of the classes
     flip: bool = False  # may the trainer mirror images left to right?
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ def view(raw: Raw, split: str, choices: Choices, train: Raw | None = None) -> Im
     """Apply the common choices; `subset` and `flip` are for training, the test split is whole.
 
     `clusters` are those of `train` (None: `raw` itself) at its native size. The sha256 is that of
-    the labels that the data has: images are the same whoever groups them.
+    the labels that the data has: images are the same whoever clusters them.
     """
     images, labels, classes = _chosen(raw, split, choices)
     known = labels

@@ -1,28 +1,29 @@
-"""Labels for images without classes: groups of one size, of images that look alike.
+"""Labels for images without classes: clusters of one size, of images that look alike.
 
-A network that is told a group learns faster than one that is told nothing, and no person has to
-label anything (Hu et al., 2023, "Self-guided diffusion models"). A group is halved at the median of
-its first principal component (Boley, 1998), and its halves again.
+A network that is told a cluster learns faster than one that is told nothing, and no person has to
+label anything (Hu et al., 2023, "Self-guided diffusion models"). All images are halved at the
+median of their first principal component (Boley, 1998), and the halves again.
 """
 
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-SIDE = 8  # pixels that an image is looked at with: groups are about its shape, not its details
+SIDE = 8  # pixels that an image is looked at with: clusters are about its shape, not its details
 BATCH = 4096  # images that are shrunk at once
 
 
 def names(k: int) -> tuple[str, ...]:
-    """What the groups are called where classes have names."""
+    """What the clusters are called where classes have names."""
     return tuple(f"cluster{i}" for i in range(k))
 
 
 def clusters(train: Tensor, k: int, others: Tensor | None = None) -> Tensor:
-    """The group of each of uint8 `train` [n c h w], int64 [n]: k groups of n / k images, give or
-    take one. Of `others` instead, which are on one side or the other of what divides these.
+    """The cluster of each of uint8 `train` [n c h w], int64 [n]: k of n / k images, give or take 1.
 
-    Raises ValueError if there are fewer images than groups, or images of two shapes.
+    Of `others` instead, which are on one side or the other of what divides these.
+
+    Raises ValueError if there are fewer images than clusters, or images of two shapes.
     """
     if k > len(train):
         raise ValueError(f"clusters must be at most {len(train)}, the training images; got {k}")
@@ -32,18 +33,21 @@ def clusters(train: Tensor, k: int, others: Tensor | None = None) -> Tensor:
     rows, asked = _small(train), _small(train[:0] if others is None else others)
     labels, found = torch.zeros(len(rows)).long(), torch.zeros(len(asked)).long()
 
-    def halve(places: Tensor, theirs: Tensor, groups: range) -> None:
-        """Give the rows of these numbers, and of `asked`, one of these groups each."""
-        if len(groups) == 1:
-            labels[places], found[theirs] = groups[0], groups[0]
+    def halve(places: Tensor, theirs: Tensor, numbers: range) -> None:
+        """Give the rows of these numbers, and of `asked`, one of these clusters each."""
+        if len(numbers) == 1:
+            labels[places], found[theirs] = numbers[0], numbers[0]
             return
-        low, high = groups[::2], groups[1::2]  # so any first few of the groups are from everywhere
+        low, high = (
+            numbers[::2],
+            numbers[1::2],
+        )  # so any first few of the clusters are from everywhere
         part = rows[places]
         mean = part.mean(0)
         direction = _first_component(part - mean)
         along = (part - mean) @ direction
         order = along.argsort(stable=True)
-        first = round(len(part) * len(low) / len(groups))
+        first = round(len(part) * len(low) / len(numbers))
         below, above = order[:first], order[first:]
         middle = (along[below[-1]] + along[above[0]]) / 2
         side = (asked[theirs] - mean) @ direction < middle
@@ -61,7 +65,7 @@ def _first_component(centred: Tensor) -> Tensor:
 
 
 def _small(images: Tensor) -> Tensor:
-    """Shrunk images as rows, float64 [n d]: rounding moves nobody to another group."""
+    """Shrunk images as rows, float64 [n d]: rounding moves nobody to another cluster."""
     sides = (min(SIDE, images.shape[-2]), min(SIDE, images.shape[-1]))
     parts = [adaptive_avg_pool2d(part.double(), sides).flatten(1) for part in images.split(BATCH)]
     return torch.cat(parts)
