@@ -184,6 +184,22 @@ class Trained:
     sha256: str  # of the weights' file
 
     @property
+    def step(self) -> int:
+        """Of the checkpoint."""
+        return self.state["step"]
+
+    @property
+    def title(self) -> str:
+        """E.g. "outputs/train/name/v001, step 1,778"."""
+        return f"{self.folder}, step {self.step:,}"
+
+    @property
+    def moments(self) -> tuple[float, float]:
+        """Mean and standard deviation of the pixels that it has learnt from, in `range`."""
+        mean, std = self.state["moments"]
+        return mean, std
+
+    @property
     def levels(self) -> tuple[float, float]:
         """The lowest and the highest sigma that it was trained at."""
         low, high = self.state["levels"]

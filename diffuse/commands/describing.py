@@ -20,7 +20,7 @@ def facts(cfg: DictConfig, job: Job, trained: Trained, plan: Plan) -> dict[str, 
     seen = f", seen by {plan.level_of.folder}" if plan.level_of else ""
     guided = {"guidance": guiding.said(plan.guidance.record())} if plan.guidance else {}
     return {
-        "run": f"{trained.folder}, step {trained.state['step']:,}, {cfg.weights} weights",
+        "run": f"{trained.title}, {cfg.weights} weights",
         "images": f"{cfg.n}, seed {plan.seed}" + (f", class {cfg.label}" * (cfg.label is not None)),
         "sampler": f"{named(chosen(cfg, job))}, {steps}, start {plan.start}",
         "levels": f"sigma from {plan.sigmas[0]:.3g} to {plan.sigmas[-2]:.3g}, then 0{seen}",
@@ -87,7 +87,7 @@ def weights_of(name: str, trained: Trained) -> dict[str, object]:
     """Which weights, to the byte."""
     return {
         "run": str(trained.folder),
-        "step": trained.state["step"],
+        "step": trained.step,
         "name": name,
         "sha256": trained.sha256,
     }
@@ -100,7 +100,7 @@ def passport_of(
     decays = meanings.decays(trained.cfg.train)
     named = weights.removeprefix("ema_")
     decay = None if weights == "raw" else decays[0] if named == "ema" else float(named)
-    step, batch = trained.state["step"], trained.cfg.train.batch
+    step, batch = trained.step, trained.cfg.train.batch
     average = {
         "decay": decay,
         "half_life": None if decay is None else averages.half_life(decay, step, batch),  # images

@@ -80,9 +80,9 @@ def main(cfg: DictConfig, job: Job) -> int:
         record["seconds"] = round(time.monotonic() - started, 1)
         pictures.keep(folder, record, partial(saving.sheet, trained, first), first.images, real)
         values = {name: score["value"] for name, score in measures.scores(record).items()}
-        run.log(step=trained.state["step"], n=cfg.n, **values)
-        tracker.log(trained.state["step"], values)
-        tracker.image(trained.state["step"], "samples", folder / "samples.png")
+        run.log(step=trained.step, n=cfg.n, **values)
+        tracker.log(trained.step, values)
+        tracker.image(trained.step, "samples", folder / "samples.png")
         run.finish("done", sampler=drawn, fingerprint=first.fingerprint)
         twins.warn(folder, Path(cfg.outputs))
         tracker.finish()

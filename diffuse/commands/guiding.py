@@ -133,16 +133,16 @@ def guidance(cfg: DictConfig, trained: Trained) -> Guidance | None:
     check(cfg, trained.cfg, str(trained.folder))
     if not planning.is_guided(cfg):
         return None
-    cfg.guide = settled(cfg, trained.cfg, trained.state["step"])
+    cfg.guide = settled(cfg, trained.cfg, trained.step)
     if cfg.guide == LABELS:
         return planning.guidance(cfg)
     if not is_checkpoint(cfg.guide):
         weights = weights_of(cfg.guide)
-        weak = assembly.restore(trained.folder, trained.state["step"], weights, cfg)
+        weak = assembly.restore(trained.folder, trained.step, weights, cfg)
         if weak.sha256 == trained.sha256 and weights == cfg.guide:
             raise ConfigError(f"guide={cfg.guide}: these are the very weights that are sampled")
         return planning.guidance(cfg, weak.denoiser, weak.sha256)
-    step = _step(weights_of(cfg.guide), trained.state["step"], trained.folder)
+    step = _step(weights_of(cfg.guide), trained.step, trained.folder)
     weak = assembly.restore(trained.folder, step, "ema", cfg)
     return planning.guidance(cfg, weak.denoiser, weak.sha256, step)
 

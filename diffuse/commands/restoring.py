@@ -32,10 +32,9 @@ def planned(cfg: DictConfig, trained: Trained, batch: int) -> Plan:
     """How images are drawn from a run, with the network that sees levels where one is named."""
     predictor = _predictor(Path(cfg.outputs), cfg.noise_level) if cfg.noise_level else None
     device = trained.device
-    mean, std = trained.state["moments"]
     guiding.complete(cfg, trained.cfg)
     plan = planning.plan(
-        cfg, trained.schedule, trained.levels, trained.range, batch, (mean, std),
+        cfg, trained.schedule, trained.levels, trained.range, batch, trained.moments,
         None if predictor is None else noise_level.load(predictor, device),
         guiding.guidance(cfg, trained),
     )  # fmt: skip

@@ -31,7 +31,7 @@ def of_run(verb: str, cfg: DictConfig, job: Job, trained: Trained) -> tuple[Path
     cfg.name = cfg.name or name_of(trained)
     found = describing.weights_of(cfg.weights, trained)
     folder, run = start(verb, cfg, job, device=hardware.describe(trained.device), weights=found)
-    log.info("%s, step %s of %s", folder, trained.state["step"], trained.folder)
+    log.info("%s, step %s of %s", folder, trained.step, trained.folder)
     own = trained.cfg.sampler.name
     if "sampler" in cfg and cfg.sampler.name != own and not job.typed("sampler"):
         log.info("drawn by %s; the grids of that training were by %s", cfg.sampler.name, own)

@@ -32,7 +32,7 @@ def pinned(cfg: DictConfig, trained: Trained, plan: Plan, rank: int) -> str:
     words = {dtype: word for word, dtype in hardware.PRECISIONS.items()}
     more = {
         "run": str(trained.folder),
-        "checkpoint": trained.state["step"],
+        "checkpoint": trained.step,
         "precision": words[trained.denoiser.precision],
         "batch": plan.batch,
         "seed": plan.seed,

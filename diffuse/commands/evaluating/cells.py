@@ -101,13 +101,12 @@ def _planner(
     cfg: DictConfig, trained: Trained, batch: int, guidance: Guidance | None
 ) -> Callable[[int], Plan]:
     """Steps -> how images are drawn in so many."""
-    mean, std = trained.state["moments"]
 
     def planned(steps: int) -> Plan:
         said = OmegaConf.merge(cfg, {"steps": steps})
         assert isinstance(said, DictConfig)
         return planning.plan(
-            said, trained.schedule, trained.levels, trained.range, batch, (mean, std),
+            said, trained.schedule, trained.levels, trained.range, batch, trained.moments,
             guidance=guidance,
         )  # fmt: skip
 

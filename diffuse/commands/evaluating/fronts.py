@@ -50,7 +50,7 @@ def show_plan(
     _print("Images to draw, by calls (nothing is written)", rows, lambda row: f"{row['to_draw']:,}")
     drawn = f"{total:,} of {len(rows) * cfg.n * cfg.seeds:,}"
     about = {
-        "run": f"{trained.folder}, step {trained.state['step']:,}, {cfg.weights} weights",
+        "run": f"{trained.title}, {cfg.weights} weights",
         "images to draw": drawn + (f", about {clock(seconds)}" if seconds else ""),
         "calls": f"{calls:,} of the network, all together",
     }

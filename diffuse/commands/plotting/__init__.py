@@ -48,4 +48,4 @@ def called(job: Job, group: str) -> str:
 def restored(cfg: DictConfig) -> tuple[Trained, str]:
     """The run that `run=` names, and which weights of it."""
     trained = restoring.trained(cfg)
-    return trained, f"{trained.folder}, step {trained.state['step']:,}, {cfg.weights} weights"
+    return trained, f"{trained.title}, {cfg.weights} weights"

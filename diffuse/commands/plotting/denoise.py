@@ -118,7 +118,7 @@ def _draw(
     return sheet(
         path,
         states.beside(*kinds, range=trained.range),
-        f"{trained.folder}, step {trained.state['step']:,}: one call of the network\n"
+        f"{trained.title}: one call of the network\n"
         f"mean squared error (mse) of {len(x0)} {name} test images; "
         f"without looking at x it is {said.facts['mean_image_mse']:.3f}",
         ["noisy", "denoised", "truth"] * n,

@@ -76,9 +76,7 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
         points = along.points(plan.sigmas.tolist(), real.moments)
         calls = max(along.calls.values())
         floor = fid_estimate(known.features, real.moments, known.blocks)
-        title = (
-            f"FID along the way, {trained.folder}, step {trained.state['step']:,}: {about}, n={n:,}"
-        )
+        title = f"FID along the way, {trained.title}: {about}, n={n:,}"
         drawn = pictures.draw(points, floor.value, len(known), title, folder)
         facts = {"n": n, "warnings": chosen + moved + said} | record | {
             "reference": passport.of_images(test, "test"),

@@ -52,7 +52,7 @@ def samplers(cfg: DictConfig, job: Job) -> Picture:
         classes = trained.spec.classes if trained.conditional else ()
         columns = [classes[k] for k in found[0].labels.tolist()] if classes else []
         title = (
-            f"{trained.folder}, step {trained.state['step']:,}: at most {nfe} calls an image\n"
+            f"{trained.title}: at most {nfe} calls an image\n"
             f"a column begins with the same noise, seed {cfg.seed}; each sampler has its own grid"
         )
         pixels = torch.stack([one.images for one in found])

@@ -43,7 +43,7 @@ def trajectory(cfg: DictConfig, job: Job) -> Picture:
                 seen.add(*state)
                 if meter.due():
                     meter.show(len(seen.rows))
-        title = f"{trained.folder}, step {trained.state['step']:,}"
+        title = trained.title
         names = [trained.spec.classes[k] if trained.conditional else "" for k in labels.tolist()]
         files = pictures.draw(seen, f"{title}: {about}", names, folder)
         return files, _numbers(seen)
