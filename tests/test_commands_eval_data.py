@@ -205,10 +205,22 @@ def test_a_run_whose_run_json_is_damaged_is_evaluated_all_the_same(trained, diff
     assert record["weights"]["step"] == 4
 
 
-def test_what_the_run_itself_was_looked_at_with_is_said_if_it_is_another_sampler(diffuse):
-    assert diffuse.train("train.steps=1 train.sample_every=null sampler=heun") == 0
-    assert diffuse("sample n=4 steps=2 device=cpu") == 0
-    said = "drawn by ddim; the grids of that training were by heun"
-    assert said in diffuse.err
-    assert diffuse("sample n=4 steps=2 device=cpu sampler=ddim") == 0
-    assert said not in diffuse.err
+DRAWN = {
+    "": ("heun", "logsnr", 3, "dynamic"),  # as the training drew its own
+    "steps=4": ("heun", "logsnr", 4, "dynamic"),
+    "nfe=7": ("heun", "logsnr", 4, "dynamic"),
+    "clip=none": ("heun", "logsnr", 3, "none"),
+    "sampler=ddim": ("ddim", "uniform", 50, "dynamic"),  # steps are a sampler's
+    "sampler.eta=1": ("ddim", "uniform", 50, "dynamic"),  # of the one that there is without a word
+    "grid=karras": ("ddim", "karras", 50, "dynamic"),
+    "sampler=ddim steps=2": ("ddim", "uniform", 2, "dynamic"),
+    "debug=smoke": ("ddim", "uniform", 2, "range"),
+}
+
+
+def test_images_are_drawn_as_the_training_drew_its_own_unless_a_word_says_how(diffuse):
+    how = "sampler=heun grid=logsnr steps=3 clip=dynamic"
+    assert diffuse.train(f"train.steps=1 train.sample_every=null {how}") == 0
+    for words, drawn in DRAWN.items():
+        found = diffuse.json(f"sample n=4 device=cpu run=tiny {words}")["sampler"]
+        assert (found["choice"], found["grid"]["name"], found["steps"], found["clip"]) == drawn

@@ -37,7 +37,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     tracker = assembly.tracker(cfg)
     if cfg.images is not None:
         return outside.main(cfg, job, tracker)
-    trained, plan = restoring.restore(cfg)
+    trained, plan = restoring.restore(cfg, job)
     guiding.refuse_idle(cfg, job)
     label = restoring.class_number(cfg, trained)
     if cfg.dry_run:

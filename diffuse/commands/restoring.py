@@ -1,20 +1,47 @@
 """From `run=` to a training run brought back to life, and how its images are drawn."""
 
+import copy
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, flag_override
 
 from diffuse import assembly, noise_level, planning, run_folders
 from diffuse.assembly import Trained
 from diffuse.commands import guiding
+from diffuse.config import Job
 from diffuse.errors import ConfigError, nearest
 from diffuse.sampling import Plan
 
+# how images are drawn: what is said together, and what then is left to the defaults of the command
+DRAWN = (
+    (("sampler", "grid"), ("steps", "nfe", "reuse")),
+    (("steps", "nfe"), ()),
+    (("reuse",), ()),
+    (("clip",), ()),
+    (("start",), ()),
+)
 
-def restore(cfg: DictConfig) -> tuple[Trained, Plan]:
-    """The run that `run=` names and how its images are drawn."""
+
+def restore(cfg: DictConfig, job: Job | None) -> tuple[Trained, Plan]:
+    """The run that `run=` names and how its images are drawn: as it drew its own, if nobody says.
+
+    Steps are those of a sampler: whoever names one gets its own number of them. Without a job the
+    config says all.
+    """
     found = trained(cfg)
+    if job and not job.typed("debug"):
+        _as_its_own(cfg, job, found.cfg)
     return found, planned(cfg, found, assembly.sampling_batch(cfg.batch, found.device))
+
+
+def _as_its_own(cfg: DictConfig, job: Job, saved: DictConfig) -> None:
+    """Put in what the training had, wherever no word was typed."""
+    left = {key for keys, others in DRAWN if job.typed(*keys) for key in (*keys, *others)}
+    with flag_override(cfg, ["struct", "readonly"], [False, False]):
+        for key in (key for keys, _ in DRAWN for key in keys if key not in left):
+            cfg[key] = copy.deepcopy(saved[key])
+    if "sampler" not in left:
+        job.choices["sampler"] = saved.sampler.name  # which yaml it was, nobody knows
 
 
 def trained(cfg: DictConfig) -> Trained:

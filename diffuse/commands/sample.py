@@ -20,7 +20,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     """Check the config, find and restore the run, then claim a folder and draw."""
     check(cfg)
     tracker = assembly.tracker(cfg)
-    trained, plan = restoring.restore(cfg)
+    trained, plan = restoring.restore(cfg, job)
     guiding.refuse_idle(cfg, job)
     label = restoring.class_number(cfg, trained)
     about = describing.class_of(trained, label)

@@ -32,7 +32,4 @@ def of_run(verb: str, cfg: DictConfig, job: Job, trained: Trained) -> tuple[Path
     found = describing.weights_of(cfg.weights, trained)
     folder, run = start(verb, cfg, job, device=hardware.describe(trained.device), weights=found)
     log.info("%s, step %s of %s", folder, trained.step, trained.folder)
-    own = trained.cfg.sampler.name
-    if "sampler" in cfg and cfg.sampler.name != own and not job.typed("sampler"):
-        log.info("drawn by %s; the grids of that training were by %s", cfg.sampler.name, own)
     return folder, run

@@ -36,7 +36,7 @@ def work(order: Mapping[str, Any]) -> None:
     cfg = OmegaConf.create(order["cfg"])
     assert isinstance(cfg, DictConfig)
     config.trust(cfg.trust)
-    trained, plan = restoring.restore(cfg)
+    trained, plan = restoring.restore(cfg, None)
     ours = json.loads(json.dumps(drawing.identity(trained, plan, order["label"])))
     if ours["command"]:  # from outside: to be shared with our parent alone
         ours["command"] = order["description"].get("command")
