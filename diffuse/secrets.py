@@ -57,13 +57,14 @@ SHORTEST = 8  # characters of a secret: TOKENIZERS_PARALLELISM=false is none
 
 
 def in_environment() -> dict[str, str]:
-    """Variable -> value of every secret that this process was given; paths are none.
+    """Variable -> value of every secret that this process was given, without what is blank around.
 
-    Of an address it is the password in it: HF_ENDPOINT=https://me:password@mirror.
+    Paths are none. Of an address it is the password in it: HF_ENDPOINT=https://me:password@mirror.
     """
+    stripped = {name: value.strip() for name, value in os.environ.items()}
     whole = {
         name: value
-        for name, value in os.environ.items()
+        for name, value in stripped.items()
         if WORDS.search(name) and len(value) >= SHORTEST and not value.startswith(("/", "~"))
     }
     inside = {name: ADDRESS.search(value) for name, value in os.environ.items()}

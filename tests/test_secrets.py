@@ -184,6 +184,14 @@ def test_words_that_only_look_like_it_stay(text):
     assert secrets.redacted(text) == text
 
 
+@pytest.mark.parametrize("blank", ["\r", "\n", " "])
+def test_what_is_blank_around_a_value_is_no_part_of_the_secret(blank, monkeypatch):
+    monkeypatch.setenv("MYSVC_API_KEY", f"{SENTINEL}{blank}")
+    assert secrets.redacted(f"bad {SENTINEL}!") == "bad $MYSVC_API_KEY!"
+    assert secrets.redacted(f"bad {SENTINEL}{blank}!") == f"bad $MYSVC_API_KEY{blank}!"
+    assert secrets.found(f"name={SENTINEL}")
+
+
 LEAKING = """
 class leaking:
     def start(self, folder, name, config):
