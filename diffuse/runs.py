@@ -72,7 +72,7 @@ class Run:
         cls, folder: Path, command: str, config: str, overrides: list[str], **facts: Any
     ) -> "Run":
         """Begin a run in a folder that `claim` made. `config` is the resolved config as yaml."""
-        files.replace(folder / "config.yaml", config, synced=True)
+        files.write_sealed(folder / "config.yaml", config)
         typed = [f"- {json.dumps(o)}\n" for o in overrides]
         files.replace(folder / "overrides.yaml", "".join(typed))
         run = cls(folder)

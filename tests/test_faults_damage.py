@@ -7,7 +7,7 @@ import pytest
 import torch
 from injected import flip
 
-from diffuse import checkpoints, runs
+from diffuse import assembly, checkpoints, files, runs
 from diffuse.errors import DataError
 
 
@@ -73,6 +73,58 @@ def test_a_config_that_is_cut_at_the_end_of_a_line_is_named(lines, command, trai
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:lines]))
     said = diffuse.error(command.format(tiny=tiny), 3)
     assert "config.yaml is damaged" in said
+
+
+EDITED = {"lr: 0.001": "lr: 0.003", "range: [-1.0, 1.0]": "range: [-3.0, 1.0]"}
+
+
+@pytest.mark.parametrize("word", EDITED)
+@pytest.mark.parametrize("command", ["train resume=tiny train.steps=5", "sample run=tiny n=1"])
+def test_a_config_that_was_edited_is_refused_and_one_of_before_it_was_sealed_is_not(
+    word, command, trained, diffuse
+):
+    path = trained / "config.yaml"
+    whole, before = path.read_text(), (trained / "run.json").read_bytes()
+    assert word in whole
+    path.write_text(whole.replace(word, EDITED[word]))
+    assert f"{path.name} is damaged, or was edited" in diffuse.error(command, 3)
+    assert (trained / "run.json").read_bytes() == before
+    for text in (f"{whole}\n", whole.partition("\n")[2]):
+        path.write_text(text)
+        assert diffuse(command) == 0, diffuse.err
+
+
+def test_a_flipped_bit_in_a_config_is_found_or_changes_nothing(trained):
+    """Those of its first lines, each, and one of seven after them; of a mark that is hurt, none."""
+    path = trained / "config.yaml"
+    whole, size = assembly.config_of(trained), path.stat().st_size
+    places = [*range(100), *range(100, size, 7)]
+    found = 0
+    for byte in places:
+        flip(path, bit := 8 * byte + byte % 8)
+        try:
+            changed = assembly.config_of(trained)
+        except DataError:
+            found += 1
+        else:
+            assert changed == whole
+        flip(path, bit)
+    assert found >= len(places) - len(files.SEAL)
+
+
+def test_without_its_first_line_another_learning_rate_would_be_taken(trained):
+    """The control: a yaml has no checksum."""
+    path = trained / "config.yaml"
+    path.write_text(path.read_text().partition("\n")[2].replace("lr: 0.001", "lr: 0.003"))
+    assert assembly.saved_config(trained).optimizer.lr == 0.003
+
+
+@pytest.mark.parametrize("lines", [1, 10, 60])
+def test_a_config_whose_last_lines_are_cut_off_is_named(lines, trained):
+    path = trained / "config.yaml"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-lines]))
+    with pytest.raises(DataError, match=r"config\.yaml is damaged"):
+        assembly.saved_config(trained)
 
 
 @pytest.mark.parametrize("name", ALL)
