@@ -179,9 +179,13 @@ def printed(told: Path) -> Any:
 
 
 def outcome(told: Path) -> dict[str, Any] | None:
-    """How a job ended; None if it never said."""
-    path = told / "job.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    """How a job ended; None if it never said, or so that it cannot be read."""
+    try:
+        end = json.loads((told / "job.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    whole = isinstance(end, dict) and {"job", "code", "error"} <= end.keys()
+    return end if whole else None
 
 
 def row_of(told: Path, summary: Callable[[Path], dict[str, str]]) -> dict[str, str]:

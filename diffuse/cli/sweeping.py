@@ -165,7 +165,7 @@ def _to_continue(
 def _say_what_is_there(verb: str, parsed: Arguments, cfg: DictConfig, jobs: Jobs) -> None:
     """Of a sweep that was not finished, where the same words begin another one."""
     root, name = Path(cfg.outputs) / verb, _name(verb, parsed, cfg)
-    with suppress(ConfigError, OSError, KeyError, TypeError):  # a damaged one is not asked for
+    with suppress(ConfigError, OSError):
         there = sweep_records.to_continue(root, name, False, "auto", jobs) if jobs else None
         done = sum(runs.is_done(there / str(k)) for k in range(len(jobs))) if there else len(jobs)
         if done < len(jobs):
