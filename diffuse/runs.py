@@ -221,12 +221,16 @@ def _step(line: bytes) -> int:
 
 def read(folder: Path) -> dict[str, Any]:
     """The facts of a run."""
+    path = folder / "run.json"
     try:
-        return json.loads((folder / "run.json").read_text())
+        facts = json.loads(path.read_text())
     except FileNotFoundError:
         raise DataError(f"{folder} is not a run folder: it has no run.json") from None
     except ValueError as e:
-        raise DataError(f"{folder / 'run.json'} is damaged: {e}") from None
+        raise DataError(f"{path} is damaged: {e}") from None
+    if not isinstance(facts, dict):
+        raise DataError(f"{path} is damaged: it holds no mapping")
+    return facts
 
 
 def facts_of(folder: Path) -> dict[str, Any]:

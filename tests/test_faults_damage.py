@@ -152,11 +152,21 @@ def test_a_damaged_row_or_run_json_stops_nobody(trained, diffuse):
     assert [json.loads(line) for line in path.open()][-1]["step"] == 5
 
 
+@pytest.mark.parametrize("content", ["null", "[]", "7", '{"started": null}'])
+def test_a_run_json_that_is_no_table_hides_no_other_run(content, trained, diffuse):
+    other = trained.with_name("v002")
+    (other / "checkpoints").mkdir(parents=True)
+    (other / "run.json").write_text(content)
+    assert diffuse("sample n=1 steps=1 device=cpu") == 0, diffuse.err
+    assert diffuse.train("train.steps=5 resume=auto") == 0, diffuse.err
+    assert runs.read(trained)["step"] == 5
+
+
 @pytest.mark.parametrize(
     ("damage", "resume", "steps"),
     [
         (b"", "auto", 5), (b'{"schema": 1, "na', "auto", 4), (None, "auto", 4),
-        (None, "auto", 5), (b"", "tiny/v001", 5),
+        (None, "auto", 5), (b"", "tiny/v001", 5), (b"[]", "auto", 5),
     ],
 )  # fmt: skip
 def test_whole_checkpoints_are_of_use_without_a_whole_run_json(

@@ -249,10 +249,13 @@ def test_a_damaged_run_json_is_named_and_hides_no_other_run(tmp_path):
         runs.read(tmp_path)
     assert run_folders.find(tmp_path, None) == good
     newer = start(tmp_path, "bad").folder
-    for hurt in (lambda path: path.write_text("{"), lambda path: path.unlink()):
+    texts = ("{", "null", "[]", "7")
+    hurts = [lambda path, text=text: path.write_text(text) for text in texts]
+    for hurt in (*hurts, lambda path: path.unlink()):
         hurt(newer / "run.json")
         assert run_folders.find(tmp_path, "bad") == newer  # its checkpoint is whole
         assert run_folders.find(tmp_path, str(newer)) == newer
+        assert run_folders.find(tmp_path, None) == good
 
 
 def test_a_checkpoint_is_named_beside_its_run():
