@@ -213,10 +213,12 @@ def _beginning(folder: Path, command: str, facts: dict[str, Any]) -> dict[str, A
 
 
 def _step(line: bytes) -> int:
+    """Of a row of metrics.jsonl; one cut short by a kill, or damaged, is of none that was done."""
     try:
-        return json.loads(line).get("step", 0)
+        step = json.loads(line).get("step", 0)
     except (ValueError, AttributeError):
-        return sys.maxsize  # a line cut short by a kill, or damaged
+        return sys.maxsize
+    return step if type(step) is int else sys.maxsize
 
 
 def read(folder: Path) -> dict[str, Any]:

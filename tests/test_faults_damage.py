@@ -144,7 +144,7 @@ def test_a_file_that_is_cut_is_named_and_the_older_checkpoint_is_the_newest(
 
 def test_a_damaged_row_or_run_json_stops_nobody(trained, diffuse):
     path = trained / "metrics.jsonl"
-    path.write_bytes(path.read_bytes() + b'\xff{"st')
+    path.write_bytes(path.read_bytes() + b'{"step": null}\n{"step": "8"}\n\xff{"st')
     other = trained.parent / "v002"
     other.mkdir()
     (other / "run.json").write_bytes(b'\xff{"schema": 1}')

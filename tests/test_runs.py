@@ -168,6 +168,8 @@ def test_a_continued_run_forgets_the_rows_it_will_write_again(tmp_path):
     for step in (1, 2, 3, 4):
         run.log(step=step, loss=step / 10)
     with open(run.folder / "metrics.jsonl", "a") as file:
+        for step in ("null", '"1"', "1.5", "true", "[]"):
+            file.write(f'{{"step": {step}}}\n')
         file.write('{"step": 5, "lo')
     again = runs.Run.reopen(run.folder, "train")
     again.truncate_log(2)
