@@ -2,6 +2,8 @@
 
 import json
 import random
+import shutil
+import time
 
 import pytest
 import torch
@@ -35,6 +37,38 @@ def test_safetensors_alone_would_load_a_flipped_bit(tmp_path):
     flip(path / "model.safetensors", 8 * size - 2)
     loaded = checkpoints.load_tensors(path, "model")["w"]
     assert not torch.equal(loaded, torch.arange(8.0))
+
+
+def moved(path):
+    """To another disk, with a link to where it is now."""
+    path.symlink_to(shutil.move(path, path.parents[1] / f"other {time.monotonic_ns()}"))
+
+
+def lost(path):
+    moved(path)
+    shutil.rmtree(path.readlink())
+
+
+def a_file(path):
+    shutil.rmtree(path)
+    path.write_text("what a broken disk says")
+
+
+@pytest.mark.parametrize("change", [moved, lost, a_file])
+def test_in_place_of_a_link_or_a_file_a_checkpoint_is_saved_and_either_is_deleted(change, tmp_path):
+    folder = tmp_path / "checkpoints"
+    path = make(folder)
+    (path / "state.json").write_bytes(b"")
+    change(path)
+    assert make(folder) == path
+    assert not path.is_symlink()
+    checkpoints.verify(path)
+    change(path)
+    checkpoints.save(folder, 2, {}, {})
+    checkpoints.purge(folder, keep=1)
+    assert sorted(p.name for p in folder.iterdir()) == ["latest", "step_00000002"]
+    others = [len([*other.iterdir()]) for other in tmp_path.glob("other *")]
+    assert others == ([3, 3] if change is moved else [])  # what was linked to stays
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "null", "7", '{"state.json": 3}', "\xff", ""])
