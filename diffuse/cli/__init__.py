@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 
     from diffuse.cli.arguments import Arguments
 
+SMALLER = {  # key of a command -> what of it may fit into the memory: of several, the first one
+    "batch": "a smaller batch=",
+    "train": "a smaller network, or fewer images (dataset.subset=),",
+    "n": "a smaller n=",
+}
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
@@ -142,7 +148,21 @@ def run_command(
     secrets.refuse(yamls.as_yaml(cfg), OmegaConf.to_container(cfg))
     own = parsed.flags.get("--config-dir")
     job = config.Job(verb, overrides, "--json" in parsed.flags, folder, chosen, own)
-    return importlib.import_module(f"diffuse.commands.{verb}").main(cfg, job) or 0
+    try:
+        return importlib.import_module(f"diffuse.commands.{verb}").main(cfg, job) or 0
+    except (RuntimeError, MemoryError) as error:
+        _refuse_out_of_memory(error, cfg)
+        raise
+
+
+def _refuse_out_of_memory(error: Exception, cfg: "DictConfig") -> None:
+    """OutOfMemory if this is how it is said, outside of a training step, with what may help."""
+    from diffuse import memory  # torch
+
+    if memory.ran_out(error):
+        ways = [f"; {way} may fit" for key, way in SMALLER.items() if key in cfg]
+        said = f"out of memory{memory.wanted(error)}{''.join(ways[:1])}"
+        raise memory.OutOfMemory(said) from error
 
 
 def report(error: BaseException) -> int:
