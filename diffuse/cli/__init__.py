@@ -40,6 +40,7 @@ SMALLER = {  # key of a command -> what of it may fit into the memory: of severa
 def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
+    _open_what_is_closed()
     try:
         code = _dispatch(words)
         sys.stdout.flush()  # a closed pipe shows here rather than at exit
@@ -50,6 +51,13 @@ def main(argv: list[str] | None = None) -> int:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except BaseException as error:
         return report(error)
+
+
+def _open_what_is_closed() -> None:
+    """Who closes stdout (`>&-`) wants to hear nothing: no file of ours is to take its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (it stays open)
 
 
 def _dispatch(words: list[str]) -> int:
