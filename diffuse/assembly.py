@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from diffuse import (
     checkpoints,
     compiling,
     config,
+    files,
     hardware,
     meanings,
     runs,
@@ -227,12 +229,14 @@ class Trained:
 
 
 def config_of(folder: Path) -> DictConfig:
-    """The config that a command left in its folder; DataError if it is none."""
+    """The config that a command left in its folder; DataError if it is none, or another now."""
     path = folder / "config.yaml"
     try:
-        cfg = OmegaConf.load(path)
+        cfg = OmegaConf.load(StringIO(files.read_sealed(path)))
     except FileNotFoundError:
         raise DataError(f"{path} is missing") from None
+    except DataError:
+        raise
     except Exception as e:  # yaml's errors share no base with OmegaConf's
         raise DataError(f"{path} is damaged: {reason(e, None)}") from None
     if not isinstance(cfg, DictConfig):

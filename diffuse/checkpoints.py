@@ -37,7 +37,7 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, "Tensor"]], state
     from safetensors.torch import save as to_bytes
 
     final = at(folder, step)
-    if final.exists() and _is_whole(final):
+    if _is_whole(final):
         _point_to(final)  # a kill may have come between the two
         return final
     contents = {f"{name}.safetensors": to_bytes(_contiguous(t)) for name, t in tensors.items()}
@@ -57,8 +57,8 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, "Tensor"]], state
                     file.flush()
                     os.fsync(file.fileno())
             files.sync_folder(temporary)
-            if final.exists():  # a damaged one that training passed again
-                shutil.rmtree(final)
+            if os.path.lexists(final):  # a damaged one that training passed again
+                _remove(final)
             os.rename(temporary, final)
             _point_to(final)
     except BaseException:  # a signal that stops the command, too
@@ -212,8 +212,16 @@ def forget(folder: Path, after: int) -> None:
 def _delete(folder: Path, gone: Iterable[int]) -> None:
     for step in gone:  # renamed first: a kill leaves no half of one under its name
         os.rename(at(folder, step), old := folder / f".tmp-old-{step}-{os.getpid()}")
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
     tidy(folder)
+
+
+def _remove(path: Path) -> None:
+    """A checkpoint; where it was moved away and linked to only the link, or a file in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def tidy(folder: Path) -> None:
@@ -224,7 +232,7 @@ def tidy(folder: Path) -> None:
     for temporary in folder.glob(".tmp-*"):
         pid = temporary.name.rsplit("-", 1)[1]
         if pid.isdigit() and (int(pid) == os.getpid() or not alive(int(pid))):
-            shutil.rmtree(temporary, ignore_errors=True)
+            _remove(temporary)
 
 
 def pack(state: Any, tensors: dict[str, "Tensor"], path: str = "") -> Any:

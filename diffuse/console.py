@@ -141,9 +141,11 @@ def print_dry_run(rows: dict[str, str], json: bool) -> None:
 def print_columns(title: str, rows: dict[str, dict[str, str]]) -> None:
     """A row for each thing that is compared, with a name before it.
 
-    The columns are the first one's, without those that are empty in all.
+    The columns are those of the first one that has any, without those that are empty in all.
     """
-    names = [k for k in next(iter(rows.values())) if any(row.get(k) for row in rows.values())]
+    names = [
+        k for k in next(filter(None, rows.values()), {}) if any(row.get(k) for row in rows.values())
+    ]
     lines = [["", *names]] + [[row, *(rows[row].get(name, "") for name in names)] for row in rows]
     console = Console(highlight=False, markup=False, emoji=False)
     if console.is_terminal:

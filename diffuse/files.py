@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from diffuse import owners
-from diffuse.errors import NoSpaceError
+from diffuse.errors import DataError, NoSpaceError
 
 log = logging.getLogger(__name__)
 
+SEAL = b"# sha256"  # begins a text that nobody is to change
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, one's share of it, the largest file
 
 
@@ -62,6 +63,29 @@ def replace(path: Path, content: str | bytes, synced: bool = False) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return path
+
+
+def write_sealed(path: Path, text: str) -> Path:
+    """Replace a text whose first line, a comment in yaml, is the sha256 of the rest."""
+    data = text.encode()
+    return replace(path, _seal(data) + b"\n" + data, synced=True)
+
+
+def _seal(data: bytes) -> bytes:
+    """The line for a text; an editor may leave an empty line at its end."""
+    return SEAL + f" of what follows: {hashlib.sha256(data.rstrip()).hexdigest()}".encode()
+
+
+def read_sealed(path: Path) -> str:
+    """A text that may be sealed, earlier ones are not; DataError if it is no longer what it was."""
+    data = path.read_bytes()
+    first, _, rest = data.partition(b"\n")
+    if first.startswith(SEAL) and first != _seal(rest):
+        raise DataError(
+            f"{path} is damaged, or was edited: its first line says another sha256; "
+            "a setting is changed by typing it"
+        )
+    return data.decode()
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> Path:

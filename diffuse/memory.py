@@ -11,25 +11,36 @@ import torch
 from diffuse.errors import DiffuseError
 from diffuse.values import divisors
 
-WORDS = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "MPS backend out of memory",
-    "CUDA error: out of memory",  # of what is not torch's own allocator
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "HOST_ALLOCATION_FAILED",
+WORDS = re.compile(
+    "DefaultCPUAllocator: can't allocate memory"
+    "|DefaultCPUAllocator: not enough memory"
+    "|could not create a (primitive(?! descriptor)|memory object)"  # oneDNN's
+    "|std::bad_alloc"
+    "|MPS backend out of memory"
+    "|CUDA error: out of memory"  # of what is not torch's own allocator
+    "|CUBLAS_STATUS_ALLOC_FAILED"
+    "|CUDNN_STATUS_ALLOC_FAILED"
+    "|HOST_ALLOCATION_FAILED"
 )
+KINDS = (RuntimeError, MemoryError)  # of errors that may say so
 
 
 class OutOfMemory(DiffuseError):
-    """A training step needs more memory than there is."""
+    """Something needs more memory than there is."""
 
 
 def ran_out(error: BaseException) -> bool:
     """Is this how torch says it, on a GPU, on a CPU or on MPS?"""
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in WORDS)
+    return isinstance(error, RuntimeError) and WORDS.search(str(error)) is not None
+
+
+def wanted(error: BaseException) -> str:
+    """How much more it asked for, where it says so: a part of a sentence."""
+    size = r"(?:tried to allocate|unable to allocate) ([\d.]+ \w+)"
+    found = re.search(size, str(error), re.IGNORECASE)
+    return f", which asked for {found[1]} more" if found else ""
 
 
 @contextlib.contextmanager
@@ -44,11 +55,10 @@ def watched(
     """
     try:
         yield
-    except RuntimeError as error:
+    except KINDS as error:
         if not ran_out(error):
             raise
-        wanted = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
-        more = f", which asked for {wanted[1]} more" if wanted else ""
+        more = wanted(error)
         traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
         smaller = [d for d in divisors(batch) if d < size]
         fits = next((d for d in reversed(smaller) if _fits(d, attempt)), None)
@@ -65,7 +75,7 @@ def _fits(n: int, attempt: Callable[[int], object]) -> bool:
         torch.cuda.empty_cache()
     try:
         attempt(n)
-    except RuntimeError as error:
+    except KINDS as error:
         if not ran_out(error):
             raise
         traceback.clear_frames(error.__traceback__)

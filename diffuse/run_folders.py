@@ -18,7 +18,7 @@ def every(outputs: Path, verb: str) -> list[Path]:
     facts = []
     for folder in found:
         with contextlib.suppress(DataError):
-            facts.append((runs.read(folder).get("started", ""), str(folder), folder))
+            facts.append((str(runs.read(folder).get("started", "")), str(folder), folder))
     return [folder for _, _, folder in sorted(facts)]
 
 

@@ -72,7 +72,7 @@ class Run:
         cls, folder: Path, command: str, config: str, overrides: list[str], **facts: Any
     ) -> "Run":
         """Begin a run in a folder that `claim` made. `config` is the resolved config as yaml."""
-        files.replace(folder / "config.yaml", config, synced=True)
+        files.write_sealed(folder / "config.yaml", config)
         typed = [f"- {json.dumps(o)}\n" for o in overrides]
         files.replace(folder / "overrides.yaml", "".join(typed))
         run = cls(folder)
@@ -213,20 +213,26 @@ def _beginning(folder: Path, command: str, facts: dict[str, Any]) -> dict[str, A
 
 
 def _step(line: bytes) -> int:
+    """Of a row of metrics.jsonl; one cut short by a kill, or damaged, is of none that was done."""
     try:
-        return json.loads(line).get("step", 0)
+        step = json.loads(line).get("step", 0)
     except (ValueError, AttributeError):
-        return sys.maxsize  # a line cut short by a kill, or damaged
+        return sys.maxsize
+    return step if type(step) is int else sys.maxsize
 
 
 def read(folder: Path) -> dict[str, Any]:
     """The facts of a run."""
+    path = folder / "run.json"
     try:
-        return json.loads((folder / "run.json").read_text())
+        facts = json.loads(path.read_text())
     except FileNotFoundError:
         raise DataError(f"{folder} is not a run folder: it has no run.json") from None
     except ValueError as e:
-        raise DataError(f"{folder / 'run.json'} is damaged: {e}") from None
+        raise DataError(f"{path} is damaged: {e}") from None
+    if not isinstance(facts, dict):
+        raise DataError(f"{path} is damaged: it holds no mapping")
+    return facts
 
 
 def facts_of(folder: Path) -> dict[str, Any]:

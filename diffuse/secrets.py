@@ -31,18 +31,40 @@ ISSUED = re.compile(  # how the services that people train with begin their keys
 )
 LAST = re.compile(rf"(?:{STEMS}|{PARTS})$", re.IGNORECASE)
 ADDRESS = re.compile(r"(://[^\s:@/]*:)(\S+)@")  # user:password@host, and a password may have an @
+# where one stands in what somebody else says: what is before it, and the whole of it
+ALONE = re.compile(r"(://)[^/\s@:]{8,}(?=@)")  # token@host
+WHOLE = re.compile(rf"(?:{ISSUED.pattern})[\w/-]*")
+ASKED = re.compile(  # ?key=...&sig=...
+    rf"([?&](?:[\w.-]*(?:{STEMS})[\w.-]*|(?:[\w.-]*[_.-])?(?:key|pat|auth|pass|pwd|pw|sig|signature))"
+    r"=)[^\s&'\"#<>)$][^\s&'\"#<>)]*",
+    re.IGNORECASE,
+)
+BESIDE = re.compile(  # Bearer ..., --token ...
+    rf"((?:\bbearer|authorization['\"]?\s*[:=]\s*['\"]?\w+|--[\w-]*(?:{STEMS}))\s+)([\w.~+/-]{{8,}}=*)",
+    re.IGNORECASE,
+)
+NAMED = re.compile(
+    rf"(?P<before>(?P<name>{STEMS}|(?<=[_-])(?:key|pat|auth|pass|pwd|pw)(?![a-z0-9]))"
+    r"(?:s|[_-][\w-]*)?(?P<sign>['\"]?\s*=|['\"]\s*:|:)\s*['\"]?)"
+    r"(?P<value>(?<=['\"])[^\s'\"]+|[^\s'\",;&<>(){}[\]]+)",
+    re.IGNORECASE,
+)
+HARMLESS = re.compile(  # a count, yes or no, a scheme, code, what is blacked out already
+    r"[\d.]{1,7}|true|false|none|null|basic|bearer|lambda|[a-z_]+\.[a-z_.]*|[$.*].*", re.IGNORECASE
+)
 SHORT = 6  # characters of a value whose name alone says that it is a secret
 SHORTEST = 8  # characters of a secret: TOKENIZERS_PARALLELISM=false is none
 
 
 def in_environment() -> dict[str, str]:
-    """Variable -> value of every secret that this process was given; paths are none.
+    """Variable -> value of every secret that this process was given, without what is blank around.
 
-    Of an address it is the password in it: HF_ENDPOINT=https://me:password@mirror.
+    Paths are none. Of an address it is the password in it: HF_ENDPOINT=https://me:password@mirror.
     """
+    stripped = {name: value.strip() for name, value in os.environ.items()}
     whole = {
         name: value
-        for name, value in os.environ.items()
+        for name, value in stripped.items()
         if WORDS.search(name) and len(value) >= SHORTEST and not value.startswith(("/", "~"))
     }
     inside = {name: ADDRESS.search(value) for name, value in os.environ.items()}
@@ -52,11 +74,28 @@ def in_environment() -> dict[str, str]:
 
 
 def redacted(text: str) -> str:
-    """The text with $NAME where the value of a secret variable was, no address with a password."""
+    """The text with $NAME where the value of a secret variable was, and ... for any other one."""
     values = in_environment().items()
     for name, value in sorted(values, key=lambda item: -len(item[1])):  # one may hold another
         text = text.replace(value, f"${name}")
-    return ADDRESS.sub(r"\1...@", text)
+    text = ALONE.sub(r"\1...", ADDRESS.sub(r"\1...@", text))
+    text = WHOLE.sub(lambda found: "..." if _is_made_up(found[0]) else found[0], text)
+    text = BESIDE.sub(lambda found: f"{found[1]}..." if _is_made_up(found[2]) else found[0], text)
+    return NAMED.sub(_without_value, ASKED.sub(r"\1...", text))
+
+
+def _is_made_up(value: str) -> bool:
+    """Is it no word of a language, nor the name of a package such as hf_transfer?"""
+    return len(value) >= 2 * SHORTEST or bool(re.search(r"\d|[a-z][A-Z]", value))
+
+
+def _without_value(found: re.Match[str]) -> str:
+    """`name=value` or `name: value` with ... for a value that its name says is a secret."""
+    value, told = found["value"], found["sign"] != ":"
+    known = HARMLESS.fullmatch(value) or value.lower() == found["name"].lower()
+    if len(value) < SHORT or known or not (told or re.search(r"\d", value)):
+        return found[0]
+    return f"{found['before']}..."
 
 
 def found(text: str) -> str:

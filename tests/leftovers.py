@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from diffuse import checkpoints, cli
+from diffuse import checkpoints, cli, files
 from diffuse.training import fit
 
 RUN = "outputs/train/tiny/v001"
@@ -15,6 +15,13 @@ RUN = "outputs/train/tiny/v001"
 def rows(run):
     """The lines of metrics.jsonl."""
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def begin_with(run, here, there):
+    """Let a run have been begun with other words in its config."""
+    text = files.read_sealed(run / "config.yaml").partition("\n")[2]
+    assert here in text
+    files.write_sealed(run / "config.yaml", text.replace(here, there))
 
 
 def what_is_left(run):

@@ -8,6 +8,7 @@ import shutil
 import statistics
 
 import pytest
+from leftovers import begin_with
 from scipy.special import stdtrit
 
 from diffuse import cli, runs
@@ -27,8 +28,7 @@ def sibling(outputs, number, value, sampling_seed, of="v001", **changes):
     """A training by another seed and its evaluation, as planted files."""
     train, scored = outputs / f"train/tiny/v{number:03d}", outputs / f"eval/tiny/v{number:03d}"
     shutil.copytree(outputs / "train/tiny/v001", train)
-    config = (train / "config.yaml").read_text()
-    (train / "config.yaml").write_text(config.replace("\nseed: 0\n", f"\nseed: {number}\n"))
+    begin_with(train, "\nseed: 0\n", f"\nseed: {number}\n")
     shutil.copytree(outputs / f"eval/tiny/{of}", scored)
     for name in ("run.json", "record.json"):
         facts = json.loads((scored / name).read_text())
@@ -87,8 +87,7 @@ def test_trainings_of_equal_minutes_are_siblings_and_others_harm_nobody(evaluate
     first = diffuse.json("plan")["measured"]["fid"]
     for number, steps in ((2, 41), (3, 42), (4, 80)):
         sibling(evaluated, number, first + number, 6 + number)
-        config = evaluated / f"train/tiny/v{number:03d}/config.yaml"
-        config.write_text(config.read_text().replace("  steps: 4\n", f"  steps: {steps}\n"))
+        begin_with(evaluated / f"train/tiny/v{number:03d}", "  steps: 4\n", f"  steps: {steps}\n")
         record = evaluated / f"eval/tiny/v{number:03d}/record.json"
         facts = json.loads(record.read_text())
         facts["weights"] |= {"step": steps, "half_life": 1.5 * steps}
@@ -103,9 +102,7 @@ def test_trainings_of_equal_minutes_are_siblings_and_others_harm_nobody(evaluate
 def test_a_sibling_may_have_been_trained_on_another_gpu(evaluated, diffuse):
     """Jobs of a sweep that run at once take turns over them."""
     sibling(evaluated, 2, 1.0, 7)
-    path = evaluated / "train/tiny/v002/config.yaml"
-    path.write_text(path.read_text().replace("device: cpu\n", "device: cuda:1\n"))
-    assert "device: cuda:1" in path.read_text()
+    begin_with(evaluated / "train/tiny/v002", "device: cpu\n", "device: cuda:1\n")
     assert len(diffuse.json("plan run=tiny/v001")["measured"]["trainings"]) == 2
 
 
@@ -174,9 +171,7 @@ def test_what_was_made_otherwise_is_no_sibling(kind, evaluated, diffuse):
 
 def test_a_training_of_another_config_is_no_sibling(evaluated, diffuse):
     sibling(evaluated, 2, 1.0, 7)
-    path = evaluated / "train/tiny/v002/config.yaml"
-    path.write_text(path.read_text().replace("label_dropout: 0.1", "label_dropout: 0.2"))
-    assert "label_dropout: 0.2" in path.read_text()
+    begin_with(evaluated / "train/tiny/v002", "label_dropout: 0.1", "label_dropout: 0.2")
     assert diffuse.json("plan run=tiny/v001")["measured"]["trainings"] == []
 
 

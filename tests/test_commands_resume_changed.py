@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from leftovers import begin_with
 
 from diffuse import checkpoints, hardware, runs
 
@@ -10,8 +11,7 @@ from diffuse import checkpoints, hardware, runs
 @pytest.fixture
 def stopped(diffuse, trained):
     """A run that was begun for 8 steps and has done 4 of them."""
-    config = trained / "config.yaml"
-    config.write_text(config.read_text().replace("  steps: 4\n", "  steps: 8\n"))
+    begin_with(trained, "  steps: 4\n", "  steps: 8\n")
     return trained
 
 

@@ -3,6 +3,8 @@
 import errno
 import json
 import math
+import shlex
+import subprocess
 import sys
 
 import pytest
@@ -156,3 +158,24 @@ def test_where_there_is_no_stderr_nothing_goes_to_stdout(monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr", None)
     errors.say("a line")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("line", "code"), [("--version", 0), ("compare a b", 2), ("trian", 2)])
+def test_a_closed_stdout_or_stderr_changes_no_exit_code(line, code, closed, tmp_path):
+    words = f"{shlex.quote(sys.executable)} -m diffuse {line} {closed}"
+    answer = subprocess.run(words, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert answer.returncode == code
+    assert "Traceback" not in answer.stderr
+
+
+def test_no_file_of_ours_takes_the_number_of_a_stdout_that_is_closed(tmp_path):
+    """What other code prints would be written into it."""
+    code = (
+        "import os, sys; from diffuse import cli; cli.main(['--version']); "
+        "print(open('ours', 'w').fileno() > 2, file=open('said', 'w')); os.write(1, b'others')"
+    )
+    words = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} >&- 2>&-"
+    assert subprocess.run(words, shell=True, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "said").read_text() == "True\n"
+    assert (tmp_path / "ours").read_text() == ""

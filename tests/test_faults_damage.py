@@ -2,12 +2,14 @@
 
 import json
 import random
+import shutil
+import time
 
 import pytest
 import torch
 from injected import flip
 
-from diffuse import checkpoints, runs
+from diffuse import assembly, checkpoints, files, runs
 from diffuse.errors import DataError
 
 
@@ -35,6 +37,38 @@ def test_safetensors_alone_would_load_a_flipped_bit(tmp_path):
     flip(path / "model.safetensors", 8 * size - 2)
     loaded = checkpoints.load_tensors(path, "model")["w"]
     assert not torch.equal(loaded, torch.arange(8.0))
+
+
+def moved(path):
+    """To another disk, with a link to where it is now."""
+    path.symlink_to(shutil.move(path, path.parents[1] / f"other {time.monotonic_ns()}"))
+
+
+def lost(path):
+    moved(path)
+    shutil.rmtree(path.readlink())
+
+
+def a_file(path):
+    shutil.rmtree(path)
+    path.write_text("what a broken disk says")
+
+
+@pytest.mark.parametrize("change", [moved, lost, a_file])
+def test_in_place_of_a_link_or_a_file_a_checkpoint_is_saved_and_either_is_deleted(change, tmp_path):
+    folder = tmp_path / "checkpoints"
+    path = make(folder)
+    (path / "state.json").write_bytes(b"")
+    change(path)
+    assert make(folder) == path
+    assert not path.is_symlink()
+    checkpoints.verify(path)
+    change(path)
+    checkpoints.save(folder, 2, {}, {})
+    checkpoints.purge(folder, keep=1)
+    assert sorted(p.name for p in folder.iterdir()) == ["latest", "step_00000002"]
+    others = [len([*other.iterdir()]) for other in tmp_path.glob("other *")]
+    assert others == ([3, 3] if change is moved else [])  # what was linked to stays
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "null", "7", '{"state.json": 3}', "\xff", ""])
@@ -75,6 +109,58 @@ def test_a_config_that_is_cut_at_the_end_of_a_line_is_named(lines, command, trai
     assert "config.yaml is damaged" in said
 
 
+EDITED = {"lr: 0.001": "lr: 0.003", "range: [-1.0, 1.0]": "range: [-3.0, 1.0]"}
+
+
+@pytest.mark.parametrize("word", EDITED)
+@pytest.mark.parametrize("command", ["train resume=tiny train.steps=5", "sample run=tiny n=1"])
+def test_a_config_that_was_edited_is_refused_and_one_of_before_it_was_sealed_is_not(
+    word, command, trained, diffuse
+):
+    path = trained / "config.yaml"
+    whole, before = path.read_text(), (trained / "run.json").read_bytes()
+    assert word in whole
+    path.write_text(whole.replace(word, EDITED[word]))
+    assert f"{path.name} is damaged, or was edited" in diffuse.error(command, 3)
+    assert (trained / "run.json").read_bytes() == before
+    for text in (f"{whole}\n", whole.partition("\n")[2]):
+        path.write_text(text)
+        assert diffuse(command) == 0, diffuse.err
+
+
+def test_a_flipped_bit_in_a_config_is_found_or_changes_nothing(trained):
+    """Those of its first lines, each, and one of seven after them; of a mark that is hurt, none."""
+    path = trained / "config.yaml"
+    whole, size = assembly.config_of(trained), path.stat().st_size
+    places = [*range(100), *range(100, size, 7)]
+    found = 0
+    for byte in places:
+        flip(path, bit := 8 * byte + byte % 8)
+        try:
+            changed = assembly.config_of(trained)
+        except DataError:
+            found += 1
+        else:
+            assert changed == whole
+        flip(path, bit)
+    assert found >= len(places) - len(files.SEAL)
+
+
+def test_without_its_first_line_another_learning_rate_would_be_taken(trained):
+    """The control: a yaml has no checksum."""
+    path = trained / "config.yaml"
+    path.write_text(path.read_text().partition("\n")[2].replace("lr: 0.001", "lr: 0.003"))
+    assert assembly.saved_config(trained).optimizer.lr == 0.003
+
+
+@pytest.mark.parametrize("lines", [1, 10, 60])
+def test_a_config_whose_last_lines_are_cut_off_is_named(lines, trained):
+    path = trained / "config.yaml"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-lines]))
+    with pytest.raises(DataError, match=r"config\.yaml is damaged"):
+        assembly.saved_config(trained)
+
+
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.999])
 def test_a_file_that_is_cut_is_named_and_the_older_checkpoint_is_the_newest(
@@ -92,7 +178,7 @@ def test_a_file_that_is_cut_is_named_and_the_older_checkpoint_is_the_newest(
 
 def test_a_damaged_row_or_run_json_stops_nobody(trained, diffuse):
     path = trained / "metrics.jsonl"
-    path.write_bytes(path.read_bytes() + b'\xff{"st')
+    path.write_bytes(path.read_bytes() + b'{"step": null}\n{"step": "8"}\n\xff{"st')
     other = trained.parent / "v002"
     other.mkdir()
     (other / "run.json").write_bytes(b'\xff{"schema": 1}')
@@ -100,11 +186,21 @@ def test_a_damaged_row_or_run_json_stops_nobody(trained, diffuse):
     assert [json.loads(line) for line in path.open()][-1]["step"] == 5
 
 
+@pytest.mark.parametrize("content", ["null", "[]", "7", '{"started": null}'])
+def test_a_run_json_that_is_no_table_hides_no_other_run(content, trained, diffuse):
+    other = trained.with_name("v002")
+    (other / "checkpoints").mkdir(parents=True)
+    (other / "run.json").write_text(content)
+    assert diffuse("sample n=1 steps=1 device=cpu") == 0, diffuse.err
+    assert diffuse.train("train.steps=5 resume=auto") == 0, diffuse.err
+    assert runs.read(trained)["step"] == 5
+
+
 @pytest.mark.parametrize(
     ("damage", "resume", "steps"),
     [
         (b"", "auto", 5), (b'{"schema": 1, "na', "auto", 4), (None, "auto", 4),
-        (None, "auto", 5), (b"", "tiny/v001", 5),
+        (None, "auto", 5), (b"", "tiny/v001", 5), (b"[]", "auto", 5),
     ],
 )  # fmt: skip
 def test_whole_checkpoints_are_of_use_without_a_whole_run_json(

@@ -168,6 +168,8 @@ def test_a_continued_run_forgets_the_rows_it_will_write_again(tmp_path):
     for step in (1, 2, 3, 4):
         run.log(step=step, loss=step / 10)
     with open(run.folder / "metrics.jsonl", "a") as file:
+        for step in ("null", '"1"', "1.5", "true", "[]"):
+            file.write(f'{{"step": {step}}}\n')
         file.write('{"step": 5, "lo')
     again = runs.Run.reopen(run.folder, "train")
     again.truncate_log(2)
@@ -249,10 +251,13 @@ def test_a_damaged_run_json_is_named_and_hides_no_other_run(tmp_path):
         runs.read(tmp_path)
     assert run_folders.find(tmp_path, None) == good
     newer = start(tmp_path, "bad").folder
-    for hurt in (lambda path: path.write_text("{"), lambda path: path.unlink()):
+    texts = ("{", "null", "[]", "7")
+    hurts = [lambda path, text=text: path.write_text(text) for text in texts]
+    for hurt in (*hurts, lambda path: path.unlink()):
         hurt(newer / "run.json")
         assert run_folders.find(tmp_path, "bad") == newer  # its checkpoint is whole
         assert run_folders.find(tmp_path, str(newer)) == newer
+        assert run_folders.find(tmp_path, None) == good
 
 
 def test_a_checkpoint_is_named_beside_its_run():

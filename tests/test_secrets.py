@@ -137,6 +137,61 @@ def test_an_error_that_nobody_foresaw_tells_none(full, monkeypatch, capsys):
     assert ("Traceback" in err) == (full == "1")
 
 
+SAID = {  # by somebody else's code: what is left of it
+    "401 for https://host/api?api_key=Zq81abcdef&page=2": "https://host/api?api_key=...&page=2",
+    "{'Authorization': 'Bearer qwerty123456'}": "{'Authorization': 'Bearer ...'}",
+    '{"Authorization": "Basic dXNlcjpwYXNz"}': '"Basic ..."',
+    "cannot clone https://ghp_abcd1234EFGH@github.com/x": "clone https://...@github.com/x",
+    "https://5f3a9cdeadbeef@host/1": "https://...@host/1",
+    "token hf_abcdefghij1234 is invalid": "token ... is invalid",
+    "SAS ?sv=1&sig=ab%2Fcd=": "?sv=1&sig=...",
+    "headers={'api_key': 'Zq81a,b;c'}": "{'api_key': '...'}",
+    "my password: hunter22, DB_PASS=correcthorse": "my password: ..., DB_PASS=...",
+    "curl --token abc123def": "curl --token ...",
+    "POST https://hooks.slack.com/services/T0/B0/xyz1": "POST https://...",
+}
+PLAIN = [
+    *(
+        "use hf_transfer",
+        "num_tokens=64, key_dim=128",
+        "token=None, private=False",
+        "--token to me",
+    ),
+    *(
+        "login(password=self.password, token=token)",
+        "sorted(x, key=lambda p: p)",
+        "sort_key=lambda",
+    ),
+    *("Missing key(s) in state_dict: token_embed.weight", "size mismatch for class_token: copying"),
+    *(
+        "git+ssh://git@github.com/x",
+        "bearer of news",
+        "WANDB_API_KEY=$WANDB_API_KEY",
+        "?key=$A_KEY",
+    ),
+]
+
+
+@pytest.mark.parametrize("text", SAID)
+def test_what_an_error_of_others_says_is_blacked_out_without_a_variable_of_it(text):
+    said = secrets.redacted(text)
+    assert SAID[text] in said
+    assert secrets.redacted(said) == said
+
+
+@pytest.mark.parametrize("text", [*PLAIN, *ORDINARY])
+def test_words_that_only_look_like_it_stay(text):
+    assert secrets.redacted(text) == text
+
+
+@pytest.mark.parametrize("blank", ["\r", "\n", " "])
+def test_what_is_blank_around_a_value_is_no_part_of_the_secret(blank, monkeypatch):
+    monkeypatch.setenv("MYSVC_API_KEY", f"{SENTINEL}{blank}")
+    assert secrets.redacted(f"bad {SENTINEL}!") == "bad $MYSVC_API_KEY!"
+    assert secrets.redacted(f"bad {SENTINEL}{blank}!") == f"bad $MYSVC_API_KEY{blank}!"
+    assert secrets.found(f"name={SENTINEL}")
+
+
 LEAKING = """
 class leaking:
     def start(self, folder, name, config):

@@ -233,3 +233,11 @@ def test_what_other_parts_of_a_gpu_say_without_memory_is_known():
     for words in ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling x"):
         assert room.memory.ran_out(RuntimeError(words))
     assert not room.memory.ran_out(RuntimeError("CUDA error: an illegal memory access"))
+
+
+def test_so_is_what_parts_of_a_cpu_say():
+    for words in ("could not create a primitive", "std::bad_alloc"):
+        assert room.memory.ran_out(RuntimeError(words))
+    assert room.memory.ran_out(MemoryError())
+    primitive = "could not create a primitive descriptor for a convolution"  # it has no such one
+    assert not room.memory.ran_out(RuntimeError(primitive))

@@ -30,10 +30,17 @@ if TYPE_CHECKING:
 
     from diffuse.cli.arguments import Arguments
 
+SMALLER = {  # key of a command -> what of it may fit into the memory: of several, the first one
+    "batch": "a smaller batch=",
+    "train": "a smaller network, or fewer images (dataset.subset=),",
+    "n": "a smaller n=",
+}
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
+    _open_what_is_closed()
     try:
         code = _dispatch(words)
         sys.stdout.flush()  # a closed pipe shows here rather than at exit
@@ -44,6 +51,13 @@ def main(argv: list[str] | None = None) -> int:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except BaseException as error:
         return report(error)
+
+
+def _open_what_is_closed() -> None:
+    """Who closes stdout (`>&-`) wants to hear nothing: no file of ours is to take its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (it stays open)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -142,7 +156,21 @@ def run_command(
     secrets.refuse(yamls.as_yaml(cfg), OmegaConf.to_container(cfg))
     own = parsed.flags.get("--config-dir")
     job = config.Job(verb, overrides, "--json" in parsed.flags, folder, chosen, own)
-    return importlib.import_module(f"diffuse.commands.{verb}").main(cfg, job) or 0
+    try:
+        return importlib.import_module(f"diffuse.commands.{verb}").main(cfg, job) or 0
+    except (RuntimeError, MemoryError) as error:
+        _refuse_out_of_memory(error, cfg)
+        raise
+
+
+def _refuse_out_of_memory(error: Exception, cfg: "DictConfig") -> None:
+    """OutOfMemory if this is how it is said, outside of a training step, with what may help."""
+    from diffuse import memory  # torch
+
+    if memory.ran_out(error):
+        ways = [f"; {way} may fit" for key, way in SMALLER.items() if key in cfg]
+        said = f"out of memory{memory.wanted(error)}{''.join(ways[:1])}"
+        raise memory.OutOfMemory(said) from error
 
 
 def report(error: BaseException) -> int:

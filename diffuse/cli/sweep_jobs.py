@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,12 @@ from omegaconf import DictConfig, flag_override
 from diffuse import checkpoints, cli, files, hardware, runs, secrets
 from diffuse.cli import composing, sweep_records, sweep_signals
 from diffuse.cli.arguments import Arguments
-from diffuse.errors import CLOSED_PIPE, INTERRUPTED, TERMINATED
+from diffuse.errors import CLOSED_PIPE, INTERRUPTED, TERMINATED, DataError
 from diffuse.interrupts import Interrupts, exit_code
 
 log = logging.getLogger("diffuse")
 PRINTED = "printed.json"  # beside job.json
+RECORDS = ("record.json", "run.json")  # what a job has come to: of an evaluation, of others
 STOPPED = (INTERRUPTED, CLOSED_PIPE, TERMINATED)  # by a signal: the jobs after it do not run either
 # what a sweeper that searches makes smaller: the first of these that a job has
 SCORES = (
@@ -178,9 +179,24 @@ def printed(told: Path) -> Any:
 
 
 def outcome(told: Path) -> dict[str, Any] | None:
-    """How a job ended; None if it never said."""
-    path = told / "job.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    """How a job ended; None if it never said, or so that it cannot be read."""
+    try:
+        end = json.loads((told / "job.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    whole = isinstance(end, dict) and {"job", "code", "error"} <= end.keys()
+    return end if whole else None
+
+
+def row_of(told: Path, summary: Callable[[Path], dict[str, str]]) -> dict[str, str]:
+    """What its command says of a job that is done, for a table; nothing if it cannot be read."""
+    try:
+        return summary(told)
+    except Exception as error:  # whatever a damaged number or name leads to
+        file = next((path for name in RECORDS if (path := told / name).exists()), told)
+        why = error if isinstance(error, DataError) else f"{file} is damaged: {error!r}"
+        log.warning("%s; its row is empty", why)
+        return {}
 
 
 def score(own: Path) -> float | None:

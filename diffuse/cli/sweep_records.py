@@ -1,6 +1,7 @@
 """sweep.json: which jobs a sweep has, so that the same words again do only what is missing."""
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from diffuse.config import key_of
 from diffuse.errors import ConfigError, nearest
 from diffuse.meanings import LENGTHS
 
+log = logging.getLogger("diffuse")
 SCHEMA = 1
 # what these say is not which jobs there are: it may be said otherwise the next time
 FREE = ("name", "outputs", "hypothesis", "resume", "resume_allow", "trust", "dry_run")
@@ -31,12 +33,22 @@ def write(folder: Path, verb: str, jobs: Jobs, longer: bool) -> None:
 
 def read(folder: Path) -> dict[str, Any]:
     """The sweep.json of a folder; ConfigError if there is none or if it is damaged."""
+    path = folder / "sweep.json"
     try:
-        return json.loads((folder / "sweep.json").read_text())
+        record = json.loads(path.read_text())
     except FileNotFoundError:
         raise ConfigError(f"resume: {folder} is no sweep, it has no sweep.json") from None
-    except json.JSONDecodeError as e:
-        raise ConfigError(f"resume: {folder / 'sweep.json'} is damaged: {e}") from None
+    except ValueError as e:
+        raise ConfigError(f"resume: {path} is damaged: {e}") from None
+    if not isinstance(record, dict) or not _are_jobs(record.get("jobs")):
+        raise ConfigError(f"resume: {path} is damaged: it has no list of jobs")
+    return record
+
+
+def _are_jobs(jobs: Any) -> bool:
+    """Is it a list of lists of words?"""
+    lists = isinstance(jobs, list) and all(isinstance(job, list) for job in jobs)
+    return lists and all(isinstance(word, str) for job in jobs for word in job)
 
 
 def to_continue(
@@ -46,12 +58,14 @@ def to_continue(
 
     "auto" and "must" are the newest of this name with the same jobs. If it has none, "must" and a
     name that was `typed` are refused with what differs: nobody wants two kinds of jobs under one.
+    One whose sweep.json is damaged is passed over with a warning.
     """
     if resume == "none":
         return None
     if resume in ("auto", "must"):
         found = [path.parent for path in (root / name).glob("v*/sweep.json")]
         found.sort(key=lambda folder: (len(folder.name), folder.name), reverse=True)
+        found = [folder for folder in found if _is_whole(folder)]
         for folder in found:
             if not difference(read(folder)["jobs"], jobs, allowed):
                 return folder
@@ -67,6 +81,15 @@ def to_continue(
             "another name for a new sweep"
         )
     return found[0]
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        read(folder)
+    except (ConfigError, OSError) as damage:
+        log.warning("%s; it is passed over", damage)
+        return False
+    return True
 
 
 def _named(root: Path, ref: str) -> Path:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffuse import cli, config, launching, meanings, run_folders, runs, secrets, yamls
 from diffuse.cli import composing, sweep_records, sweep_signals
 from diffuse.cli.arguments import CALL, Arguments, as_word, from_home, parts_of, quote
-from diffuse.cli.sweep_jobs import STOPPED, SweepJob, outcome, printed
+from diffuse.cli.sweep_jobs import STOPPED, SweepJob, outcome, printed, row_of
 from diffuse.cli.sweep_records import Jobs
 from diffuse.console import print_columns, print_json
 from diffuse.errors import ConfigError, DiffuseError
@@ -165,7 +165,7 @@ def _to_continue(
 def _say_what_is_there(verb: str, parsed: Arguments, cfg: DictConfig, jobs: Jobs) -> None:
     """Of a sweep that was not finished, where the same words begin another one."""
     root, name = Path(cfg.outputs) / verb, _name(verb, parsed, cfg)
-    with suppress(ConfigError, OSError, KeyError, TypeError):  # a damaged one is not asked for
+    with suppress(ConfigError, OSError):
         there = sweep_records.to_continue(root, name, False, "auto", jobs) if jobs else None
         done = sum(runs.is_done(there / str(k)) for k in range(len(jobs))) if there else len(jobs)
         if done < len(jobs):
@@ -278,8 +278,10 @@ def _print_list(job: SweepJob) -> None:
 def _compare(job: SweepJob) -> None:
     """One row a job that was done, of the verbs that have something to say in one."""
     summary = getattr(importlib.import_module(f"diffuse.commands.{job.verb}"), "summary", None)
+    if summary is None:
+        return
     labels = list(enumerate(job.labels)) or _labels(job.told)
     jobs = {f"{k}: {label}": job.told / str(k) for k, label in labels}
-    rows = {name: summary(path) for name, path in jobs.items() if summary and runs.is_done(path)}
+    rows = {name: row_of(path, summary) for name, path in jobs.items() if runs.is_done(path)}
     if rows:
         print_columns(f"{job.verb} {job.told}", rows)

@@ -109,7 +109,7 @@ def _reopened(work: Work, folder: Path) -> runs.Run:
     checkpoints.tidy(folder / "checkpoints")
     for place in (folder, folder.parent, folder / "samples", folder / "checkpoints"):
         files.tidy(place)
-    files.replace(folder / "config.yaml", yamls.as_yaml(work.cfg), synced=True)
+    files.write_sealed(folder / "config.yaml", yamls.as_yaml(work.cfg))
     return run
 
 

@@ -5,8 +5,9 @@ import types
 
 import pytest
 
-from diffuse import cli
+from diffuse import cli, runs
 from diffuse.commands import VERBS
+from diffuse.errors import DataError
 
 
 class Command:
@@ -62,3 +63,28 @@ def command(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     return fake
+
+
+class Jobs:
+    """A command whose jobs are done unless their seed is in `broken`."""
+
+    def __init__(self, command):
+        self.broken, self.seen = set(), []
+        command.answer = self
+
+    def __call__(self, cfg, job):
+        self.seen.append(cfg.seed)
+        if cfg.seed in self.broken:
+            raise DataError(f"seed {cfg.seed} is broken")
+        runs.write_json(job.folder / "run.json", {"status": "done", "seed": cfg.seed})
+
+    def of(self, line):
+        """The seeds of the jobs that a line runs, and its exit code."""
+        self.seen.clear()
+        code = cli.main(line.split())
+        return code, list(self.seen)
+
+
+@pytest.fixture
+def jobs(command):
+    return Jobs(command)

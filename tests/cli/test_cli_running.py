@@ -208,6 +208,27 @@ def test_ctrl_c_is_130_and_a_full_disk_is_5(command, capsys):
     assert "x.bin" in capsys.readouterr().err
 
 
+TORCHS = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 42467328 bytes."
+
+
+@pytest.mark.parametrize(
+    ("verb", "error", "said"),
+    [
+        ("train", RuntimeError(TORCHS), ", which asked for 42467328 bytes more; a smaller network"),
+        ("sample", RuntimeError("could not create a primitive"), "; a smaller batch= may fit"),
+        (
+            "plot grid",
+            MemoryError("Unable to allocate 2.5 GiB"),
+            ", which asked for 2.5 GiB more; ",
+        ),
+        ("compare a b", MemoryError(), ""),
+    ],
+)
+def test_memory_that_there_is_not_is_said_so_outside_of_a_training_step(verb, error, said, command):
+    command.raises(error)
+    assert command.error(verb, 1).startswith(f"out of memory{said}")
+
+
 def test_paths_can_be_swept_over_but_a_hypothesis_is_one_text():
     parsed = arguments.parse("sample", ["-m", "run=a,b", "hypothesis=a,b"])
     jobs = composing.combinations(parsed)

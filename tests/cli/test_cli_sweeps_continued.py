@@ -10,32 +10,6 @@ from diffuse import checkpoints, cli, runs
 from diffuse.cli import sweep_records
 from diffuse.errors import DataError
 
-
-class Jobs:
-    """A command whose jobs are done unless their seed is in `broken`."""
-
-    def __init__(self, command):
-        self.broken, self.seen = set(), []
-        command.answer = self
-
-    def __call__(self, cfg, job):
-        self.seen.append(cfg.seed)
-        if cfg.seed in self.broken:
-            raise DataError(f"seed {cfg.seed} is broken")
-        runs.write_json(job.folder / "run.json", {"status": "done", "seed": cfg.seed})
-
-    def of(self, line):
-        """The seeds of the jobs that a line runs, and its exit code."""
-        self.seen.clear()
-        code = cli.main(line.split())
-        return code, list(self.seen)
-
-
-@pytest.fixture
-def jobs(command):
-    return Jobs(command)
-
-
 FOLDER = Path("outputs/train/mine/v001")
 LINE = "train -m seed=1,2 name=mine"
 SLOW = [pytest.param(word, marks=pytest.mark.slow) for word in ("mine/v001", str(FOLDER))]

@@ -86,7 +86,7 @@ def _tolerant(missing: str) -> Iterator[None]:
     """Images that diverge, or do not fit into the memory beside the training, are one warning."""
     try:
         yield
-    except (DivergedError, RuntimeError) as error:
+    except (DivergedError, *memory.KINDS) as error:
         if not isinstance(error, DivergedError) and not memory.ran_out(error):
             raise
         log.warning("%s: %s", missing, reason(error))
