@@ -127,7 +127,7 @@ def ours(args: argparse.Namespace) -> Result:
         common = ["name=ours", f"outputs={folder}", f"seed={args.seed}", f"device={args.device}"]
         length = f"train.minutes={args.minutes:g}"
         run("train", "experiment=quickstart", length, *common, *args.overrides)
-        images = [f"n={args.n}", f"steps={args.steps}", "guidance=1"]  # as many calls as theirs
+        images = [f"n={args.n}", "sampler=ddim", f"steps={args.steps}", "guidance=1"]  # their calls
         run("sample", "run=ours", "save=npy", *images, *common)
         trained, sampled = (Path(folder, verb, "ours", "latest") for verb in ("train", "sample"))
         images = torch.from_numpy(np.load(sampled / "images.npy"))
