@@ -9,7 +9,7 @@ import pytest
 import torch
 from injected import flip
 
-from diffuse import assembly, checkpoints, files, runs
+from diffuse import checkpoints, files, restored, runs
 from diffuse.errors import DataError
 
 
@@ -131,13 +131,13 @@ def test_a_config_that_was_edited_is_refused_and_one_of_before_it_was_sealed_is_
 def test_a_flipped_bit_in_a_config_is_found_or_changes_nothing(trained):
     """Those of its first lines, each, and one of seven after them; of a mark that is hurt, none."""
     path = trained / "config.yaml"
-    whole, size = assembly.config_of(trained), path.stat().st_size
+    whole, size = restored.config_of(trained), path.stat().st_size
     places = [*range(100), *range(100, size, 7)]
     found = 0
     for byte in places:
         flip(path, bit := 8 * byte + byte % 8)
         try:
-            changed = assembly.config_of(trained)
+            changed = restored.config_of(trained)
         except DataError:
             found += 1
         else:
@@ -150,7 +150,7 @@ def test_without_its_first_line_another_learning_rate_would_be_taken(trained):
     """The control: a yaml has no checksum."""
     path = trained / "config.yaml"
     path.write_text(path.read_text().partition("\n")[2].replace("lr: 0.001", "lr: 0.003"))
-    assert assembly.saved_config(trained).optimizer.lr == 0.003
+    assert restored.saved_config(trained).optimizer.lr == 0.003
 
 
 @pytest.mark.parametrize("lines", [1, 10, 60])
@@ -158,7 +158,7 @@ def test_a_config_whose_last_lines_are_cut_off_is_named(lines, trained):
     path = trained / "config.yaml"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-lines]))
     with pytest.raises(DataError, match=r"config\.yaml is damaged"):
-        assembly.saved_config(trained)
+        restored.saved_config(trained)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -20,7 +20,7 @@ LAYERS = [
     "schedules noise_laws grids samplers reuse features training_state divergence",
     "training sampling shards noise_level",
     "passport evaluations measures scoring comparison trainings checkups plots seen journal",
-    "assembly planning commands cli __main__",
+    "assembly restored planning commands cli __main__",
 ]
 LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms.split()}
 
@@ -95,7 +95,7 @@ def test_files_form_no_circle():
 def test_only_the_top_sees_a_config_tree_or_hydra():
     """Everything below takes plain objects, so that it works in a notebook."""
     top = {"config", "schemas", "meanings", "yamls", "values", "assembly", "planning"}
-    top |= {"commands", "cli"}
+    top |= {"restored", "commands", "cli"}
     seeing = {"omegaconf": set(), "hydra": set()}
     for module in MODULES:
         for name in names(TREES[module]):

@@ -7,10 +7,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from diffuse import averages, evaluations, meanings, passport, planning
-from diffuse.assembly import Trained
 from diffuse.commands import guiding
 from diffuse.config import Job
 from diffuse.encoders import Encoder
+from diffuse.restored import Trained
 from diffuse.sampling import Plan
 
 

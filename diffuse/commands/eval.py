@@ -17,7 +17,6 @@ from diffuse import (
     sampling,
     scoring,
 )
-from diffuse.assembly import Trained
 from diffuse.commands import describing, drawing, guiding, restoring, sample, starting
 from diffuse.commands.drawing import saving, twins
 from diffuse.commands.drawing.saving import Result
@@ -26,6 +25,7 @@ from diffuse.config import Job
 from diffuse.console import print_dry_run, rate
 from diffuse.encoders import check_encoder
 from diffuse.interrupts import Interrupts
+from diffuse.restored import Trained
 from diffuse.sampling import Plan
 
 log = logging.getLogger(__name__)

@@ -9,12 +9,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from diffuse import assembly, averages, checkpoints, meanings, planning
-from diffuse.assembly import Trained
+from diffuse import assembly, averages, checkpoints, meanings, planning, restored
 from diffuse.config import Job
 from diffuse.denoiser import Denoiser
 from diffuse.errors import ConfigError
 from diffuse.guidance import LABELS, UNTOLD, Guidance, weights_of
+from diffuse.restored import Trained
 
 log = logging.getLogger(__name__)
 
@@ -138,12 +138,12 @@ def guidance(cfg: DictConfig, trained: Trained) -> Guidance | None:
         return planning.guidance(cfg)
     if not is_checkpoint(cfg.guide):
         weights = weights_of(cfg.guide)
-        weak = assembly.restore(trained.folder, trained.step, weights, cfg)
+        weak = restored.restore(trained.folder, trained.step, weights, cfg)
         if weak.sha256 == trained.sha256 and weights == cfg.guide:
             raise ConfigError(f"guide={cfg.guide}: these are the very weights that are sampled")
         return planning.guidance(cfg, weak.denoiser, weak.sha256)
     step = _step(weights_of(cfg.guide), trained.step, trained.folder)
-    weak = assembly.restore(trained.folder, step, "ema", cfg)
+    weak = restored.restore(trained.folder, step, "ema", cfg)
     return planning.guidance(cfg, weak.denoiser, weak.sha256, step)
 
 

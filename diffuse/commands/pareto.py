@@ -12,7 +12,6 @@ import torch
 from omegaconf import DictConfig
 
 from diffuse import assembly, evaluations, hardware, runs, scoring
-from diffuse.assembly import Trained
 from diffuse.commands import describing, drawing, guiding, restoring, starting
 from diffuse.commands.evaluating import cells, doubts, fronts, judging
 from diffuse.commands.evaluating.cells import Cell
@@ -21,6 +20,7 @@ from diffuse.encoders import check_encoder
 from diffuse.errors import ConfigError, DivergedError
 from diffuse.interrupts import Interrupts
 from diffuse.plots.pareto import pareto
+from diffuse.restored import Trained
 from diffuse.sampling import Plan
 from diffuse.scoring import Real, Settings
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig, flag_override
 
-from diffuse import assembly, noise_level, planning, run_folders
-from diffuse.assembly import Trained
+from diffuse import assembly, noise_level, planning, restored, run_folders
 from diffuse.commands import guiding
 from diffuse.config import Job
 from diffuse.errors import ConfigError, nearest
+from diffuse.restored import Trained
 from diffuse.sampling import Plan
 
 # how images are drawn: what is said together, and what then is left to the defaults of the command
@@ -52,7 +52,7 @@ def trained(cfg: DictConfig) -> Trained:
             raise ConfigError(f"checkpoint={cfg.checkpoint}, but run={cfg.run}: say it once")
         cfg.run, cfg.checkpoint = ref, which
     folder = run_folders.find(Path(cfg.outputs), cfg.run, "add --multirun to do all, or ")
-    return assembly.restore(folder, cfg.checkpoint, cfg.weights, cfg)
+    return restored.restore(folder, cfg.checkpoint, cfg.weights, cfg)
 
 
 def planned(cfg: DictConfig, trained: Trained, batch: int) -> Plan:

@@ -7,9 +7,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from diffuse import hardware, runs, yamls
-from diffuse.assembly import Trained
 from diffuse.commands import describing
 from diffuse.config import Job
+from diffuse.restored import Trained
 
 log = logging.getLogger(__name__)
 

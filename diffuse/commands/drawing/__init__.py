@@ -9,11 +9,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from diffuse import shards
-from diffuse.assembly import Trained
 from diffuse.commands.drawing import sharing
 from diffuse.commands.drawing.saving import Result
 from diffuse.console import Meter
 from diffuse.data import ImageSpec
+from diffuse.restored import Trained
 from diffuse.sampling import Plan
 from diffuse.shards import Shard, Store, count, describe, images, outside
 

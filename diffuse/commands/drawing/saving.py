@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffuse import files, plots
-from diffuse.assembly import Trained
+from diffuse.restored import Trained
 
 
 @dataclass(frozen=True)

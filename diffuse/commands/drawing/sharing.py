@@ -17,7 +17,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from diffuse import children, hardware
-from diffuse.assembly import Trained
+from diffuse.restored import Trained
 from diffuse.sampling import Plan
 
 log = logging.getLogger(__name__)

@@ -8,12 +8,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffuse import planning
-from diffuse.assembly import Trained
 from diffuse.commands import drawing, guiding
 from diffuse.commands.drawing import sharing
 from diffuse.comparison import difference
 from diffuse.errors import ConfigError
 from diffuse.guidance import Guidance
+from diffuse.restored import Trained
 from diffuse.sampling import Plan
 from diffuse.shards import Store, count
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from diffuse import scoring
-from diffuse.assembly import Trained
 from diffuse.commands.evaluating.references import Pictured
 from diffuse.data import ImageSet
 from diffuse.encoders import Encoder
 from diffuse.foreign import Statistics
+from diffuse.restored import Trained
 from diffuse.scoring import Real
 
 log = logging.getLogger(__name__)

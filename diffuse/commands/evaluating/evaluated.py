@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from diffuse import assembly, checkpoints, evaluations, passport, run_folders, runs
+from diffuse import checkpoints, evaluations, passport, restored, run_folders, runs
 from diffuse.errors import ConfigError, DataError, nearest
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def configs(outputs: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, li
     for record in records:
         run = run_folders.of_record(outputs, record.get("weights"))
         try:
-            saved = assembly.saved_config(run) if run else None
+            saved = restored.saved_config(run) if run else None
         except DataError as error:
             log.warning("what was changed in the training is not known: %s", error)
             return {}

@@ -9,13 +9,13 @@ from typing import Any
 from omegaconf import DictConfig
 
 from diffuse import evaluations
-from diffuse.assembly import Trained
 from diffuse.commands.evaluating import cells, scores
 from diffuse.commands.evaluating.cells import Cell, LeftOut
 from diffuse.comparison import brief
 from diffuse.config import Job
 from diffuse.console import WIDTH, clock, print_columns, print_json, print_table
 from diffuse.plots.pareto import duration
+from diffuse.restored import Trained
 
 Row = Mapping[str, Any]
 CHEAPEST, NEAR = "*", "~"

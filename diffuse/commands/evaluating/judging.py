@@ -9,7 +9,6 @@ from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
 from diffuse import assembly, evaluations, passport, runs, scoring
-from diffuse.assembly import Trained
 from diffuse.commands.evaluating import references
 from diffuse.commands.evaluating.references import Pictured
 from diffuse.config import Job
@@ -19,6 +18,7 @@ from diffuse.encoders import Encoder
 from diffuse.errors import ConfigError, DataError, nearest
 from diffuse.foreign import Statistics
 from diffuse.metrics import Moments, enough
+from diffuse.restored import Trained
 from diffuse.scoring import GROUPS, Real, Rows, Settings
 
 log = logging.getLogger(__name__)

@@ -7,16 +7,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffuse import (
-    assembly,
     conditions,
     evaluations,
     hardware,
     passport,
     provenance,
+    restored,
     run_folders,
     runs,
 )
-from diffuse.assembly import Trained
 from diffuse.commands import describing, drawing, restoring, starting
 from diffuse.commands.describing import code, dtype
 from diffuse.commands.evaluating import scores
@@ -24,6 +23,7 @@ from diffuse.config import Job
 from diffuse.data import ImageSet
 from diffuse.encoders import Encoder, open_encoder
 from diffuse.errors import DataError
+from diffuse.restored import Trained
 from diffuse.sampling import Plan
 from diffuse.shards import outside
 
@@ -96,7 +96,7 @@ def _doubt(trained: Trained, plan: Plan, encoder: Encoder) -> str:
 def _whole(folder: Path) -> tuple[DictConfig, dict[str, Any]] | None:
     """The config and the record of an evaluation; one that is damaged is measured again."""
     try:
-        return assembly.config_of(folder), evaluations.read(folder)
+        return restored.config_of(folder), evaluations.read(folder)
     except DataError as damage:
         log.warning("%s", damage)
         return None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from diffuse import assembly, evaluations, passport, run_folders, runs
+from diffuse import evaluations, passport, restored, run_folders, runs
 from diffuse.commands.evaluating.doubts import FEW
 from diffuse.commands.evaluating.evaluated import configs
 from diffuse.comparison import used_seeds
@@ -208,7 +208,7 @@ def _next(trainings: Sequence[Path], record: Record, outputs: Path) -> list[str]
     trained = trainings[0]
     if any("changed" in one for one in runs.facts_of(trained).get("resumed", [])):
         return []
-    saved = [assembly.saved_config(path) for path in trainings]
+    saved = [restored.saved_config(path) for path in trainings]
     try:
         typed = yaml.safe_load((trained / "overrides.yaml").read_text()) or []
     except (OSError, yaml.YAMLError):

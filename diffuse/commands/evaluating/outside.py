@@ -20,6 +20,7 @@ from diffuse import (
     measures,
     passport,
     plots,
+    restored,
     run_folders,
     runs,
     scoring,
@@ -110,7 +111,7 @@ def _beside_the_newest_run(cfg: DictConfig) -> DictConfig:
             "images: say what they are compared with, by dataset= or reference=: there is no "
             "training run here whose data it could be"
         ) from None
-    cfg, dataset = cfg.copy(), assembly.saved_config(newest).dataset
+    cfg, dataset = cfg.copy(), restored.saved_config(newest).dataset
     with flag_override(cfg, "struct", False):
         cfg.dataset = dataset
     log.info("compared with %s, the data of the newest run, %s", dataset.name, newest)

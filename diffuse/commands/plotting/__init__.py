@@ -7,9 +7,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from diffuse.assembly import Trained
 from diffuse.commands import restoring
 from diffuse.config import Job
+from diffuse.restored import Trained
 
 
 @dataclass
@@ -45,7 +45,7 @@ def called(job: Job, group: str) -> str:
     return " ".join([job.choices[group], *keys])
 
 
-def restored(cfg: DictConfig) -> tuple[Trained, str]:
+def opened(cfg: DictConfig) -> tuple[Trained, str]:
     """The run that `run=` names, and which weights of it."""
     trained = restoring.trained(cfg)
     return trained, f"{trained.title}, {cfg.weights} weights"

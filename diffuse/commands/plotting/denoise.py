@@ -8,14 +8,14 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from diffuse import assembly
-from diffuse.assembly import Trained
 from diffuse.commands.evaluating import judging
-from diffuse.commands.plotting import Picture, Said, restored
+from diffuse.commands.plotting import Picture, Said, opened
 from diffuse.config import Job
 from diffuse.data import ImageSet, to_range
 from diffuse.data.images import fitted
 from diffuse.plots import states
 from diffuse.plots.figures import sheet
+from diffuse.restored import Trained
 from diffuse.seeds import generator
 
 IMAGES = 4
@@ -25,7 +25,7 @@ BATCH = 64
 
 def denoise(cfg: DictConfig, job: Job) -> Picture:
     """Test images under noise, the estimates of them, and the truth; then from noise alone."""
-    trained, run = restored(cfg)
+    trained, run = opened(cfg)
     _, test, moved = judging.sets_of(trained, {})
     if trained.cfg.dataset.get("clusters"):
         _, test = assembly.real_sets(trained.cfg.dataset, as_learnt=True)

@@ -8,10 +8,9 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from diffuse import assembly, passport, scoring, values
-from diffuse.assembly import Trained
 from diffuse.commands import describing, guiding, restoring
 from diffuse.commands.evaluating import doubts, judging
-from diffuse.commands.plotting import Picture, Said, called, restored
+from diffuse.commands.plotting import Picture, Said, called, opened
 from diffuse.commands.plotting.trajectory import check_steps
 from diffuse.config import Job
 from diffuse.console import Meter
@@ -21,6 +20,7 @@ from diffuse.errors import ConfigError, DataError
 from diffuse.metrics import Estimate, fid_estimate
 from diffuse.plots import fid_trajectory as pictures
 from diffuse.plots.states import scaled, short
+from diffuse.restored import Trained
 from diffuse.sampling import Plan, batches, classes, walk
 from diffuse.scoring.along import Along, Point, spread
 
@@ -38,7 +38,7 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
     n = cfg.n or IMAGES
     if n < values.SCORED:
         raise ConfigError(f"n must be at least {values.SCORED}, got {n}: a FID has an interval")
-    trained, run = restored(cfg)
+    trained, run = opened(cfg)
     device = trained.device
     plan = restoring.planned(cfg, trained, assembly.sampling_batch(None, device))
     guiding.refuse_idle(cfg, job)

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffuse.commands import guiding, restoring
 from diffuse.commands.evaluating import cells
 from diffuse.commands.evaluating.cells import Cell
-from diffuse.commands.plotting import Picture, Said, restored
+from diffuse.commands.plotting import Picture, Said, opened
 from diffuse.config import Job
 from diffuse.console import Meter
 from diffuse.errors import ConfigError
@@ -21,7 +21,7 @@ IMAGES, CALLS = 10, 20
 
 def samplers(cfg: DictConfig, job: Job) -> Picture:
     """A row for each sampler, a column for each image: what is below another began as the same."""
-    trained, run = restored(cfg)
+    trained, run = opened(cfg)
     n, nfe = cfg.n or IMAGES, cfg.nfe or CALLS
     label = restoring.class_number(cfg, trained)
     plain = OmegaConf.to_container(cfg, resolve=True)

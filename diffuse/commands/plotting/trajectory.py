@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from diffuse import config, planning
 from diffuse.commands import guiding, restoring
-from diffuse.commands.plotting import Picture, Said, called, restored
+from diffuse.commands.plotting import Picture, Said, called, opened
 from diffuse.config import Job
 from diffuse.console import Meter
 from diffuse.errors import ConfigError
@@ -21,7 +21,7 @@ IMAGES = 4
 def trajectory(cfg: DictConfig, job: Job) -> Picture:
     """A strip of x and denoised, what each step did, all steps as a GIF."""
     check_steps(cfg)
-    trained, run = restored(cfg)
+    trained, run = opened(cfg)
     n = cfg.n or IMAGES
     plan = restoring.planned(cfg, trained, n)
     guiding.refuse_idle(cfg, job)

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from diffuse import assembly, checkpoints, run_folders
+from diffuse import checkpoints, restored, run_folders
 from diffuse.errors import ConfigError, DataError
 
 
@@ -51,10 +51,10 @@ def find(cfg: DictConfig) -> Beginning | None:
     if cfg.init_from is None:
         return None
     folder, which = named(Path(cfg.outputs), cfg.init_from)
-    saved = assembly.saved_config(folder)
+    saved = restored.saved_config(folder)
     _same_model(cfg, saved, folder)
-    checkpoint = assembly.verified_checkpoint(folder, which)
-    file = assembly.weights_file(saved, cfg.init_weights, folder)
+    checkpoint = restored.verified_checkpoint(folder, which)
+    file = restored.weights_file(saved, cfg.init_weights, folder)
     facts = {
         "run": str(folder),
         "step": checkpoints.load_state(checkpoint)["step"],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from diffuse import assembly, meanings, values
+from diffuse import meanings, restored, values
 from diffuse.commands.training import beginning
 from diffuse.config import Job, key_of
 
@@ -31,7 +31,7 @@ def filled(cfg: DictConfig, job: Job) -> DictConfig:
     own = {*PLACE, *NOW, *map(key_of, job.overrides)} - {"resume.allow"}
     for keys in TOGETHER:
         own |= set(keys) if own & set(keys) else set()
-    filled = copy.deepcopy(assembly.saved_config(folder))
+    filled = copy.deepcopy(restored.saved_config(folder))
     with flag_override(filled, ["struct", "readonly"], [False, False]):
         for key in sorted(own):  # a group before what is inside of it
             _take(filled, cfg, key)

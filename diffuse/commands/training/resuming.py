@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from diffuse import assembly, checkpoints, config, meanings, run_folders, runs
+from diffuse import checkpoints, config, meanings, restored, run_folders, runs
 from diffuse.commands.training import beginning
 from diffuse.data import ImageSet
 from diffuse.errors import ConfigError, DataError, nearest
@@ -43,7 +43,7 @@ def _named(cfg: DictConfig) -> Path:
     if which is None:
         raise ConfigError(f"resume={cfg.resume}: {folder} has no checkpoint to continue from")
     try:
-        checkpoint = assembly.verified_checkpoint(folder, which)
+        checkpoint = restored.verified_checkpoint(folder, which)
     except DataError as damage:
         newest = checkpoints.newest(folder / "checkpoints")
         others = f"resume=auto would go on from {newest.name}" if newest else ALL_DAMAGED
@@ -105,7 +105,7 @@ def continued(cfg: DictConfig, folder: Path) -> list[str]:
 
     What else differs is returned, if it was let through.
     """
-    saved = assembly.saved_config(folder)
+    saved = restored.saved_config(folder)
     for group in ("objective", "weighting"):
         if cfg[group].get("sigma_data", 0) is None:  # it was measured then
             cfg[group].sigma_data = saved[group].get("sigma_data")
@@ -135,7 +135,7 @@ def keep_compiled(
 
     For another number of steps, or on another kind of device, it is decided anew.
     """
-    saved = assembly.saved_config(folder)
+    saved = restored.saved_config(folder)
     same_length = meanings.steps(cfg.train, images) == saved.train.steps
     same_device = checkpoints.load_state(checkpoint)["device"] == device.type
     if cfg.compile == "auto" and same_length and same_device:
@@ -160,7 +160,7 @@ def _through(keys: Sequence[str], cfg: DictConfig, folder: Path) -> list[str]:
         return []
     if any(_is_in(key, ["model"]) for key in keys):
         with contextlib.suppress(ConfigError):  # code of somebody else's
-            if _shapes(cfg) != _shapes(assembly.saved_config(folder)):
+            if _shapes(cfg) != _shapes(restored.saved_config(folder)):
                 return []
     allow = ",".join([*cfg.resume_allow, *keys])
     return [f"let {'them' if len(keys) > 1 else 'it'} through with resume.allow=[{allow}]"]
@@ -191,7 +191,7 @@ def check_epochs(cfg: DictConfig, folder: Path, images: int) -> list[str]:
     """How many steps an epoch has is known when the images are there: are there fewer now?"""
     if meanings.length(cfg.train)[0] != "epochs":
         return []
-    return _let_through(_shorter(cfg, assembly.saved_config(folder), images), cfg, folder)
+    return _let_through(_shorter(cfg, restored.saved_config(folder), images), cfg, folder)
 
 
 def check_data(
