@@ -29,19 +29,21 @@ def restore(cfg: DictConfig, job: Job | None) -> tuple[Trained, Plan]:
     config says all.
     """
     found = trained(cfg)
-    if job and not job.typed("debug"):
-        _as_its_own(cfg, job, found.cfg)
+    if job:
+        as_its_own(cfg, job, found.cfg)
     return found, planned(cfg, found, assembly.sampling_batch(cfg.batch, found.device))
 
 
-def _as_its_own(cfg: DictConfig, job: Job, saved: DictConfig) -> None:
-    """Put in what the training had, wherever no word was typed."""
+def as_its_own(cfg: DictConfig, job: Job, saved: DictConfig) -> None:
+    """Let images be drawn as the training drew its own, as far as no word was typed."""
+    if job.typed("debug"):  # it says how, too
+        return
     left = {key for keys, others in DRAWN if job.typed(*keys) for key in (*keys, *others)}
     with flag_override(cfg, ["struct", "readonly"], [False, False]):
         for key in (key for keys, _ in DRAWN for key in keys if key not in left):
             cfg[key] = copy.deepcopy(saved[key])
-    if "sampler" not in left:
-        job.choices["sampler"] = saved.sampler.name  # which yaml it was, nobody knows
+    if "sampler" not in left:  # which yamls they were, nobody knows
+        job.choices.update(sampler=saved.sampler.name, grid=saved.grid.name)
 
 
 def trained(cfg: DictConfig) -> Trained:

@@ -39,6 +39,8 @@ def fid_trajectory(cfg: DictConfig, job: Job) -> Picture:
     if n < values.SCORED:
         raise ConfigError(f"n must be at least {values.SCORED}, got {n}: a FID has an interval")
     trained, run = opened(cfg)
+    restoring.as_its_own(cfg, job, trained.cfg)
+    check_steps(cfg)  # of its own
     device = trained.device
     plan = restoring.planned(cfg, trained, assembly.sampling_batch(None, device))
     guiding.refuse_idle(cfg, job)

@@ -22,6 +22,8 @@ def trajectory(cfg: DictConfig, job: Job) -> Picture:
     """A strip of x and denoised, what each step did, all steps as a GIF."""
     check_steps(cfg)
     trained, run = opened(cfg)
+    restoring.as_its_own(cfg, job, trained.cfg)
+    check_steps(cfg)  # of its own
     n = cfg.n or IMAGES
     plan = restoring.planned(cfg, trained, n)
     guiding.refuse_idle(cfg, job)
