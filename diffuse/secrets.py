@@ -35,12 +35,14 @@ ADDRESS = re.compile(r"(://[^\s:@/]*:)(\S+)@")  # user:password@host, and a pass
 ALONE = re.compile(r"(://)[^/\s@:]{8,}(?=@)")  # token@host
 WHOLE = re.compile(rf"(?:{ISSUED.pattern})[\w/-]*")
 ASKED = re.compile(  # ?key=...&sig=...
-    rf"([?&](?:[\w.-]*(?:{STEMS})[\w.-]*|(?:[\w.-]*[_.-])?(?:key|pat|auth|pass|pwd|pw|sig|signature))"
+    rf"([?&](?:[\w.-]*(?:{STEMS})[\w.-]*"
+    r"|(?:[\w.-]*[_.-])?(?:key|pat|auth|pass|pwd|pw|sig|signature))"
     r"=)[^\s&'\"#<>)$][^\s&'\"#<>)]*",
     re.IGNORECASE,
 )
 BESIDE = re.compile(  # Bearer ..., --token ...
-    rf"((?:\bbearer|authorization['\"]?\s*[:=]\s*['\"]?\w+|--[\w-]*(?:{STEMS}))\s+)([\w.~+/-]{{8,}}=*)",
+    r"((?:\bbearer|authorization['\"]?\s*[:=]\s*['\"]?\w+"
+    rf"|(?<![\w-])--[\w-]*(?:{STEMS}))\s+)([\w.~+/-]{{8,}}=*)",
     re.IGNORECASE,
 )
 NAMED = re.compile(
