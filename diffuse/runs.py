@@ -100,7 +100,8 @@ class Run:
         if not run.facts:
             log.warning("%s is damaged or gone: it begins anew", folder / "run.json")
             run.facts = _beginning(folder, command, facts)
-        run.started -= run.facts.get("seconds", 0.0)
+        seconds = run.facts.get("seconds")
+        run.started -= seconds if isinstance(seconds, int | float) else 0.0
         run.facts.pop("reason", None)  # of its last end
         run.update(status="running", **owners.facts())
         return run

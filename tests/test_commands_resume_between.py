@@ -58,7 +58,7 @@ def test_damaged_checkpoints_do_not_count_as_kept(diffuse, tmp_path, monkeypatch
 
 
 WRONG = [
-    ("pid", "12"), ("pid", None), ("best", "step 4"), ("best", {"stop": 4}),
+    ("pid", "12"), ("pid", None), ("seconds", "12"), ("best", "step 4"), ("best", {"stop": 4}),
     ("best", {"step": "4", "fid": 1.0}), ("best", {"step": 4, "fid": "1"}),
 ]  # fmt: skip
 
