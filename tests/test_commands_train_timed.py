@@ -34,7 +34,7 @@ def test_one_bad_step_while_steps_are_timed_does_not_make_a_training_of_minutes_
 def test_steps_of_the_sampler_are_not_taken_for_the_length(tiny, diffuse):
     line = f"train {tiny.replace('steps=2 ', 'steps=3 ')} dry_run=true"
     assert diffuse(line) == 0
-    assert "warning: steps=3 is of the sampler, for grids; train.steps= is the" in diffuse.err
+    assert "warning: steps=3 is of the sampler, for samples; train.steps= is the" in diffuse.err
     assert diffuse(f"{line} train.steps=2") == 0
     assert "is of the sampler" not in diffuse.err
 

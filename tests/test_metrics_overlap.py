@@ -115,7 +115,7 @@ def test_one_row_far_away_from_all_others_changes_nothing_for_these(far):
 def test_one_feature_as_large_as_all_others_are_not_hides_them_not():
     fake, real = table(0, 300, 17, 1.0, 0.3), table(1, 250, 17)
     for some in (fake, real):
-        some[:, 0] = (some[:, 0] > 0) * 1e5
+        some[:, 0] = (some[:, 0] > 0) * 1e6
     assert values(fake, real, K) == pytest.approx(by_definition(fake, real, K), abs=1e-2)
 
 

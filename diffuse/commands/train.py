@@ -52,7 +52,7 @@ def main(cfg: DictConfig, job: Job) -> int:
     guiding.refuse_idle(cfg, job)
     saying = (*meanings.LENGTHS, "experiment", "debug", "resume")
     if (word := job.typed("steps")) and not job.typed(*saying):
-        log.warning("%s is of the sampler, for grids; train.steps= is the length", word)
+        log.warning("%s is of the sampler, for samples; train.steps= is the length", word)
     check_devices(cfg.devices, hardware.device(cfg.device))
     tracker = assembly.tracker(cfg) if leads(cfg.devices) else None
     with conditions.repeatable(), crew(cfg.devices) as meet:

@@ -38,10 +38,7 @@ def clusters(train: Tensor, k: int, others: Tensor | None = None) -> Tensor:
         if len(numbers) == 1:
             labels[places], found[theirs] = numbers[0], numbers[0]
             return
-        low, high = (
-            numbers[::2],
-            numbers[1::2],
-        )  # so any first few of the clusters are from everywhere
+        low, high = numbers[::2], numbers[1::2]  # so any first few clusters are from everywhere
         part = rows[places]
         mean = part.mean(0)
         direction = _first_component(part - mean)
