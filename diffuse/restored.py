@@ -148,7 +148,7 @@ def verified_checkpoint(folder: Path, which: int | str | None) -> Path:
         return newest
     steps = checkpoints.steps(checkpoint_folder)
     if which == "best":
-        which = runs.read(folder).get("best", {}).get("step")
+        which = runs.table(runs.read(folder), "best").get("step")
         if which is None:
             raise ConfigError(f"{folder} has no best checkpoint: train with train.eval_every=")
     if which not in steps:

@@ -112,12 +112,12 @@ def _pinned(path: Path) -> Path:
     return next((v for v in newest_first(path.parent) if _is_run(v) or jobs(v)), path)
 
 
-def of_record(outputs: Path, weights: Mapping[str, Any] | None) -> Path | None:
+def of_record(outputs: Path, weights: Any) -> Path | None:
     """The training that a record's `weights` name, wherever `outputs` has been moved since.
 
-    None of images that no run here has drawn.
+    None of images that no run here has drawn, and of weights that are damaged.
     """
-    if not weights:
+    if not isinstance(weights, Mapping) or not isinstance(weights.get("run"), str):
         return None
     path = Path(weights["run"])
     if path.is_dir() or "train" not in path.parts:

@@ -5,7 +5,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -242,6 +242,11 @@ def facts_of(folder: Path) -> dict[str, Any]:
         return read(folder)
     except DataError:
         return {}
+
+
+def table(facts: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """What stands under a key of a run.json, if it is a table: one that is damaged is empty."""
+    return found if isinstance(found := facts.get(key), dict) else {}
 
 
 def is_done(folder: Path) -> bool:

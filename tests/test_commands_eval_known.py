@@ -183,3 +183,32 @@ def test_a_number_by_code_from_outside_is_never_known(
     assert "known=true finds nothing" in told
     assert f"reading_code{'.walk' if what == 'sampler' else ''}" in told
     sys.modules.pop("reading_code", None)
+
+
+DAMAGED = [
+    ("sampler", None), ("sampler", 3), ("sampler", {"noise_level": 4}), ("weights", None),
+    ("weights", []), ("weights", {"run": 5}), ("versions", None), ("fingerprint", 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), DAMAGED)
+def test_an_evaluation_whose_run_json_has_one_damaged_value_stops_nobody(
+    key, value, trained, diffuse, tmp_path
+):
+    """Neither who looks for a known one, nor who draws the same images, nor who plans."""
+    first = tmp_path / diffuse.json(f"{LINE} encoder=pixels")["folder"]
+    facts = runs.read(first) | {key: value}
+    runs.write_json(first / "run.json", facts)
+    again = diffuse.json(f"{LINE} encoder=pixels")["folder"]
+    assert (again == first.relative_to(tmp_path).as_posix()) is (key == "fingerprint")
+    assert diffuse("plan") == 0, diffuse.err
+
+
+@pytest.mark.parametrize("key", ["sampler", "versions", "weights"])
+def test_nor_does_one_whose_key_is_damaged(key, trained, diffuse, tmp_path):
+    first = tmp_path / diffuse.json(f"{LINE} encoder=pixels")["folder"]
+    facts = runs.read(first)
+    facts[f"{key}_"] = facts.pop(key)
+    runs.write_json(first / "run.json", facts)
+    assert tmp_path / diffuse.json(f"{LINE} encoder=pixels")["folder"] != first
+    assert diffuse("plan") == 0, diffuse.err

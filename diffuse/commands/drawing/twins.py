@@ -20,12 +20,7 @@ def warn(folder: Path, outputs: Path) -> None:
         [*run_folders.every(outputs, "sample"), *run_folders.every(outputs, "eval")]
     ):
         theirs = runs.facts_of(other)
-        if (
-            theirs.get("fingerprint") == ours["fingerprint"]
-            and theirs["weights"]["sha256"] == ours["weights"]["sha256"]
-            and ours["sampler"]["steps"] != 1
-            and not _declared(ours["sampler"], theirs["sampler"])
-        ):
+        if _is_twin(ours, theirs):
             log.warning(
                 "%s and %s drew bit-identical images: %s here, %s in %s; is one of them not what "
                 "its name says?",
@@ -33,6 +28,19 @@ def warn(folder: Path, outputs: Path) -> None:
                 _call(ours["sampler"]), _call(theirs["sampler"]), other,
             )  # fmt: skip
             return
+
+
+def _is_twin(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Who is damaged is nobody's."""
+    try:
+        return (
+            theirs["fingerprint"] == ours["fingerprint"]
+            and theirs["weights"]["sha256"] == ours["weights"]["sha256"]
+            and ours["sampler"]["steps"] != 1
+            and not _declared(ours["sampler"], theirs["sampler"])
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
 
 
 def _declared(one: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -67,7 +67,7 @@ def sets_of(trained: Trained, moved: Mapping[str, Any]) -> tuple[ImageSet, Image
     if before != now:
         said = f"{trained.folder} learnt from {before}; {test.spec.name} has {now}"
         raise ConfigError(f"dataset: {said}") if moved else DataError(said)
-    known = runs.facts_of(trained.folder).get("data", {})
+    known = runs.table(runs.facts_of(trained.folder), "data")
     seen = [known.get(key) for key in ("sha256", "test_sha256")]
     there = [sha256_of(fitted(s.images, trained.spec.fit), s.labels) for s in (train, test)]
     if all(old in (None, now) for old, now in zip(seen, there, strict=True)):

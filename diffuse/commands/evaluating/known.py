@@ -53,13 +53,14 @@ def find(
     predictor = plan.level_of.sha256 if plan.level_of else None
     for folder in reversed(run_folders.every(Path(cfg.outputs), "eval")):
         facts = runs.read(folder)
+        drawn = runs.table(facts, "sampler")
         if (
             facts.get("status") == "done"
-            and facts.get("weights", {}).get("sha256") == trained.sha256
-            and (facts["sampler"].get("noise_level") or {}).get("sha256") == predictor
-            and facts["sampler"].get("guidance") == guidance
-            and facts["sampler"].get("label") == label
-            and facts["versions"] == provenance.versions()
+            and runs.table(facts, "weights").get("sha256") == trained.sha256
+            and runs.table(drawn, "noise_level").get("sha256") == predictor
+            and drawn.get("guidance", "lost") == guidance
+            and drawn.get("label", "lost") == label
+            and facts.get("versions") == provenance.versions()
             and (found := _whole(folder))
             and _settings(found[0]) == ours
             and {key: found[1].get(key) for key in same} == same

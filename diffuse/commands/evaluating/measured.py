@@ -77,8 +77,8 @@ def measured(outputs: Path, trained: Path, smoke: bool) -> Measured:
     values = [one["fid"]["value"] for one in records] if siblings else []
     sd, where = over_images(records)
     scatter = scattered(values, sd, _draws(records)) if values else None
-    seconds = [runs.read(path).get("seconds") for path in (trained, *siblings)]
-    known = [float(one) for one in seconds if one]
+    seconds = [runs.facts_of(path).get("seconds") for path in (trained, *siblings)]
+    known = [float(one) for one in seconds if isinstance(one, int | float) and one]
     return Measured(
         trained=trained,
         name=name,
@@ -213,7 +213,7 @@ def _next(trainings: Sequence[Path], record: Record, outputs: Path) -> list[str]
         typed = yaml.safe_load((trained / "overrides.yaml").read_text()) or []
     except (OSError, yaml.YAMLError):
         typed = []
-    about = runs.read(trained)
+    about = runs.facts_of(trained)
     name = about.get("name", trained.parent.name)
     aside = ("seed=", "resume", "hypothesis=", *(f"{key}=" for key in LENGTHS))
     words = [_here(word, trained, outputs) for word in typed if not word.startswith(aside)]

@@ -201,7 +201,7 @@ def check_data(
 
     What its newest checkpoint was trained on are these, too, and a manifest knows if that is whole.
     """
-    known, changes = runs.facts_of(folder).get("data", {}), []
+    known, changes = runs.table(runs.facts_of(folder), "data"), []
     trained_on = checkpoints.load_state(checkpoint).get("data", {}) if checkpoint else {}
     for key, split in (("sha256", data), ("test_sha256", test)):
         there = known.get(key, split.sha256)  # a run.json that is damaged says nothing
