@@ -35,6 +35,19 @@ def test_a_webp_is_compressed_with_loss_unless_it_is_not(tmp_path):
     assert read_images(tmp_path).doubts[0].startswith("1 images are compressed with loss")
 
 
+def test_a_jpeg_is_known_by_its_content_and_so_is_a_tiff_around_one(tmp_path):
+    """A download is often called .png whatever it is."""
+    picture = pictures(pixels(1))[0]
+    picture.save(tmp_path / "a.png")
+    picture.save(tmp_path / "b.tif")
+    (tmp_path / "a.png").rename(tmp_path / "c.jpg")
+    assert read_images(tmp_path).doubts == ()
+    picture.save(tmp_path / "d.png", format="JPEG")
+    picture.save(tmp_path / "e.tif", compression="jpeg")
+    said = f"2 images are compressed with loss, which a FID sees: {tmp_path / 'd.png'}"
+    assert read_images(tmp_path).doubts == (said,)
+
+
 def test_palettes_and_full_alpha_lose_nothing_and_are_read(tmp_path):
     picture = pictures(pixels(1) // 64 * 64)[0]
     picture.convert("RGBA").save(tmp_path / "0.png")

@@ -91,6 +91,17 @@ def is_image(path: Path) -> bool:
         return False
 
 
+def holds_jpeg(path: Path) -> bool:
+    """Whether a TIFF is compressed as a JPEG is; none that cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return "jpeg" in str(image.info.get("compression"))
+    except Exception:  # as when it is decoded
+        return False
+
+
 class _RefusedError(Exception):
     """An image that is sound, but that could only be used by guessing."""
 

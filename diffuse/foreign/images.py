@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffuse.data.decoding import decode
+from diffuse.data.decoding import decode, holds_jpeg
 from diffuse.data.splits import below
 from diffuse.errors import DataError
 from diffuse.foreign.reading import OF_TENSORS, Entry, Unread, entries_of, wanted
@@ -91,11 +91,16 @@ def _folder(path: Path) -> tuple[Tensor, tuple[str, ...]]:
 
 
 def _is_lossy(file: Path) -> bool:
-    """A JPEG is; a WebP is, unless its header says VP8L."""
-    if (kind := file.suffix.lower()) != ".webp":
-        return kind in (".jpg", ".jpeg")
-    with file.open("rb") as opened:
-        return b"VP8L" not in opened.read(4096)
+    """A JPEG is, whatever it is called, and a TIFF around one; a WebP is, unless it says VP8L."""
+    try:
+        with file.open("rb") as opened:
+            begins = opened.read(4096)
+    except OSError:  # who decodes it says so
+        return False
+    if begins[:4] in (b"II*\0", b"MM\0*"):
+        return holds_jpeg(file)
+    is_webp = begins[:4] == b"RIFF" and begins[8:12] == b"WEBP"
+    return begins[:3] == b"\xff\xd8\xff" or (is_webp and b"VP8L" not in begins)
 
 
 def _natural(file: Path) -> list[list[tuple[int, str]]]:
