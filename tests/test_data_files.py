@@ -1,6 +1,7 @@
 """A user's own images in class folders."""
 
 import logging
+import os
 import shutil
 import sys
 
@@ -172,6 +173,17 @@ def test_files_are_decoded_once_and_again_when_they_change_or_the_copy_is_damage
     assert opened(root).sha256 != first.sha256
     assert len(count) == 3
     assert len(list((cache / "decoded").glob("*.safetensors"))) == 1
+
+
+def test_other_pixels_in_a_file_of_the_same_size_and_time_are_decoded(root, cache):
+    """As `cp -p`, rsync or tar put them there: of a BMP every picture has as many bytes."""
+    place = root / "a" / "9.bmp"
+    picture("L").save(place)
+    first, before = opened(root), place.stat()
+    Image.fromarray(255 - np.asarray(Image.open(place))).save(place)
+    os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert place.stat().st_size == before.st_size
+    assert opened(root).sha256 != first.sha256
 
 
 def test_a_copy_that_was_decoded_by_other_rules_is_made_anew(root, cache, monkeypatch):

@@ -30,14 +30,12 @@ class Table(NamedTuple):
 def prepared(files: Iterable[Path], settings: object, make: Callable[[], Table]) -> Table:
     """What `make` returns, or what it returned when the same files were decoded the same way.
 
-    A file counts as the same while its path, size and modification time are; the decoded copy
-    carries its own checksum, and a damaged one is made anew.
+    A file counts as the same while its path, size and times are; the decoded copy carries its own
+    checksum, and a damaged one is made anew.
     """
     files = sorted(path.absolute() for path in files)
     what = _digest([*map(str, files), repr(settings)])
-    state = _digest(
-        [str(RULES), *(f"{(stat := path.stat()).st_size} {stat.st_mtime_ns}" for path in files)]
-    )
+    state = _digest([str(RULES), *map(_state, files)])
     path = cache() / "decoded" / f"{what}-{state}.safetensors"
     table = _load(path)
     if table is not None:
@@ -53,6 +51,14 @@ def prepared(files: Iterable[Path], settings: object, make: Callable[[], Table])
             table = make()
             _save(path, table)
     return table
+
+
+def _state(path: Path) -> str:
+    """What no other content can have: `cp -p`, rsync and tar set the time of modification, but the
+    time of the last change is the system's own.
+    """
+    stat = path.stat()
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
 
 
 def _digest(words: Iterable[str]) -> str:
