@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
+from torch import nn
 
 from diffuse import assembly
 from diffuse.classifier import new_classifier
+from diffuse.commands.evaluating import judging
 from diffuse.data import open_dataset
 from diffuse.encoders import Encoder, encode, pixels
 from diffuse.errors import DataError
 from diffuse.metrics import Moments
-from diffuse.scoring import rows_of
+from diffuse.scoring import Real, rows_of
 
 CURVE = "eval device=cpu encoder=pixels dataset=digits images=theirs.npy"
 
@@ -95,3 +98,33 @@ def test_the_probabilities_of_a_classifier_need_no_float64_on_its_device(images)
     assert rows.probabilities is not None
     assert rows.probabilities.dtype == torch.float64
     torch.testing.assert_close(rows.probabilities.sum(1), torch.ones(32, dtype=torch.float64))
+
+
+class Odd(nn.Module):
+    """Features that grow with `scale`, and are fewer of many images."""
+
+    def __init__(self, scale=1.0, many=16):
+        super().__init__()
+        self.scale, self.many = scale, many
+
+    def forward(self, x):
+        return self.scale * x.flatten(1)[:, : 16 if len(x) <= 4 else self.many]
+
+
+def test_features_that_are_other_ones_than_a_trial_gave_are_refused():
+    encoder = Encoder(Odd(many=8), "odd", "0" * 64, (1, 8, 8), 16)
+    with pytest.raises(DataError, match=r"encoder odd: features must be \[b 16\], got \[9, 8\]"):
+        encode(encoder, torch.zeros(9, 1, 8, 8).byte())
+
+
+def test_features_too_large_to_compute_with_are_refused_in_one_line():
+    """The third power of their products is in KID, and the square of that in its interval."""
+    encoder = Encoder(Odd(scale=1e30), "odd", "0" * 64, (1, 8, 8), 16)
+    images = torch.arange(60 * 64).reshape(60, 1, 8, 8).remainder(251).byte()
+    rows = rows_of(encoder, images)
+    cfg = OmegaConf.create(
+        {"metrics": ["kid"], "kid_subsets": 3, "kid_subset_size": 20, "neighbours": 3}
+    )
+    real = Real(Moments.of(rows.features), encoder, rows)
+    with pytest.raises(DataError, match="encoder odd: its features are too large to compute with"):
+        judging.scored(cfg, ["fid", "kid"], [(images, None)], real)

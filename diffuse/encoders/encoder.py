@@ -137,6 +137,9 @@ def encode(
                 said = time.monotonic()
             full = F.pad(some, [0] * 7 + [batch - len(some)])
             features.append(encoder(full.to(device))[: len(some)].cpu())
+    if wrong := [[*f.shape] for f in features if f.shape[1:] != (encoder.dim,)]:
+        shape = f"[b {encoder.dim}]"
+        raise DataError(f"encoder {encoder.name}: features must be {shape}, got {wrong[0]}")
     found = torch.cat(features)
     if not (finite := found.isfinite().all(1)).all():
         row = int((~finite).nonzero()[0])

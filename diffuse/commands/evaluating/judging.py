@@ -166,6 +166,9 @@ def scored(
         curves = {"fid": curve} if curve else {}
     except ValueError as error:
         raise DataError(f"encoder {real.encoder.name}: {error}") from error
+    except OverflowError as error:
+        said = "its features are too large to compute with"
+        raise DataError(f"encoder {real.encoder.name}: {said}") from error
     main = {name: found.pop(name) for name in ("fid", "kid") if name in found}
     floor_n = len(real.floor) if real.floor else None
     more = {"metrics": found, "curves": curves, "floor_n": floor_n}
