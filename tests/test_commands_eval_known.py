@@ -134,7 +134,7 @@ def test_a_known_job_of_a_sweep_keeps_the_record_and_is_done(trained, diffuse, t
     assert found[0]["result"]["folder"] == str(one.relative_to(tmp_path))
     before, facts = runs.read(first), runs.read(one)
     assert (facts["status"], facts["command"]) == ("done", "eval")
-    for key in ("sampler", "fingerprint", "weights", "versions"):
+    for key in ("sampler", "fingerprint", "plan", "weights", "versions"):
         assert facts[key] == before[key], key
     assert evaluations.read(other)["weights"]["name"] == "raw"
     network.clear()
@@ -183,6 +183,18 @@ def test_a_number_by_code_from_outside_is_never_known(
     assert "known=true finds nothing" in told
     assert f"reading_code{'.walk' if what == 'sampler' else ''}" in told
     sys.modules.pop("reading_code", None)
+
+
+def test_a_known_evaluation_called_the_network_as_its_config_says_now(trained, diffuse):
+    """Who edits a config and means it deletes its first line: the weights are the same ones."""
+    first, again = (diffuse.json(f"{LINE} encoder=pixels") for _ in range(2))
+    assert first["folder"] == again["folder"]
+    place = trained / "config.yaml"
+    _, _, config = place.read_text().partition("\n")
+    place.write_text(config.replace("range: [-1.0, 1.0]", "range: [0.0, 1.0]"))
+    other = diffuse.json(f"{LINE} encoder=pixels")
+    assert other["range"] == [0.0, 1.0] != first["range"]
+    assert other["fid"] != first["fid"]
 
 
 DAMAGED = [

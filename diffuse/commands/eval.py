@@ -83,7 +83,8 @@ def main(cfg: DictConfig, job: Job) -> int:
         run.log(step=trained.step, n=cfg.n, **values)
         tracker.log(trained.step, values)
         tracker.image(trained.step, "samples", folder / "samples.png")
-        run.finish("done", sampler=drawn, fingerprint=first.fingerprint)
+        images = {"fingerprint": first.fingerprint, "plan": drawing.key(trained, plan, label)}
+        run.finish("done", sampler=drawn, **images)
         twins.warn(folder, Path(cfg.outputs))
         tracker.finish()
     return scores.show(job, folder, record, trained.spec.classes)

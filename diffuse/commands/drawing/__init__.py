@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import shards
+from diffuse import conditions, shards
 from diffuse.commands.drawing import sharing
 from diffuse.commands.drawing.saving import Result
 from diffuse.console import Meter
@@ -27,6 +27,14 @@ def identity(trained: Trained, plan: Plan, label: int | None) -> dict[str, Any]:
     assert isinstance(network, dict)
     plain = {str(key): value for key, value in network.items()}
     return describe(trained.denoiser, trained.spec, plan, label, trained.sha256, plain)
+
+
+def key(trained: Trained, plan: Plan, label: int | None) -> str | None:
+    """sha256 of all that; None if nobody has said how to write it down."""
+    try:
+        return conditions.key(identity(trained, plan, label))
+    except TypeError:
+        return None
 
 
 def kept(

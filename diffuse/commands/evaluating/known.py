@@ -49,7 +49,8 @@ def find(
     same |= {"real": passport.of_images(train, "train")}
     same |= {"encoder": passport.of_encoder(encoder), "code": code(trained, [plan], encoder)}
     same |= {"dtype": dtype(trained), "device": hardware.describe(trained.device)}
-    label = describing.class_of(trained, restoring.class_number(cfg, trained))["label"]
+    number = restoring.class_number(cfg, trained)
+    label, key = describing.class_of(trained, number)["label"], drawing.key(trained, plan, number)
     predictor = plan.level_of.sha256 if plan.level_of else None
     for folder in reversed(run_folders.every(Path(cfg.outputs), "eval")):
         facts = runs.read(folder)
@@ -60,6 +61,7 @@ def find(
             and runs.table(drawn, "noise_level").get("sha256") == predictor
             and drawn.get("guidance", "lost") == guidance
             and drawn.get("label", "lost") == label
+            and facts.get("plan") == key  # its config may have been changed by hand
             and facts.get("versions") == provenance.versions()
             and (found := _whole(folder))
             and _settings(found[0]) == ours
@@ -78,7 +80,8 @@ def again(cfg: DictConfig, job: Job, trained: Trained, known: Path) -> int:
             log.info("known from %s", known)
             runs.write_json(folder / evaluations.FILE, record)
             before = runs.read(known)
-            run.finish("done", **{key: before.get(key) for key in ("sampler", "fingerprint")})
+            same = ("sampler", "fingerprint", "plan")
+            run.finish("done", **{key: before.get(key) for key in same})
     return scores.show(job, folder, record, trained.spec.classes)
 
 
