@@ -24,6 +24,7 @@ AT_LEAST = {
     "train.warmup": 0,
     "train.eval_n": SCORED,
 }
+AT_MOST = {"n": 10**8}  # images, all of which are held at once
 MORE_THAN_ZERO = ("train.epochs", "train.minutes", "train.clip_grad")
 FRACTIONS = ("train.label_dropout",)  # in [0, 1)
 CHOICES = {
@@ -71,6 +72,9 @@ def check(cfg: DictConfig, but: Sequence[str] = ()) -> None:
         for number in value if isinstance(value, ListConfig) else [value]:
             if number < least[key]:
                 raise ConfigError(f"{key} must be at least {least[key]}, got {number}")
+    for key, value in _given(cfg, AT_MOST):
+        if value > AT_MOST[key]:
+            raise ConfigError(f"{key} must be at most {AT_MOST[key]:,}, got {value:,}")
     for key, value in _given(cfg, MORE_THAN_ZERO):
         if not 0 < value < math.inf:
             raise ConfigError(f"{key} must be more than 0, got {value}")

@@ -65,6 +65,7 @@ WRONG = {
     "train steps=0": "steps must be at least 1, got 0",
     "sample n=-1": "n must be at least 1, got -1",
     "eval n=0": "n must be at least 4, got 0",
+    "eval n=99999999999999": "n must be at most 100,000,000, got 99,999,999,999,999",
     "train seed=-1": "seed must be between 0",
     "train range=[1,0]": "range must be two ascending numbers like [-1, 1], got [1, 0]",
     "train range=[0]": "range must be two ascending numbers",
