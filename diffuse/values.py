@@ -88,6 +88,7 @@ def check(cfg: DictConfig, but: Sequence[str] = ()) -> None:
     if "train" in cfg:
         length(cfg.train)
         check_ema(cfg.train.ema)
+        check_rollback(cfg.train)
         if cfg.resume in RESUME:  # else a batch that was not typed is that of the run
             check_batch(cfg)
 
@@ -136,6 +137,15 @@ def check_ema(ema: Any) -> None:
         raise ConfigError(f"train.ema must be in [0, 1), or a list of such numbers, got {ema}")
     if len(set(decays)) < len(decays):
         raise ConfigError(f"train.ema: a decay is listed twice: {ema}")
+
+
+def check_rollback(train: DictConfig) -> None:
+    """There has to be something to go back to."""
+    if train.on_nan == "rollback" and train.save_every is None:
+        raise ConfigError(
+            "train.on_nan=rollback goes back to a multiple of train.save_every, which is null; "
+            "say one, or use train.on_nan=skip"
+        )
 
 
 def check_batch(cfg: DictConfig) -> None:
