@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # whoever asks for --help does not wait for OmegaConf
 
 UNITS = ("steps", "epochs", "images", "minutes")  # of the length of a training
 LENGTHS = tuple(f"train.{unit}" for unit in UNITS)
+RESUME = ("none", "auto", "must")  # words of `resume=` that name no run: the command says all
 DEFAULT_MINUTES = 4.0
 OWN = ("folder", "parquet", "hub")  # data sets that may be any
 # the groups that a picture is about: none for those of a run, whose name they take

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from diffuse.errors import ConfigError, nearest
-from diffuse.meanings import length
+from diffuse.meanings import RESUME, length
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SCORED = 4  # images: the interval of an FID takes two blocks of two
@@ -92,8 +92,9 @@ def check(cfg: DictConfig, but: Sequence[str] = ()) -> None:
     if "train" in cfg:
         length(cfg.train)
         check_ema(cfg.train.ema)
-        check_shares(cfg.train.batch, cfg.devices)
-        check_micro_batch(cfg.train.micro_batch, cfg.train.batch // cfg.devices)
+        check_rollback(cfg.train)
+        if cfg.resume in RESUME:  # else a batch that was not typed is that of the run
+            check_batch(cfg)
 
 
 def _given(cfg: DictConfig, keys: Iterable[str]) -> list[tuple[str, Any]]:
@@ -140,6 +141,21 @@ def check_ema(ema: Any) -> None:
         raise ConfigError(f"train.ema must be in [0, 1), or a list of such numbers, got {ema}")
     if len(set(decays)) < len(decays):
         raise ConfigError(f"train.ema: a decay is listed twice: {ema}")
+
+
+def check_rollback(train: DictConfig) -> None:
+    """There has to be something to go back to."""
+    if train.on_nan == "rollback" and train.save_every is None:
+        raise ConfigError(
+            "train.on_nan=rollback goes back to a multiple of train.save_every, which is null; "
+            "say one, or use train.on_nan=skip"
+        )
+
+
+def check_batch(cfg: DictConfig) -> None:
+    """It can be shared by the processes, and the share of each be taken apart."""
+    check_shares(cfg.train.batch, cfg.devices)
+    check_micro_batch(cfg.train.micro_batch, cfg.train.batch // cfg.devices)
 
 
 def check_shares(batch: int, processes: int) -> None:

@@ -5,6 +5,7 @@ is w c_out^2 times the network's own mse. So a weighting is a function of (sigma
 this product, and the same w means the same training for every objective.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -35,8 +36,8 @@ def min_snr(gamma: float) -> Weighting:
 
 def p2(gamma: float, k: float) -> Weighting:
     """w = SNR / (k + SNR)^gamma: Choi et al. (2022), Eq. 8. gamma = 0 is `snr`."""
-    if gamma < 0 or not k > 0:
-        raise ValueError(f"gamma must be at least 0 and k more than 0, got {gamma} and {k}")
+    if not (0 <= gamma < math.inf and 0 < k < math.inf):
+        raise ValueError(f"need gamma in [0, inf) and k in (0, inf), got {gamma} and {k}")
     return lambda sigma, c_out: (c_out / sigma) ** 2 / (k + sigma**-2) ** gamma
 
 

@@ -116,6 +116,7 @@ def test_besides_the_newest_every_nth_checkpoint_stays(line, kept, diffuse, tmp_
 BAD = {
     "train.micro_batch=5": "train.micro_batch=5 does not divide train.batch=16; nearest: 4 and 8",
     "train.micro_batch=32": "does not divide train.batch=16; nearest: 16",
+    "train.on_nan=rollback train.save_every=null": "which is null; say one, or use",
     "train.ema=[]": "train.ema must be in [0, 1), or a list of such numbers, got []",
     "train.ema=abc": "train.ema must be in [0, 1)",
     "train.ema=[0.9,0.9]": "is listed twice",

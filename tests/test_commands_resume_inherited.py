@@ -47,6 +47,19 @@ def test_what_is_typed_is_compared_with_it(words, said, trained, diffuse):
     assert runs.read(trained)["step"] == 4
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["train.micro_batch=5", pytest.param("devices=3 dry_run=true", marks=pytest.mark.slow)],
+)
+def test_parts_of_a_batch_are_those_of_the_run_not_of_the_default(words, tiny, diffuse):
+    assert diffuse(f"train {tiny} name=odd train.batch=15 train.steps=2") == 0, diffuse.err
+    assert diffuse(f"train resume=odd train.steps=3 {words}") == 0, diffuse.err
+    said = diffuse.error("train resume=odd train.steps=4 train.micro_batch=4")
+    assert "micro_batch=4 does not divide train.batch=15; nearest: 3 and 5" in said
+    said = diffuse.error("train resume=auto name=odd train.steps=4 train.micro_batch=5")
+    assert "micro_batch=5 does not divide train.batch=64" in said  # this command line says all
+
+
 def test_the_words_that_a_run_was_stopped_with_continue_it(tiny, diffuse, tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("import torch\n\nclass SGD(torch.optim.SGD):\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -202,6 +202,8 @@ def test_the_network_is_channels_last_from_end_to_end(upsample, make_net):
 REFUSED = [
     ({"groups": 3}, "groups = 3 does not divide the width 8"),
     ({"head_dim": 3}, "head_dim = 3 does not divide"),
+    ({"head_dim": -4}, "head_dim = -4 does not divide"),
+    ({"head_dim": 0}, "head_dim = 0 does not divide"),
     ({"width": 9, "groups": 1}, "width must be even"),
     ({"width": 0}, "must be at least 1"),
     ({"mults": []}, "must be at least 1"),

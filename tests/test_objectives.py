@@ -201,8 +201,11 @@ def test_min_snr_on_the_networks_own_mse_is_the_factor_that_others_got_wrong_for
     ("make", "words"),
     [
         (lambda: min_snr(0.0), "gamma must be more than 0, got 0"),
-        (lambda: p2(-1.0, 1.0), "gamma must be at least 0 and k more than 0, got -1"),
-        (lambda: p2(1.0, 0.0), "k more than 0, got 1.0 and 0"),
+        (lambda: p2(-1.0, 1.0), r"gamma in \[0, inf\) and k in \(0, inf\), got -1"),
+        (lambda: p2(1.0, 0.0), "got 1.0 and 0"),
+        (lambda: p2(math.inf, 1.0), "got inf and 1"),  # all weights 0: nothing would be learnt
+        (lambda: p2(math.nan, 1.0), "got nan and 1"),
+        (lambda: p2(1.0, math.inf), "got 1.0 and inf"),
     ],
 )
 def test_weightings_that_cannot_be_are_refused(make, words):

@@ -22,6 +22,7 @@ from diffuse import (
     meanings,
     planning,
     runs,
+    values,
     yamls,
 )
 from diffuse.commands import guiding
@@ -115,6 +116,7 @@ def _reopened(work: Work, folder: Path) -> runs.Run:
 
 def check(cfg: DictConfig) -> None:
     """Everything that can be wrong without looking at runs, data or devices."""
+    values.check_batch(cfg)
     schedule, _ = assembly.schedule_and_law(cfg)
     measured = copy.deepcopy(cfg)  # the data's deviation is not known yet
     assembly.fill_sigma_data(measured, 1.0)

@@ -209,7 +209,7 @@ def _check_shapes(
     for width in widths:
         if width % groups:
             raise ValueError(f"groups = {groups} does not divide the width {width} of a level")
-        if head_dim and width % head_dim:
+        if head_dim is not None and (head_dim < 1 or width % head_dim):
             raise ValueError(f"head_dim = {head_dim} does not divide the width {width} of a level")
     if widths[0] % 2:
         raise ValueError(f"width must be even, for the sinusoidal embedding, got {widths[0]}")

@@ -10,8 +10,7 @@ from diffuse import meanings, restored, values
 from diffuse.commands.training import beginning
 from diffuse.config import Job, key_of
 
-WORDS = ("none", "auto", "must")  # of `resume=`, which name no run: the command line says all
-SAYING_ALL = ("experiment", "debug")  # so it does with one of these, which are full of settings
+SAYING_ALL = ("experiment", "debug")  # the command says all with one of these: full of settings
 # where a training runs, and what is done now: the command's own
 PLACE = ("outputs", "device", "devices", "compile", "trust")
 NOW = ("resume", "resume_allow", "dry_run")
@@ -25,7 +24,7 @@ TOGETHER = (  # whoever says one of these means the others to be as they follow 
 
 def filled(cfg: DictConfig, job: Job) -> DictConfig:
     """The config of the run that is named, with what was typed in place of what it says."""
-    if cfg.resume in WORDS or not job.typed("resume") or job.typed(*SAYING_ALL):
+    if cfg.resume in meanings.RESUME or not job.typed("resume") or job.typed(*SAYING_ALL):
         return cfg
     folder, _ = beginning.named(Path(cfg.outputs), cfg.resume)
     own = {*PLACE, *NOW, *map(key_of, job.overrides)} - {"resume.allow"}
