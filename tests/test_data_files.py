@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,6 +142,21 @@ def test_of_the_pictures_that_a_telephone_puts_into_one_file_the_first_is_the_ph
     for path in root.rglob("*.png"):
         path.write_bytes(content)
     assert opened(root).images.amin((2, 3))[:, 0].min() > 190
+
+
+@pytest.mark.parametrize("name", ["a", "1.png"])
+def test_what_may_not_be_looked_at_is_named(name, root, monkeypatch):
+    """As in a folder that may be listed, not searched; whoever runs this test may do all."""
+    is_dir = Path.is_dir
+
+    def refused(path):
+        if path.name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", refused)
+    with pytest.raises(DataError, match=r"a(/1\.png)? cannot be read: Permission denied"):
+        opened(root)
 
 
 def test_a_link_to_nothing_is_named(root):

@@ -7,7 +7,16 @@ import torch
 from diffuse.data.decoding import channels_of, check_size, decode, is_image
 from diffuse.data.images import Raw
 from diffuse.data.prepared import Table, prepared
-from diffuse.data.splits import KIND, below, check_share, existing, held_out, inside, name_of
+from diffuse.data.splits import (
+    KIND,
+    below,
+    check_share,
+    existing,
+    held_out,
+    inside,
+    name_of,
+    readable,
+)
 from diffuse.errors import DataError
 
 
@@ -68,7 +77,10 @@ def _homes(root: Path) -> dict[str, Path]:
 
 def _classes(home: Path) -> list[str]:
     """Names that can be written and printed; DataError if one is not."""
-    folders = [path for path in inside(home) if path.is_dir()]
+    folders: list[Path] = []
+    for path in inside(home):
+        with readable(path):
+            folders += [path] if path.is_dir() else []
     for path in folders:
         if path.name.encode(errors="ignore").decode() != path.name:
             raise DataError(f"{path} has a name that is not UTF-8: rename it")

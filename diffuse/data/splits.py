@@ -1,6 +1,8 @@
 """Which images are held out when nobody has said so, and other checks that file readers share."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -33,8 +35,9 @@ def existing(dataset: str, root: str | None) -> Path:
     if root is None:
         raise ValueError(f"root: {dataset} needs a path, e.g. dataset.root=my_images")
     path = Path(root).expanduser()
-    if not path.exists():
-        raise DataError(f"{path} is missing (dataset.root)")
+    with readable(path):
+        if not path.exists():
+            raise DataError(f"{path} is missing (dataset.root)")
     return path.absolute()
 
 
@@ -55,19 +58,28 @@ def below(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
         raise DataError(f"{folder} is a link to a folder it lies in")
     found: list[Path] = []
     for path in inside(folder):
-        if path.is_symlink() and not path.exists():
-            raise DataError(f"{path} is a link to nothing")
-        if path.is_dir():
+        with readable(path):
+            if path.is_symlink() and not path.exists():
+                raise DataError(f"{path} is a link to nothing")
+            is_folder, is_file = path.is_dir(), path.is_file()
+        if is_folder:
             found += below(path, (*above, here))
-        elif path.is_file():
+        elif is_file:
             found.append(path)
     return found
 
 
 def inside(folder: Path) -> list[Path]:
     """What lies in a folder, in order, without what is hidden."""
-    try:
+    with readable(folder):
         paths = sorted(folder.iterdir())
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error.strerror}") from error
     return [path for path in paths if path.name[0] != "." and path.name != "Thumbs.db"]
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Also of a folder that may not be searched: whether it has a file, nobody knows."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
