@@ -91,15 +91,19 @@ def is_image(path: Path) -> bool:
         return False
 
 
-def holds_jpeg(path: Path) -> bool:
-    """Whether a TIFF is compressed as a JPEG is; none that cannot be read."""
+def is_lossy(path: Path) -> bool:
+    """Whether compression has changed an image, whatever it is called; of none that is damaged."""
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            return "jpeg" in str(image.info.get("compression"))
+            kind, inside = image.format, str(image.info.get("compression"))
+        if kind == "WEBP":  # which Pillow does not tell apart
+            with path.open("rb") as opened:
+                return b"VP8L" not in opened.read(4096)
     except Exception:  # as when it is decoded
         return False
+    return kind in ("JPEG", "MPO") or "jpeg" in inside
 
 
 class _RefusedError(Exception):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffuse.data.decoding import decode, holds_jpeg
+from diffuse.data.decoding import decode, is_lossy
 from diffuse.data.splits import below
 from diffuse.errors import DataError
 from diffuse.foreign.reading import OF_TENSORS, Entry, Unread, entries_of, wanted
@@ -82,25 +82,12 @@ def _folder(path: Path) -> tuple[Tensor, tuple[str, ...]]:
         other = next(f for f in files if f.suffix.lower() not in SUFFIXES)
         log.warning("%d files are no images and left out, e.g. %s", len(files) - len(images), other)
     doubts = []
-    if lossy := [f for f in images if _is_lossy(f)]:
+    if lossy := [f for f in images if is_lossy(f)]:
         doubts = [f"{len(lossy)} images are compressed with loss, which a FID sees: {lossy[0]}"]
         log.warning("%s", doubts[0])
     said = "all must have one size"
     pixels = decode(len(images), lambda i: images[i], lambda i: str(images[i]), None, advice=said)
     return pixels, tuple(doubts)
-
-
-def _is_lossy(file: Path) -> bool:
-    """A JPEG is, whatever it is called, and a TIFF around one; a WebP is, unless it says VP8L."""
-    try:
-        with file.open("rb") as opened:
-            begins = opened.read(4096)
-    except OSError:  # who decodes it says so
-        return False
-    if begins[:4] in (b"II*\0", b"MM\0*"):
-        return holds_jpeg(file)
-    is_webp = begins[:4] == b"RIFF" and begins[8:12] == b"WEBP"
-    return begins[:3] == b"\xff\xd8\xff" or (is_webp and b"VP8L" not in begins)
 
 
 def _natural(file: Path) -> list[list[tuple[int, str]]]:
