@@ -39,6 +39,15 @@ def test_steps_of_the_sampler_are_not_taken_for_the_length(tiny, diffuse):
     assert "is of the sampler" not in diffuse.err
 
 
+def test_a_warm_up_that_does_not_end_is_said(diffuse):
+    line = "train.steps=3 dry_run=true train.warmup="
+    assert diffuse.train(f"{line}4") == 0
+    assert "warning: train.warmup=4 is more than the 3 steps there are" in diffuse.err
+    for rest in ("3", "4 train.lr_schedule=onecycle"):
+        assert diffuse.train(line + rest) == 0
+        assert "warmup" not in diffuse.err
+
+
 def test_a_dry_run_of_it_says_so_and_writes_nothing(tiny, diffuse, poison, tmp_path):
     poison({1})
     assert diffuse.error(f"train {tiny} dry_run=true", 4).startswith("step 1: loss nan")

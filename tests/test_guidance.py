@@ -144,6 +144,7 @@ def test_a_run_is_sampled_with_the_guidance_it_was_trained_with_unless_told_othe
         ("guidance=2 guide=early+label", "did you mean 'early+labels'?"),
         ("guidance=2 guide=lables", "guide: unknown choice 'lables'; did you mean 'labels'?"),
         ("guidance=2 guide=ema_0.7", "this training has no average ema_0.7; choices: labels, ema"),
+        ("guidance=2 guide=2 train.steps=2", "guide=2: a training of 2 steps ends before that"),
         ("guidance_levels=[2,1]", "guidance_levels must be two ascending sigmas"),
         ("guidance=2 nfe=5", "nfe=5: ddim makes 4 with steps=2 and 6 with steps=3"),
     ],

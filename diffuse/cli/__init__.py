@@ -158,6 +158,10 @@ def run_command(
     job = config.Job(verb, overrides, "--json" in parsed.flags, folder, chosen, own)
     try:
         return importlib.import_module(f"diffuse.commands.{verb}").main(cfg, job) or 0
+    except SystemExit as leaving:
+        if leaving.code:  # ours after a signal, submitit's of a job that is queued again
+            raise
+        raise RuntimeError("code that is not ours ended the command: sys.exit()") from leaving
     except (RuntimeError, MemoryError) as error:
         _refuse_out_of_memory(error, cfg)
         raise

@@ -110,7 +110,10 @@ def weak_step(cfg: DictConfig, steps: int) -> int | None:
     """The step of the weak checkpoint, which a training of so many steps has to keep."""
     if not planning.is_guided(cfg) or not is_checkpoint(cfg.guide):
         return None
-    return max(1, round(_wanted(weights_of(cfg.guide), steps)))
+    weights = weights_of(cfg.guide)
+    if weights.isdigit() and int(weights) >= steps:
+        raise ConfigError(f"guide={cfg.guide}: a training of {steps:,} steps ends before that")
+    return max(1, round(_wanted(weights, steps)))
 
 
 def _wanted(guide: str, last: int) -> float:

@@ -14,7 +14,6 @@ from places import ROOT
 from diffuse import cli
 from diffuse.cli import arguments, composing
 from diffuse.commands import VERBS
-from diffuse.errors import DataError, DivergedError
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -50,13 +49,6 @@ def test_flags_and_overrides_come_in_any_order(command):
     assert command.job.overrides == ["seed=3", "n=5"]
     assert cli.main(["sample", "n=1", "-m", "dry_run=true"]) == 0
     assert command.job.json is False
-
-
-def test_a_command_decides_its_own_exit_code(command):
-    command.answer = lambda cfg, job: 4
-    assert cli.main(["train"]) == 4
-    command.answer = lambda cfg, job: sys.exit(143)
-    assert cli.main(["train"]) == 143
 
 
 FREE = [
@@ -173,62 +165,6 @@ def test_the_process_is_left_as_it_was_found(command):
     assert logging.getLogger().handlers == handlers
 
 
-def test_a_foreseen_error_is_one_line_with_its_own_exit_code(command):
-    command.raises(DivergedError("step 3: loss nan\nat 0.1"))
-    assert command.error("train", code=4) == "step 3: loss nan at 0.1"
-
-
-def test_sources_of_data_that_did_not_answer_have_a_line_each(command, capsys):
-    command.raises(DataError("no source answered\n  the cache: empty\n  the Hub: silent"))
-    assert cli.main(["train"]) == 3
-    assert capsys.readouterr().err.splitlines()[-2:] == ["  the cache: empty", "  the Hub: silent"]
-
-
-def test_an_unforeseen_error_names_its_type_and_where_the_traceback_is(
-    command, capsys, monkeypatch
-):
-    command.raises(ZeroDivisionError("oh"))
-    assert cli.main(["train"]) == 1
-    err = capsys.readouterr().err
-    assert err.splitlines()[0] == "error: unexpected ZeroDivisionError: oh"
-    assert "HYDRA_FULL_ERROR=1" in err
-    assert "Traceback" not in err
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    assert cli.main(["train"]) == 1
-    err = capsys.readouterr().err
-    assert "Traceback" in err
-    assert "in answer" in err
-
-
-def test_ctrl_c_is_130_and_a_full_disk_is_5(command, capsys):
-    command.raises(KeyboardInterrupt())
-    assert cli.main(["train"]) == 130
-    command.raises(OSError(28, "No space left on device", "x.bin"))
-    assert cli.main(["train"]) == 5
-    assert "x.bin" in capsys.readouterr().err
-
-
-TORCHS = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 42467328 bytes."
-
-
-@pytest.mark.parametrize(
-    ("verb", "error", "said"),
-    [
-        ("train", RuntimeError(TORCHS), ", which asked for 42467328 bytes more; a smaller network"),
-        ("sample", RuntimeError("could not create a primitive"), "; a smaller batch= may fit"),
-        (
-            "plot grid",
-            MemoryError("Unable to allocate 2.5 GiB"),
-            ", which asked for 2.5 GiB more; ",
-        ),
-        ("compare a b", MemoryError(), ""),
-    ],
-)
-def test_memory_that_there_is_not_is_said_so_outside_of_a_training_step(verb, error, said, command):
-    command.raises(error)
-    assert command.error(verb, 1).startswith(f"out of memory{said}")
-
-
 def test_paths_can_be_swept_over_but_a_hypothesis_is_one_text():
     parsed = arguments.parse("sample", ["-m", "run=a,b", "hypothesis=a,b"])
     jobs = composing.combinations(parsed)
@@ -279,13 +215,3 @@ def test_no_torch_is_imported_until_a_command_runs():
         assert "diffuse.cli" in imported
         assert not imported & {"torch", "torchvision", "datasets", "wandb", "matplotlib"}
         assert ("hydra" in imported) == ("job" in words)
-
-
-def test_a_closed_pipe_is_141_and_silent():
-    read, write = os.pipe()
-    os.close(read)
-    line = [sys.executable, "-m", "diffuse", "train", "--help"]
-    answer = subprocess.run(line, stdout=write, stderr=subprocess.PIPE, cwd=ROOT)
-    os.close(write)
-    assert answer.returncode == 141
-    assert answer.stderr == b""

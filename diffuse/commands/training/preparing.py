@@ -176,6 +176,11 @@ def _built(found: Found, data: ImageSet, test: ImageSet, ranks: Ranks) -> Work:
         training.strict = device.type == "cuda" and repeats(denoiser, data.spec.shape, device)
         assembly.compiled(cfg, denoiser, data.spec, device, ranks.world, training.strict, lasts)
     recipe = _recipe(cfg, training, data, law, ranks)
+    if recipe.lr_schedule != "onecycle" and recipe.steps < recipe.warmup:
+        log.warning(
+            "train.warmup=%d is more than the %d steps there are: the learning rate stays below "
+            "its full value", recipe.warmup, recipe.steps,
+        )  # fmt: skip
     for unit in meanings.UNITS:
         cfg.train[unit] = recipe.steps if unit == "steps" else None
     batch = assembly.sampling_batch(None, device)
