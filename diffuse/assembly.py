@@ -73,6 +73,13 @@ def denoiser(cfg: DictConfig, spec: ImageSpec, device: torch.device) -> Denoiser
     return Denoiser(network(cfg, spec), objective, weighting, dtype).to(device)
 
 
+def compiles(cfg: DictConfig, device: torch.device, seconds: Callable[[], float]) -> bool:
+    """What `compile=` says of a training that would last so long without."""
+    if cfg.compile == "auto":
+        return not cfg.smoke and compiling.pays(device, seconds)
+    return cfg.compile
+
+
 def compiled(
     cfg: DictConfig,
     denoiser: Denoiser,
@@ -83,9 +90,7 @@ def compiled(
     seconds: Callable[[], float],  # that the training would last without
 ) -> None:
     """Compile the backbone if `compile=` says so; from now on it says whether that was done."""
-    wanted = cfg.compile
-    if wanted == "auto":
-        wanted = not cfg.smoke and compiling.pays(device, seconds)
+    wanted = compiles(cfg, device, seconds)
     batch = cfg.train.batch // world
     size = cfg.train.micro_batch or batch
     options = compiling.options(device, alone=world == 1 and size == batch)

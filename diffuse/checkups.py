@@ -1,4 +1,4 @@
-"""What is looked at while training: the held-out loss, a grid from fixed noise, a quick FID."""
+"""What is looked at while training: the held-out loss, samples from fixed noise, a quick FID."""
 
 import copy
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Checkup:
         test: ImageSet,
         law: Law,
         plan: Plan,
-        by_class: bool,  # is a grid ordered by what the images are of?
+        by_class: bool,  # are samples ordered by what they are of?
         ranks: Ranks = ALONE,
     ) -> None:
         self.training, self.test, self.law, self.plan = training, test, law, plan
@@ -62,7 +62,7 @@ class Checkup:
             guidance.weak.net.load_state_dict(weights)
         return self.copy
 
-    def grid(self, n: int) -> Image.Image:
+    def samples(self, n: int) -> Image.Image:
         """The same n images every time, a class a row if the model knows classes."""
         drawn, labels = self._draw(n)
         return plots.by_class(drawn, labels) if self.by_class else plots.grid(drawn)

@@ -1,4 +1,4 @@
-"""Processes of our own: they import what we do, and end when we do."""
+"""Processes beside each other: of our own, which end when we do, and those of torchrun."""
 
 import os
 import subprocess
@@ -32,3 +32,13 @@ def end_with_parent(code: int) -> None:
         os._exit(code)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def under_torchrun() -> bool:
+    """Were we started by torchrun, or something like it, beside others?"""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def is_led() -> bool:
+    """And not as the first of them, which says for all what there is to say."""
+    return under_torchrun() and os.environ["RANK"] != "0"

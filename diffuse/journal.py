@@ -14,7 +14,7 @@ from diffuse import checkpoints, hardware, plots, runs
 from diffuse.background import Background
 from diffuse.checkups import Quick
 from diffuse.divergence import ROLLBACKS, Diverged, said
-from diffuse.errors import DivergedError, NoSpaceError
+from diffuse.errors import DivergedError, NoSpaceError, reason
 from diffuse.runs import Run
 from diffuse.seen import Seen
 from diffuse.trackers import Quiet
@@ -36,7 +36,7 @@ def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Journal:
-    """Writes metrics, grids and checkpoints of one training."""
+    """Writes metrics, samples and checkpoints of one training."""
 
     def __init__(
         self,
@@ -99,11 +99,11 @@ class Journal:
             row = {"spike_step": spike.step, "spike": spike.loss, "spike_median": spike.median}
             self.log(step.number, **row)
 
-    def look(self, step: int, test_loss: float, grid: Image.Image) -> None:
-        """The held-out loss and the grid of the moment."""
+    def look(self, step: int, test_loss: float, samples: Image.Image) -> None:
+        """The held-out loss and the samples of the moment."""
         folder = self.run.folder / "samples"
-        path = plots.save(grid, folder / f"step_{step:08d}.png")
-        plots.save(grid, folder / "latest.png")
+        path = plots.save(samples, folder / f"step_{step:08d}.png")
+        plots.save(samples, folder / "latest.png")
         self.tracker.image(step, "samples", path)
         self.run.facts["test_loss"] = test_loss
         self.log(step, test_loss=test_loss)
@@ -182,6 +182,13 @@ class Journal:
         except NoSpaceError as full:  # it must not hide what went wrong
             log.warning("no diagnosis: %s", full)
 
+    def settle(self) -> None:
+        """Training ends by an error: a checkpoint that is still being written comes to its end."""
+        try:
+            self.background.wait()
+        except Exception as error:  # it must not hide what went wrong
+            log.warning("the checkpoint before it was not saved: %s", reason(error, None))
+
     def last(self) -> Path | None:
         """The checkpoint to go back to: no signal and no look has made it."""
         return checkpoints.newest(self.run.folder / "checkpoints", self.is_regular)
@@ -235,7 +242,7 @@ class Silent:
     def looked(self) -> set[str]:
         return set()
 
-    def look(self, step: int, test_loss: float, grid: Image.Image) -> None:
+    def look(self, step: int, test_loss: float, samples: Image.Image) -> None:
         pass
 
     def score(self, step: int, quick: Quick | None) -> None:

@@ -27,23 +27,18 @@ class Lost(DiffuseError):
     """A process of this training is gone, so the training is over."""
 
 
-def under_torchrun() -> bool:
-    """Were we started by torchrun, or something like it, beside others?"""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
-
-
 def leads(devices: int) -> bool:
     """Is this the process that writes the run folder? ConfigError: `devices` > 1 under torchrun."""
-    if under_torchrun() and devices > 1:
+    if children.under_torchrun() and devices > 1:
         world = os.environ["WORLD_SIZE"]
         raise ConfigError(f"devices={devices} under torchrun, which has started {world} processes")
-    return not under_torchrun() or os.environ["RANK"] == "0"
+    return not children.is_led()
 
 
 def check(devices: int, device: torch.device) -> None:
     """ConfigError if there are too few devices for `devices` processes, or for torchrun's."""
     hardware.check_devices(devices, device)
-    if not under_torchrun() or device.type != "cuda":
+    if not children.under_torchrun() or device.type != "cuda":
         return
     local, count = os.environ.get("LOCAL_RANK"), torch.cuda.device_count()
     if local is None or not local.isdecimal():
@@ -58,7 +53,7 @@ def check(devices: int, device: torch.device) -> None:
 @contextlib.contextmanager
 def crew(devices: int) -> Iterator[Meet]:
     """Start the others, which import torch while we look for data; at the end nobody is left."""
-    if under_torchrun():
+    if children.under_torchrun():
         threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
         with left_behind(lambda: "another process of this training is gone; it said why"):
             yield _torchrun
@@ -88,6 +83,19 @@ def _torchrun() -> Ranks:
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local = int(os.environ.get("LOCAL_RANK", "0"))  # of GPUs only, where `check` asks for it
     return Ranks.joined(rank, world, local, "env://")
+
+
+_hearing: list[Callable[[str], None]] = []
+
+
+@contextlib.contextmanager
+def last_words(hear: Callable[[str], None]) -> Iterator[None]:
+    """In here it hears why this process ends where it waits in vain, as NCCL lets it."""
+    _hearing.append(hear)
+    try:
+        yield
+    finally:
+        _hearing.remove(hear)
 
 
 @contextlib.contextmanager
@@ -165,6 +173,9 @@ def _watch(
         failed.append(_ended(rank, child.returncode))
         if not over.wait(GRACE):
             say(f"error: {failed[0]}")
+            with contextlib.suppress(Exception):
+                for hear in _hearing:
+                    hear(failed[0])
             os._exit(1)
 
 

@@ -15,8 +15,11 @@ STEMS = (
 )
 PARTS = r"(?<![a-z0-9])(?:key|pat|auth|pass|pwd|pw)(?![a-z0-9])"
 WORDS = re.compile(f"{STEMS}|{PARTS}", re.IGNORECASE)
+COUNT = r"(?:[\d.]{1,7}|true|false|none|null)(?![\w.])"
 CARRIERS = re.compile(
-    rf"(?:{STEMS})[\w-]*(?:=\S|:\s*(?=\S*\d)\S{{6}})"  # secret=..., OPENAI_KEY=..., password: a1...
+    rf"(?:{STEMS})(?:=\S|:\s*(?=\S*\d)\S{{6}})"  # secret=..., password: a1...
+    # secret_2=..., but max_tokens=2048 is a count, and a tokenizer no token
+    rf"|(?:{STEMS})(?:s|\d+|[_-][\w-]*)(?:=(?!{COUNT})\S|:\s*(?!{COUNT})(?=\S*\d)\S{{6}})"
     r"|authorization:\s*\S|bearer\s+[\w.~+/-]{8}"
     rf"|--(?:{STEMS})\s+\S"
     r"|[_-](?:key|pat|auth|pass|pwd|pw)=\S"

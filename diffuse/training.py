@@ -172,7 +172,7 @@ def _attempt(training: Training, gradient: Callable[..., Tensor], size: int) -> 
 
     Beside it there is room for the optimizer's two moments, if they are not there yet.
     """
-    weights = [] if training.optimizer.state else training.denoiser.parameters()
+    weights = [] if training.has_moments else training.denoiser.parameters()
     moments = [torch.empty_like(weight).fill_(0) for weight in weights for _ in range(2)]
     with compiling.eager(training.denoiser.net):
         gradient(size, shared=False)

@@ -61,6 +61,11 @@ class Training:
         decays = [ema.decay for ema in (self.ema, *self.others)]
         return self.averages[averages.find(name, decays) or ""].weights
 
+    @property
+    def has_moments(self) -> bool:
+        """Has the optimizer stepped, or one inside it? Then its moments are there."""
+        return any(one.state for one in (self.optimizer, *_inside(self.optimizer)))
+
     def average(self, step: int) -> None:
         """Take the weights of a step into every average."""
         for ema in self.averages.values():

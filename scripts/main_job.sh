@@ -20,6 +20,9 @@ train() { diffuse train experiment=quickstart name=$name $dataset "$@"; }
 code=0
 train resume=auto || code=$?
 if [ $code -eq 2 ]; then
+    if train resume=auto dry_run=true 2>&1 | grep -q "being trained by another process"; then
+        exit $code  # as it has said: of two at once, one does it
+    fi
     echo "
     *** What is there was begun by another version, with other settings: a new run begins.
     " >&2

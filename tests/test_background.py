@@ -126,6 +126,34 @@ def test_a_thread_without_room_ends_the_training_with_exit_5(
     assert (facts["status"], facts["step"]) == ("failed", 2)
 
 
+@pytest.mark.parametrize("room", [True, False])
+def test_an_error_does_not_leave_a_checkpoint_that_is_being_written(
+    room, threaded, diffuse, tmp_path, monkeypatch
+):
+    """What ends the training is said; and whether the checkpoint before it was saved."""
+    real, step = checkpoints.save, journal.Journal.steps
+
+    def save(folder, number, *rest):
+        if number == 4 and not room:
+            raise NoSpaceError("no space for 12 bytes")
+        return real(folder, number, *rest)
+
+    def broken(self, at):
+        if at.number == 5:
+            raise ZeroDivisionError("a bug")
+        step(self, at)
+
+    monkeypatch.setattr(checkpoints, "save", slowly(save, 0.5))
+    monkeypatch.setattr(journal.Journal, "steps", broken)
+    line = "train.steps=6 train.save_every=2 train.log_every=1 train.sample_every=null"
+    assert diffuse.train(line) == 1
+    assert "error: unexpected ZeroDivisionError: a bug" in diffuse.err
+    facts = runs.read(tmp_path / RUN)
+    assert (facts["status"], facts["step"]) == ("failed", 4 if room else 2)
+    lost = "the checkpoint before it was not saved: no space for 12 bytes"
+    assert (lost in diffuse.err) == (not room)
+
+
 @pytest.mark.parametrize("on_nan", ["stop", "rollback"])
 def test_so_it_is_if_the_next_step_is_not_finite(
     on_nan, threaded, diffuse, tmp_path, monkeypatch, poison

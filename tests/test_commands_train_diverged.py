@@ -61,7 +61,7 @@ LOOKS = {
 
 
 @pytest.mark.parametrize("kind", LOOKS)
-@pytest.mark.parametrize("look", ["grid", "score"])
+@pytest.mark.parametrize("look", ["samples", "score"])
 def test_what_cannot_be_looked_at_is_trained_on(kind, look, diffuse, run, monkeypatch):
     def fails(*_):
         raise LOOKS[kind]
@@ -70,7 +70,7 @@ def test_what_cannot_be_looked_at_is_trained_on(kind, look, diffuse, run, monkey
     with monkeypatch.context() as patch:
         patch.setattr(command.Checkup, look, fails)
         assert diffuse.train(f"{LINE} {scored}") == 0, diffuse.err
-    what = "no grid" if look == "grid" else "no quick FID"
+    what = "no samples" if look == "samples" else "no quick FID"
     assert f"warning: {what} of step 4: {LOOKS[kind]}" in diffuse.err
     assert (runs.read(run)["status"], runs.read(run)["step"]) == ("done", 8)
     assert diffuse.train(f"{LINE} {scored} name=whole") == 0
@@ -78,7 +78,7 @@ def test_what_cannot_be_looked_at_is_trained_on(kind, look, diffuse, run, monkey
     ours, theirs = (left(path) for path in (run, _whole(run)))
     for name in theirs.keys() - lost:
         assert ours[name] == theirs[name], name
-    key = "test_loss" if look == "grid" else "fid"
+    key = "test_loss" if look == "samples" else "fid"
     assert rows(run) == [row for row in rows(_whole(run)) if key not in row]
 
 

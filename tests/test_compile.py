@@ -54,6 +54,16 @@ def test_a_compiled_network_keeps_its_names_and_its_class(make_training, compile
     assert type(training.denoiser.net) is kind
 
 
+def test_a_dry_run_compiles_nothing_and_says_that_a_training_would(diffuse, compiler):
+    plan = diffuse.train
+    assert plan("train.steps=2 compile=true dry_run=true") == 0
+    assert compiler == []
+    assert "compile" in diffuse.out
+    assert "a minute or two" in diffuse.out
+    assert plan("train.steps=2 compile=false dry_run=true") == 0
+    assert "a minute or two" not in diffuse.out
+
+
 def test_only_steps_of_training_are_compiled(make_training, compiler):
     training = make_training()
     denoiser = training.denoiser

@@ -136,13 +136,13 @@ def test_a_signal_while_images_are_drawn_ends_the_command_and_is_written_down(
     assert not list(tmp_path.glob("outputs/eval/*/*/record.json"))
 
 
-SLOW_GRID = """
+SLOW_SAMPLES = """
 import sys, time
 from diffuse import checkups, cli
-def grid(self, n):
+def samples(self, n):
     print("looking", flush=True)
     time.sleep(60)
-checkups.Checkup.grid = grid
+checkups.Checkup.samples = samples
 sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -152,7 +152,7 @@ def test_two_signals_in_a_grid_leave_within_a_second_and_the_run_goes_on(
     tiny, start, diffuse, tmp_path
 ):
     words = f"train {tiny} train.steps=2 train.save_every=1"
-    process = start([sys.executable, "-c", SLOW_GRID, *words.split()])
+    process = start([sys.executable, "-c", SLOW_SAMPLES, *words.split()])
     assert process.stdout.readline() == "looking\n"
     process.send_signal(signal.SIGTERM)
     time.sleep(0.5)  # longer than signals may be apart that are one

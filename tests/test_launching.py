@@ -1,10 +1,12 @@
 """Which of several processes is named when a training ends because of one."""
 
 import contextlib
+import logging
 import re
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import torch
 from injected import forked
 from leftovers import until
 
-from diffuse import launching, ranks, runs
+from diffuse import cli, launching, ranks, runs
 from diffuse.commands import train
 from diffuse.commands.training import following
 from diffuse.errors import ConfigError, DivergedError, NoSpaceError
@@ -43,19 +45,43 @@ def two_that_fail(monkeypatch, grace):
         yield gone
 
 
+@pytest.mark.parametrize(("rank", "told"), [("0", True), ("1", False)])
+def test_of_torchruns_processes_the_first_one_says_what_there_is_to_say(
+    rank, told, monkeypatch, capsys
+):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    logger = logging.getLogger("diffuse")
+    monkeypatch.setattr(logger, "handlers", [])
+
+    def say(*_):
+        logger.info("so it is")
+        logger.error("that is wrong")
+        return 0
+
+    monkeypatch.setattr(cli, "run_command", say)
+    assert cli.main(["train", "train.steps=1"]) == 0
+    assert capsys.readouterr().err == "so it is\n" * told + "error: that is wrong\n"
+
+
 def test_of_several_that_fail_the_first_one_is_named(monkeypatch):
     """Others fail because they have lost it, whatever their number is."""
     with two_that_fail(monkeypatch, 60.0) as gone:
         assert gone().startswith(SAID)
 
 
-def test_so_it_is_if_nobody_notices(monkeypatch, tmp_path):
+def test_so_it_is_if_nobody_notices_and_the_run_says_so(monkeypatch, tmp_path):
     def act():
-        with two_that_fail(monkeypatch, 2.0):
+        run = runs.Run.start(runs.claim(tmp_path, "train", "lost"), "train", "", [])
+        hear = launching.last_words(partial(train._lost, run))
+        with run.watched(), hear, two_that_fail(monkeypatch, 2.0):
             time.sleep(60)
 
     assert forked(act, tmp_path / "said") == 1
     assert (tmp_path / "said").read_text().startswith(f"error: {SAID}")
+    facts = runs.read(tmp_path / "train/lost/v001")
+    assert facts["status"] == "failed"
+    assert facts["reason"].startswith(f"Lost: {SAID}")
 
 
 def test_the_first_process_can_ask_at_any_time_whether_another_one_is_gone(monkeypatch):
@@ -179,7 +205,7 @@ def test_a_process_fails_unless_what_ends_it_ends_all_alike(error, code, said, m
 
     monkeypatch.setattr(following, "main", main)
     monkeypatch.setattr(following.children, "end_with_parent", lambda code: None)
-    monkeypatch.setattr(following.cli, "log_to_stderr", lambda **least: None)
+    monkeypatch.setattr(following.stderr, "log_here", lambda **least: None)
     assert following.child("nowhere", 2, 1) == code
     assert capsys.readouterr().err == said
 

@@ -15,7 +15,7 @@ LAYERS = [
     "errors seeds config schemas values data objectives weightings denoiser models metrics "
     "classifier foreign encoders secrets files sealed conditions owners checkpoints runs "
     "run_folders trackers hardware interrupts "
-    "console optimizers ranks launching children yamls provenance meanings "
+    "console stderr optimizers ranks launching children yamls provenance meanings "
     "averages background memory rehearsal compiling guidance utilisation",
     "schedules noise_laws grids samplers reuse features training_state divergence",
     "training sampling shards noise_level",

@@ -1,5 +1,6 @@
 """What each process does is a part of what one would do alone."""
 
+import contextlib
 from functools import partial
 
 import pytest
@@ -60,6 +61,21 @@ def test_processes_beside_each_other_share_the_threads_of_one_and_look_with_all(
             assert torch.get_num_threads() == each
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_what_is_dealt_comes_back_in_order(world, monkeypatch):
+    """As if each process had done its part: here one after the other."""
+    jobs, parts = [partial(str, k) for k in range(5)], []
+    monkeypatch.setattr(ranks.dist, "all_gather_object", lambda hands, mine: parts.append(mine))
+    for rank in range(world):
+        with contextlib.suppress(TypeError):  # nobody else's part is there yet
+            Ranks(rank, world).dealt(jobs)
+    monkeypatch.setattr(
+        ranks.dist, "all_gather_object", lambda hands, mine: hands.__setitem__(slice(None), parts)
+    )
+    for rank in range(world):
+        assert Ranks(rank, world).dealt(jobs) == ["0", "1", "2", "3", "4"]
 
 
 def test_what_one_process_raises_all_raise(monkeypatch):

@@ -5,7 +5,7 @@ import logging
 import pytest
 from sentinel import SENTINEL, holding
 
-from diffuse import cli, secrets
+from diffuse import cli, secrets, stderr
 from diffuse.cli import arguments
 from diffuse.errors import ConfigError
 
@@ -83,6 +83,8 @@ def test_one_that_is_no_setting_at_all_is_not_said_again(words, diffuse):
 
 
 ORDINARY = [
+    *("+model.num_tokens=4", "+model.token_dim=64", "hypothesis=does max_tokens=2048 help"),
+    *("dataset.tokenizer=whole-words", "model={name: a:b, use_tokens: true}"),
     *("train.keep=5", "train.keep_every=2", "model.attention=[1]", "model.patch=2", "model=quick"),
     *("hypothesis=tokens: are they longer", "hypothesis=ask-something-long", "name=risk-averse"),
     *("encoder.name=my_secret:Net", "dataset.root=/data/half_hf_x", "hypothesis=the pass: second"),
@@ -130,7 +132,7 @@ def test_an_error_that_nobody_foresaw_tells_none(full, monkeypatch, capsys):
     monkeypatch.setenv("HYDRA_FULL_ERROR", full)
     with pytest.raises(ValueError, match="401") as caught:
         raise ValueError(f"401 for {SENTINEL}")
-    assert cli.report(caught.value) == 1
+    assert stderr.report(caught.value) == 1
     err = capsys.readouterr().err
     assert SENTINEL not in err
     assert "error: unexpected ValueError: 401 for $WANDB_API_KEY" in err

@@ -12,10 +12,17 @@ from diffuse import training as room
 from diffuse.denoiser import Denoiser
 from diffuse.memory import OutOfMemory
 from diffuse.objectives import v
+from diffuse.optimizers import Muon
 from diffuse.training import Training, fit
 from diffuse.weightings import edm
 
 SGD = partial(torch.optim.SGD, lr=1.0)
+
+
+def muon(parameters):
+    """The default of every command: two optimizers in one."""
+    betas = (0.9, 0.99)
+    return Muon(parameters, 1e-2, 0.95, 1e-2, betas, eps=1e-8, weight_decay=0.0, precision="fp32")
 
 
 class Small(nn.Module):
@@ -163,18 +170,19 @@ def test_without_memory_the_error_names_the_largest_part_that_was_seen_to_fit(
     assert next(fit(again, images, law, make_recipe(micro_batch=named), [1e-2])).loss.isfinite()
 
 
+@pytest.mark.parametrize(("kind", "peaks"), [((), [1e-2]), ((muon,), [1e-2, 1e-2])])
 def test_beside_what_is_tried_there_is_room_for_moments_that_are_not_there_yet(
-    make_training, images, law, make_recipe, monkeypatch
+    kind, peaks, make_training, images, law, make_recipe, monkeypatch
 ):
     reserved, real = [], torch.empty_like
     monkeypatch.setattr(torch, "empty_like", lambda t: reserved.append(t) or real(t))
-    training, later = make_training(), make_training()
-    next(fit(later, images, law, make_recipe(), [1e-2]))
+    training, later = make_training(*kind), make_training(*kind)
+    next(fit(later, images, law, make_recipe(), peaks))
     for one, most in ((training, 4), (later, 4)):
         reserved.clear()
         short(one, most, too_much)
         with pytest.raises(OutOfMemory):
-            next(fit(one, images, law, make_recipe(), [1e-2]))
+            next(fit(one, images, law, make_recipe(), peaks))
         weights = sum(p.numel() for p in one.denoiser.parameters())
         room_made = sum(t.numel() for t in reserved if t.is_floating_point())
         assert room_made == (2 * weights if one is training else 0)

@@ -185,7 +185,7 @@ def test_looking_at_a_training_does_not_change_it(
         for step in go_on(training, images, law, make_recipe(steps=6)):
             if looks and step.number in looks:
                 checkup.loss()
-                checkup.grid(5)
+                checkup.samples(5)
                 checkup.score(judge, 8)
         return bytes_of(training, tmp_path)
 
@@ -200,9 +200,9 @@ def test_a_held_out_loss_and_a_grid_are_the_same_however_often_they_are_taken(
         pass
     checkup = Checkup(training, images, law, make_plan(), by_class=True)
     torch.manual_seed(1)
-    once = checkup.loss(), checkup.grid(6).tobytes()
+    once = checkup.loss(), checkup.samples(6).tobytes()
     torch.manual_seed(2)
-    assert (checkup.loss(), checkup.grid(6).tobytes()) == once
+    assert (checkup.loss(), checkup.samples(6).tobytes()) == once
 
 
 def test_a_grid_is_a_class_a_row_if_the_network_is_said_to_know_classes(
@@ -210,7 +210,7 @@ def test_a_grid_is_a_class_a_row_if_the_network_is_said_to_know_classes(
 ):
     training = make_training(ADAMW, **NET)
     by_class, not_by_class = (
-        Checkup(training, images, law, make_plan(), by_class=knows).grid(6)
+        Checkup(training, images, law, make_plan(), by_class=knows).samples(6)
         for knows in (True, False)
     )
     assert by_class.height > by_class.width  # three classes, two images of each
@@ -222,11 +222,11 @@ def test_the_grid_shows_the_averaged_weights_and_the_held_out_loss_the_raw_ones(
 ):
     training = make_training(ADAMW, **NET)
     checkup = Checkup(training, images, law, make_plan(), by_class=True)
-    loss, grid = checkup.loss(), checkup.grid(4).tobytes()
+    loss, grid = checkup.loss(), checkup.samples(4).tobytes()
     for weight in training.ema.weights.values():
         weight.mul_(0.5)
     assert checkup.loss() == loss
-    assert checkup.grid(4).tobytes() != grid
+    assert checkup.samples(4).tobytes() != grid
     with torch.no_grad():
         for weight in training.denoiser.parameters():
             weight.mul_(0.5)

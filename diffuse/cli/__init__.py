@@ -1,28 +1,15 @@
 """`diffuse <verb>`: help at once, Hydra for the config, one line for an error, an exit code."""
 
-import contextlib
 import importlib
-import logging
 import os
 import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffuse import files, secrets
+from diffuse import children, secrets, stderr
 from diffuse.cli import usage
 from diffuse.commands import VERBS
-from diffuse.errors import (
-    CLOSED_PIPE,
-    INTERRUPTED,
-    TERMINATED,
-    ConfigError,
-    DataError,
-    DiffuseError,
-    NoSpaceError,
-    nearest,
-    say,
-)
+from diffuse.errors import INTERRUPTED, TERMINATED, ConfigError, nearest, say
 from diffuse.interrupts import Interrupts
 
 if TYPE_CHECKING:
@@ -50,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
             say("stopped")
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except BaseException as error:
-        return report(error)
+        return stderr.report(error)
 
 
 def _open_what_is_closed() -> None:
@@ -95,11 +82,7 @@ def _dispatch(words: list[str]) -> int:
 
 def _refuse_torchrun(verb: str) -> None:
     """Processes that know nothing of each other would each do the whole work."""
-    if verb == "train" or "RANK" not in os.environ:
-        return
-    from diffuse import launching  # torch
-
-    if launching.under_torchrun():
+    if verb != "train" and children.under_torchrun():
         shares = "devices" in usage.root(verb).keys
         how = "shares its work with devices=N" if shares else "is the work of one process"
         raise ConfigError(f"torchrun starts trainings only; {verb} {how}")
@@ -118,7 +101,7 @@ def _hydra_verb(verb: str, rest: list[str]) -> int:
         cfg = overlays.laid(composing.compose(verb, parsed), choices, parsed.value("what"))
         print(yamls.as_yaml(cfg, resolve="--resolve" in parsed.flags))
         return 0
-    log_to_stderr()
+    stderr.log_here(least="error" if children.is_led() else "info")
     if parsed.multirun:
         from diffuse.cli import sweeping
 
@@ -175,64 +158,3 @@ def _refuse_out_of_memory(error: Exception, cfg: "DictConfig") -> None:
         ways = [f"; {way} may fit" for key, way in SMALLER.items() if key in cfg]
         said = f"out of memory{memory.wanted(error)}{''.join(ways[:1])}"
         raise memory.OutOfMemory(said) from error
-
-
-def report(error: BaseException) -> int:
-    """Say what went wrong on stderr, in one line; the exit code for it."""
-    if isinstance(error, BrokenPipeError):
-        # whoever read our output has left; without this Python would complain about it at exit
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CLOSED_PIPE
-    if isinstance(error, KeyboardInterrupt):
-        say("interrupted")
-        return INTERRUPTED
-    if isinstance(error, OSError) and error.errno in files.FULL:
-        error = NoSpaceError(f"no space left on the disk: {error.filename or error.strerror}")
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    if full:
-        say(secrets.redacted("".join(traceback.format_exception(error))))
-    # a line for each source of data that was tried; all else is one line
-    message = str(error) if isinstance(error, DataError) else one_line(error)
-    say(f"error: {secrets.redacted(message)}")
-    if isinstance(error, DiffuseError):
-        return error.exit_code
-    if not full:
-        say("set HYDRA_FULL_ERROR=1 for the traceback")
-    return 1
-
-
-def one_line(error: BaseException) -> str:
-    """An error for a person: its text, and its type only if nobody foresaw it."""
-    text = secrets.redacted(" ".join(str(error).split()))
-    return text if isinstance(error, DiffuseError) else f"unexpected {type(error).__name__}: {text}"
-
-
-class _Stderr:
-    """Whatever sys.stderr is at the moment: a progress bar replaces it while it is up."""
-
-    def write(self, text: str) -> None:
-        sys.stderr.write(text)
-
-    def flush(self) -> None:
-        sys.stderr.flush()
-
-
-def _with_prefix(record: logging.LogRecord) -> bool:
-    record.prefix = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-    return True
-
-
-def log_to_stderr(least: str = "info") -> None:
-    """The `diffuse` logger as plain lines; called again, it changes nothing."""
-    logging.raiseExceptions = False  # a closed pipe is not worth a traceback
-    logger = logging.getLogger("diffuse")
-    logger.setLevel(logging.DEBUG)  # log.txt has it all
-    if any(handler.name == "stderr" for handler in logger.handlers):
-        return
-    handler = logging.StreamHandler(_Stderr())
-    handler.set_name("stderr")
-    handler.setLevel(least.upper())
-    handler.addFilter(_with_prefix)
-    handler.setFormatter(secrets.Formatter("%(prefix)s%(message)s"))  # Slurm keeps stderr in a file
-    logger.addHandler(handler)

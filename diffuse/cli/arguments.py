@@ -164,16 +164,21 @@ def _no_secrets(key: str) -> str:
 def _refuse_secret(word: str) -> None:
     """A typed value ends up in config.yaml and overrides.yaml, so a key or password must not."""
     key, _, value = word.partition("=")
-    if SECRET.search(key) and "=" in word:
+    if "=" in word and _is_secret(key):
         raise ConfigError(_no_secrets(key.lstrip("+~")))
     if value.lstrip().startswith(("{", "[")):
         for inner in re.findall(r"([\w-]+)[\"']?\s*:", value):
-            if SECRET.search(inner):
+            if _is_secret(inner):
                 raise ConfigError(_no_secrets(f"{key}.{inner}"))
     if SECRET_VARIABLE.search(value):
         raise ConfigError(_no_secrets(f"{key}: the value names a secret variable"))
     if what := secrets.found(word):
         raise ConfigError(_no_secrets(f"{_harmless(key)}: it holds {what}"))
+
+
+def _is_secret(key: str) -> bool:
+    """Does a part of it end as the name of one: tracker.token, not model.num_tokens?"""
+    return any(secrets.LAST.search(part) for part in key.split("."))
 
 
 def _harmless(key: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, flag_override
 
-from diffuse import checkpoints, cli, files, hardware, runs, secrets
+from diffuse import checkpoints, cli, files, hardware, runs, secrets, stderr
 from diffuse.cli import composing, sweep_records, sweep_signals
 from diffuse.cli.arguments import Arguments
 from diffuse.errors import CLOSED_PIPE, INTERRUPTED, TERMINATED, DataError
@@ -54,7 +54,7 @@ class SweepJob:
         away = os.getpid() != self.pid
         if away:
             os.environ["TERM"] = "dumb"  # bars of several processes would overwrite each other
-            cli.log_to_stderr()
+            stderr.log_here()
         if away and self.beside and self.folder:
             sweep_signals.prepare_process(self.folder, self.pid)
         if own and runs.is_done(own) and not self.longer:
@@ -112,7 +112,7 @@ class SweepJob:
                 raise  # not ours: submitit leaves a job like this that it has queued again
             return int(code), "stopped"
         except Exception as error:
-            return cli.report(error), cli.one_line(error)
+            return stderr.report(error), stderr.one_line(error)
 
     def _command(self, cfg: DictConfig, words: list[str], own: Path | None) -> tuple[int, str]:
         """Its checkpoint goes on wherever it has one: only this job can have written it."""

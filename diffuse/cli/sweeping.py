@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import cli, config, launching, meanings, run_folders, runs, secrets, yamls
+from diffuse import children, config, meanings, run_folders, runs, secrets, stderr, yamls
 from diffuse.cli import composing, sweep_records, sweep_signals
 from diffuse.cli.arguments import CALL, Arguments, as_word, from_home, parts_of, quote
 from diffuse.cli.sweep_jobs import STOPPED, SweepJob, outcome, printed, row_of
@@ -24,7 +24,7 @@ NUMBERED = "hydra.sweep.subdir='${hydra.job.num}'"
 
 def sweep(verb: str, parsed: Arguments) -> int:
     """Run every combination; a config error in any of them is found before a folder is claimed."""
-    if launching.under_torchrun():
+    if children.under_torchrun():
         raise ConfigError("--multirun: not under torchrun; devices=2 trains each job with two")
     parsed = _with_jobs_of_sweeps(verb, parsed)
     resume = parsed.value("resume")
@@ -217,7 +217,7 @@ def _launch(job: SweepJob) -> int:
         lost = False  # the jobs that are missing never began
         raise
     except Exception as error:  # the launcher's: it has lost a process, say
-        code = cli.report(error)
+        code = stderr.report(error)
     finally:
         code = _list_failures(job, lost) or code
     return code

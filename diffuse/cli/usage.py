@@ -4,13 +4,14 @@ import os
 import re
 import sys
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from diffuse.commands import VERBS
 from diffuse.errors import ConfigError, closest, nearest
 
 WIDTH = 80
+LONGEST = 16  # characters of a default beside which there is room for its comment
 PACKAGE = Path(__file__).parent.parent
 ENTRY = re.compile(
     r"(?P<indent> *)(?P<key>[\w.]+):(?: +(?P<value>[^#]*?))?(?: +# *(?P<comment>.*))?"
@@ -153,11 +154,16 @@ def page(verb: str) -> str:
             lines += _row(f"{group:{width}}", "  ".join(names))
     names = [key for _, keys in about.sections for key in keys]
     name_width = max(len(key.name) for key in names) + 2
-    value_width = max(len(key.default) for key in names) + 2
+    value_width = min(LONGEST, max(len(key.default) for key in names)) + 2
     for heading, keys in about.sections:
         lines += ["", _bold(heading)]
         for key in keys:
-            lines += _row(f"{key.name:{name_width}}{key.default:{value_width}}", key.comment)
+            left = f"{key.name:{name_width}}"
+            if len(key.default) > LONGEST:  # on a line of its own
+                lines += _row(left, key.default)
+                left = " " * name_width
+                key = replace(key, default="")
+            lines += _row(f"{left}{key.default:{value_width}}", key.comment)
     lines += ["", _bold("Flags")]
     for flag, meaning in flags(verb):
         lines += _row(f"{flag:18}", meaning)
@@ -267,7 +273,8 @@ def front_page() -> str:
             "  diffuse eval                          FID and KID of it, beside real images",
             "",
             "`diffuse <command> --help` lists the keys of a command, with their defaults.",
-            "Exit codes: 0 done, 1 failed, 2 config, 3 data, 4 diverged, 5 no space.",
+            "Exit codes: 0 done, 1 failed, 2 config, 3 data, 4 diverged, 5 no space,",
+            "130 and 143 stopped by a signal: train resume=auto goes on.",
         ]
     )
 

@@ -5,6 +5,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from diffuse.encoders import check_encoder
 from diffuse.interrupts import Interrupts
 from diffuse.journal import Journal
 from diffuse.launching import check as check_devices
-from diffuse.launching import crew, leads
+from diffuse.launching import crew, last_words, leads
 from diffuse.scoring import Judge
 from diffuse.trackers import Quiet
 
@@ -76,13 +77,18 @@ def main(cfg: DictConfig, job: Job) -> int:
             judge = _judge(work) if work.cfg.train.eval_every else None
         with Interrupts() as interrupts:  # from the claim on: it is for the loop to end the run
             run = _claimed(work, job) if folder is None else _reopened(work, folder)
-            with run.logged(), run.watched():
+            with run.logged(), run.watched(), last_words(partial(_lost, run)):
                 for change in work.changes:
                     log.info("resume.allow: %s", change)
                 code = _train(work, run, job, tracker, judge, interrupts)
             if code == 0:  # a terminal that is gone makes no failed run of it
                 telling.result(work, run, job)
             return code
+
+
+def _lost(run: runs.Run, why: str) -> None:
+    """What a run that cannot end by itself is said to have ended by."""
+    run.finish("failed", reason=f"Lost: {why}")
 
 
 def _claimed(work: Work, job: Job) -> runs.Run:
@@ -167,7 +173,11 @@ def _train(
     )  # fmt: skip
     work.begin(run.folder)
     with Meter("train", recipe.steps, training.step, recipe.batch) as meter:
-        done = loop(work, journal, interrupts, meter, judge)
+        try:
+            done = loop(work, journal, interrupts, meter, judge)
+        except BaseException:
+            journal.settle()
+            raise
     if not done:
         run.finish("stopped", reason=f"signal {interrupts.caught or 'to another process'}")
         again = inheriting.hint(run.folder, job)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import children, cli, config
+from diffuse import children, config, stderr
 from diffuse.commands import drawing, restoring
 from diffuse.commands.drawing import sharing
 from diffuse.errors import ConfigError
@@ -26,7 +26,7 @@ def main() -> int:
     try:
         work(order)
     except Exception as error:
-        return cli.report(error)
+        return stderr.report(error)
     return 0
 
 

@@ -3,7 +3,7 @@
 import sys
 from functools import partial
 
-from diffuse import children, cli, conditions
+from diffuse import children, conditions, stderr
 from diffuse.commands.training.loop import loop
 from diffuse.commands.training.preparing import follow
 from diffuse.errors import DivergedError
@@ -25,7 +25,7 @@ def main(meet: Meet) -> int:
 def child(where: str, world: int, rank: int) -> int:
     """A process that the first one has started: whatever is orderly is exit 0."""
     children.end_with_parent(1)
-    cli.log_to_stderr(least="error")  # the first one warns
+    stderr.log_here(least="error")  # the first one warns
     try:
         with left_behind(lambda: None):
             main(partial(Ranks.joined, rank, world, rank, where, world))
@@ -34,7 +34,7 @@ def child(where: str, world: int, rank: int) -> int:
     except DivergedError:
         return 0  # so it does of this, which is in all of them
     except Exception as error:
-        print(f"process {rank}: {cli.one_line(error)}", file=sys.stderr)
+        print(f"process {rank}: {stderr.one_line(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -50,9 +50,9 @@ def loop(
         """At the weights of the last step; what cannot be looked at is trained on. False: left."""
         number = work.training.step
         with suppress(_Stopped), ranks.as_one():
-            with _tolerant(f"no grid of step {number:,}"):
+            with _tolerant(f"no samples of step {number:,}"):
                 if "look" in names:
-                    journal.look(number, checkup.loss(), checkup.grid(work.cfg.n))
+                    journal.look(number, checkup.loss(), checkup.samples(work.cfg.n))
             with _tolerant(f"no quick FID of step {number:,}"):
                 if "score" in names:
                     journal.score(number, checkup.score(judge, every.eval_n))

@@ -174,7 +174,8 @@ def _built(found: Found, data: ImageSet, test: ImageSet, ranks: Ranks) -> Work:
     if meanings.length(cfg.train) != ("steps", training.step):  # else there is nothing to train
         lasts = partial(_seconds, cfg, training, data, law, ranks)
         training.strict = device.type == "cuda" and repeats(denoiser, data.spec.shape, device)
-        assembly.compiled(cfg, denoiser, data.spec, device, ranks.world, training.strict, lasts)
+        if not cfg.dry_run:
+            assembly.compiled(cfg, denoiser, data.spec, device, ranks.world, training.strict, lasts)
     recipe = _recipe(cfg, training, data, law, ranks)
     if recipe.lr_schedule != "onecycle" and recipe.steps < recipe.warmup:
         log.warning(

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from diffuse import hardware, planning, runs
+from diffuse import assembly, hardware, planning, runs
 from diffuse.commands import guiding
 from diffuse.commands.training.preparing import Work
 from diffuse.config import Job
@@ -43,6 +43,8 @@ def plan(work: Work, job: Job) -> None:
         "memory": f"about {hardware.peak_memory(work.device) / 2**20:,.0f} MiB",
         "time": f"about {clock(left * seconds)} ({rate(work.recipe.batch / seconds)} images/s)",
     }
+    if assembly.compiles(cfg, work.device, lambda: left * seconds):
+        rows["compile"] = "first, a minute or two; steps are faster then than was timed"
     if job.json:
         print_json(known | {"plan": rows, "config": OmegaConf.to_container(cfg)})
     else:
