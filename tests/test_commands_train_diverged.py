@@ -90,7 +90,7 @@ def test_any_other_error_in_a_look_ends_the_training(diffuse, run, monkeypatch):
     def fails(*_):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(command.Checkup, "grid", fails)
+    monkeypatch.setattr(command.Checkup, "samples", fails)
     assert diffuse.train(LINE) == 1
     assert runs.read(run)["status"] == "failed"
 

@@ -42,7 +42,7 @@ def told_during(real, number, call=1):
 MOMENTS = {  # where, what is called there, the step that is saved
     "on the first batch": (training, "batch_of", 1, 1),
     "in a step": (training, "batch_of", 3, 2),  # it draws what the next one needs
-    "in a grid": (checkups.Checkup, "grid", 1, 3),
+    "in samples": (checkups.Checkup, "samples", 1, 3),
     "in an evaluation": (checkups.Checkup, "score", 1, 3),
     "in the held-out loss": (checkups.Checkup, "loss", 1, 3),
     "in a save": (os, "rename", 1, 3),
@@ -148,7 +148,7 @@ sys.exit(cli.main(sys.argv[1:]))
 
 
 @pytest.mark.slow
-def test_two_signals_in_a_grid_leave_within_a_second_and_the_run_goes_on(
+def test_two_signals_in_samples_leave_within_a_second_and_the_run_goes_on(
     tiny, start, diffuse, tmp_path
 ):
     words = f"train {tiny} train.steps=2 train.save_every=1"
