@@ -54,11 +54,11 @@ def has_best(run, **facts):
 
 
 MOMENTS = {  # what ends it, the step whose checkpoint is there, and the exit code
-    "told to stop in a grid": (killed_when(checkups, "draw", 1, first=told), 3, TERMINATED),
+    "told to stop in samples": (killed_when(checkups, "draw", 1, first=told), 3, TERMINATED),
     "told to stop in a quick FID": (killed_when(checkups, "draw", 2, first=told), 3, TERMINATED),
     "told to stop in the last grid": (killed_when(checkups, "draw", 3, first=told), 6, TERMINATED),
     "told in the last quick FID": (killed_when(checkups, "draw", 4, first=told), 6, TERMINATED),
-    "killed in a grid": (killed_when(checkups, "draw", 1), None, KILLED),
+    "killed in samples": (killed_when(checkups, "draw", 1), None, KILLED),
     "when the best checkpoint has no name": (killed_when(checkpoints, "purge", 1), 3, KILLED),
     "when it has one": (killed_when(runs.Run, "update", 1, has_best), 3, KILLED),
     "at the end": (killed_when(checkpoints, "purge", 3), 6, KILLED),

@@ -55,7 +55,7 @@ MOMENTS = {  # where, what is called there, the step that is saved
         *((moment, signal.SIGTERM) for moment in MOMENTS),
         *(
             pytest.param(moment, number, marks=pytest.mark.slow)
-            for moment in ("in a grid", "in a save")
+            for moment in ("in samples", "in a save")
             for number in (signal.SIGINT, signal.SIGUSR1)
         ),
     ],
