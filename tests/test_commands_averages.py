@@ -126,6 +126,14 @@ BAD = {
 }
 
 
+def test_one_decay_is_the_same_in_a_list(diffuse):
+    assert diffuse.train("train.steps=2 train.ema=0.9") == 0
+    assert diffuse.train("train.steps=4 train.ema=[0.9] resume=must") == 0, diffuse.err
+    assert diffuse.train("train.steps=6 train.ema=0.9 resume=must") == 0, diffuse.err
+    assert diffuse.train("train.steps=8 train.ema=[0.8] resume=must") == 2
+    assert "train.ema: 0.9 there, 0.8 here" in diffuse.err
+
+
 @pytest.mark.parametrize(("line", "words"), BAD.items(), ids=BAD.keys())
 def test_a_bad_value_is_one_line_exit_2_and_no_folder(tiny, line, words, diffuse, tmp_path):
     assert words in diffuse.error(f"train {tiny} {line}")

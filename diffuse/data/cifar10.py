@@ -31,7 +31,8 @@ ADVICE = (
 )
 # Per split: images of each class, then for red, green and blue the sum of all pixels and the sum of
 # their squares. They are what the published means and standard deviations of these pixels are made
-# of, exact to the last bit, and they know every edition whatever the order of its images.
+# of, exact to the last bit, and they know every edition whatever the order of its images (and where
+# in an image a pixel is, which only the sums of the archive's own files know).
 PUBLISHED = {
     "train": (
         5000,

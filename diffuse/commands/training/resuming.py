@@ -235,6 +235,9 @@ def _is_in(key: str, words: Sequence[str]) -> bool:
 def _differences(cfg: DictConfig, saved: DictConfig) -> dict[str, str]:
     """Key -> e.g. "schedule.betamax: 0.02 there, 0.01 here"."""
     there, here = _flat(saved), _flat(cfg)
+    if there.get("init_from") != here.get("init_from"):  # which of its weights is no matter then
+        for flat in (there, here):
+            flat.pop("init_weights", None)
     for group in [key.removesuffix(".name") for key in here if key.endswith(".name")]:
         if there.get(f"{group}.name") != here[f"{group}.name"]:  # its keys are others, too
             for flat in (there, here):
@@ -260,6 +263,8 @@ def _flat(cfg: DictConfig) -> dict[str, str]:
     for key in (*FIXED, *(BEGINNING if cfg.get("init_from") else ())):
         node = OmegaConf.select(cfg, key)
         walk(key, OmegaConf.to_container(node) if OmegaConf.is_config(node) else node)
+    if len(decays := meanings.decays(cfg.train)) == 1:  # 0.999 and [0.999] are one
+        flat["train.ema"] = _said(decays[0])
     return flat
 
 
