@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from diffuse import runs
-from diffuse.cli import sweep_jobs
+from diffuse.cli import sweep_jobs, sweep_records
+from diffuse.errors import ConfigError
 
 FOLDER = Path("outputs/train/mine/v001")
 LINE = "train -m seed=1,2 name=mine"
@@ -61,6 +62,15 @@ def test_a_damaged_list_of_jobs_is_passed_over_and_named_only_by_who_names_it(
     for resume in ("none", "auto"):  # a new sweep, then that one
         assert jobs.of(f"{LINE} resume={resume}")[0] == 0
     assert sorted(FOLDER.parent.glob("v*")) == [FOLDER.with_name(f"v00{k}") for k in (1, 2, 3)]
+
+
+def test_a_sweep_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / ".lock").mkdir()  # who is root may write anywhere else
+    with (
+        pytest.raises(ConfigError, match=rf"resume: {tmp_path} cannot be written to: Is a dir"),
+        sweep_records.locked(tmp_path / ".lock", tmp_path),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"code": 0}'])
