@@ -1,5 +1,6 @@
 """What of a sweep is damaged costs that and nothing else."""
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -71,6 +72,21 @@ def test_a_sweep_that_cannot_be_written_to_is_named(tmp_path):
         sweep_records.locked(tmp_path / ".lock", tmp_path),
     ):
         pass
+
+
+def test_a_disk_too_full_for_a_file_of_hydra_is_said_and_no_job_is_called_killed(
+    jobs, capsys, monkeypatch
+):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hydra._internal.core_plugins.basic_sweeper.OmegaConf.save", full)
+        assert jobs.of(LINE) == (5, [])
+    said = capsys.readouterr().err
+    assert f"error: no space in {FOLDER}: No space left on device" in said
+    assert "killed" not in said
+    assert jobs.of(f"{LINE} resume=auto") == (0, [1, 2])
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"code": 0}'])
