@@ -143,15 +143,20 @@ def steps(folder: Path) -> list[int]:
 def newest(folder: Path, wanted: Callable[[int], bool] = lambda step: True) -> Path | None:
     """The newest checkpoint that is whole: damaged ones are passed over with a warning.
 
-    Of all steps, or of those that are `wanted`.
+    Of all steps, or of those that are `wanted`. One that its training deletes while it is looked at
+    is not damaged: there is a newer one by then.
     """
-    for step in filter(wanted, reversed(steps(folder))):
+    damaged: set[int] = set()
+    while left := [step for step in steps(folder) if wanted(step) and step not in damaged]:
+        path = at(folder, left[-1])
         try:
-            verify(at(folder, step))
+            verify(path)
         except DataError as e:
-            log.warning("%s; looking for an older checkpoint", e)
+            if os.path.lexists(path):
+                log.warning("%s; looking for an older checkpoint", e)
+                damaged.add(left[-1])
             continue
-        return at(folder, step)
+        return path
     return None
 
 

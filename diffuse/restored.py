@@ -105,10 +105,23 @@ def saved_config(folder: Path) -> DictConfig:
 
 
 def restore(folder: Path, checkpoint: int | str | None, weights: str, cfg: DictConfig) -> Trained:
-    """The denoiser of a run with the weights of a checkpoint, which is verified first."""
-    trained_cfg = saved_config(folder)
+    """The denoiser of a run with the weights of a checkpoint, which is verified first.
+
+    A training that goes on may delete it before it is read: then the newest is another one.
+    """
     path = verified_checkpoint(folder, checkpoint)
-    state = checkpoints.load_state(path)
+    try:
+        return _restored(folder, path, weights, cfg)
+    except FileNotFoundError:
+        if path.exists():
+            raise
+    if checkpoint is not None:
+        raise DataError(f"{path} is gone: the training that goes on has deleted it")
+    return restore(folder, checkpoint, weights, cfg)
+
+
+def _restored(folder: Path, path: Path, weights: str, cfg: DictConfig) -> Trained:
+    trained_cfg, state = saved_config(folder), checkpoints.load_state(path)
     spec = ImageSpec.read(state["spec"])
     device = hardware.device(cfg.device)
     if cfg.precision != "auto":

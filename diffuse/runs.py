@@ -130,11 +130,8 @@ class Run:
 
     def hold(self) -> None:
         """Keep all others out: of many that continue a run at once, one does."""
-        try:
-            self.lock = self.lock or owners.lock(self.folder / "overrides.yaml")  # never replaced
-        except OSError as e:
-            why = f"resume: {self.folder} cannot be written to: {e.strerror}"
-            raise (NoSpaceError if e.errno in files.FULL else ConfigError)(why) from e
+        path = self.folder / "overrides.yaml"  # never replaced
+        self.lock = self.lock or lock(path, self.folder)
         if self.lock is None:
             raise ConfigError(f"resume: {self.folder} is being trained by another process")
 
@@ -203,6 +200,15 @@ class Run:
             raise
         finally:
             self.let_go()
+
+
+def lock(path: Path, what: Path) -> IO[bytes] | None:
+    """`owners.lock` of a file in a run or sweep that goes on; said if that cannot be written to."""
+    try:
+        return owners.lock(path)
+    except OSError as e:
+        why = f"resume: {what} cannot be written to: {e.strerror}"
+        raise (NoSpaceError if e.errno in files.FULL else ConfigError)(why) from e
 
 
 def _beginning(folder: Path, command: str, facts: dict[str, Any]) -> dict[str, Any]:

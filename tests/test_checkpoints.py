@@ -114,6 +114,23 @@ def test_damage_to_any_file_is_found_and_named_and_passed_over(name, damage, tmp
     assert "looking for an older checkpoint" in caplog.text
 
 
+def test_one_that_its_training_deletes_while_it_is_looked_at_is_not_damaged(
+    tmp_path, monkeypatch, caplog
+):
+    save(tmp_path, 1)
+    verify = checkpoints.verify
+
+    def slow(path):
+        if path == checkpoints.at(tmp_path, 1):
+            save(tmp_path, 2)
+            checkpoints.purge(tmp_path, keep=1)
+        verify(path)
+
+    monkeypatch.setattr(checkpoints, "verify", slow)
+    assert checkpoints.newest(tmp_path) == checkpoints.at(tmp_path, 2)
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_is_gone_is_named(name, tmp_path):
     path = save(tmp_path, 1)

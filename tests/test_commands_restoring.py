@@ -1,8 +1,10 @@
 """`run=`: a training, and a checkpoint of it."""
 
+import shutil
+
 import pytest
 
-from diffuse import runs
+from diffuse import assembly, checkpoints, runs
 
 LINE = "sample n=4 steps=2 device=cpu"
 
@@ -12,6 +14,26 @@ def test_the_latest_checkpoint_is_that_of_its_run(ref, trained, diffuse, tmp_pat
     facts = diffuse.json(f"{LINE} run={ref}")
     assert runs.read(tmp_path / facts["folder"])["weights"]["step"] == 4
     assert "say it once" in diffuse.error(f"{LINE} run={ref} checkpoint=2")
+
+
+@pytest.mark.parametrize("ref", ["tiny", "tiny@4"])
+def test_a_checkpoint_may_be_deleted_by_its_training_before_it_is_read(
+    ref, trained, diffuse, monkeypatch
+):
+    older, newest = (checkpoints.at(trained / "checkpoints", step) for step in (2, 4))
+    make = assembly.denoiser
+
+    def slow(*args):
+        shutil.rmtree(newest, ignore_errors=True)
+        return make(*args)
+
+    monkeypatch.setattr(assembly, "denoiser", slow)
+    if ref == "tiny":
+        assert diffuse.json(f"{LINE} run={ref}")["weights"]["step"] == 2
+    else:
+        said = diffuse.error(f"{LINE} run={ref}", code=3)
+        assert f"{newest.name} is gone: the training that goes on has deleted it" in said
+    assert older.exists()
 
 
 def test_an_evaluation_is_filed_under_its_run_and_known_on_whatever_device_it_was(trained, diffuse):

@@ -191,6 +191,18 @@ def test_files_are_decoded_once_and_again_when_they_change_or_the_copy_is_damage
     assert len(list((cache / "decoded").glob("*.safetensors"))) == 1
 
 
+@pytest.mark.parametrize(("there", "damage"), [(b'[\\"a', b'[\\"c'), (b"classes", b"clasres")])
+def test_a_copy_whose_classes_are_damaged_is_decoded_again(root, cache, there, damage, caplog):
+    opened(root)
+    (copy,) = (cache / "decoded").glob("*.safetensors")
+    whole = copy.read_bytes()
+    assert there in whole
+    copy.write_bytes(whole.replace(there, damage))
+    with caplog.at_level(logging.WARNING, "diffuse.data"):
+        assert opened(root).spec.classes == ("a", "b")
+    assert f"{copy} is damaged (checksum)" in caplog.text
+
+
 def test_other_pixels_in_a_file_of_the_same_size_and_time_are_decoded(root, cache):
     """As `cp -p`, rsync or tar put them there: of a BMP every picture has as many bytes."""
     place = root / "a" / "9.bmp"

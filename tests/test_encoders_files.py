@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save
 
 from diffuse.classifier import centred, new_classifier, round_weights
 from diffuse.config import build
@@ -24,6 +25,7 @@ from diffuse.encoders import (
     open_encoder,
     save_encoder,
 )
+from diffuse.encoders.trained import trained_here
 from diffuse.errors import ConfigError, DataError
 from diffuse.seeds import generator
 
@@ -128,6 +130,19 @@ def test_auto_takes_the_newest_encoder_that_was_trained_here_for_all_of_this_dat
     assert encoder.sha256 == load_encoder(tmp_path / "outputs/encoder/any/v002").sha256
     assert open_encoder(node, spec, str(tmp_path / "elsewhere")).name == "pixels"
     assert open_encoder(node, spec_of(), str(tmp_path / "outputs")).name.startswith("fashion")
+
+
+@pytest.mark.parametrize("damage", [{"nbme": "x"}, {"name": "x", "cha": 3}, []])
+def test_a_damaged_encoder_that_was_trained_here_stops_no_evaluation(damage, tmp_path):
+    folder = tmp_path / "encoder/any/v001"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"status": "done", "started": "1"}))
+    facts = {"schema": 1, **damage} if isinstance(damage, dict) else damage
+    content = save({"w": torch.zeros(1)}, {"diffuse": json.dumps(facts)})
+    (folder / FILE).write_bytes(content)
+    assert [*trained_here(tmp_path, spec_of())] == []
+    with pytest.raises(DataError, match="is no encoder of this version"):
+        load_encoder(folder)
 
 
 @pytest.mark.parametrize(("classes", "least"), [(2, 0.707), (10, 0.316), (100, 0.1)])

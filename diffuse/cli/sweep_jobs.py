@@ -140,7 +140,8 @@ def _set_aside(own: Path) -> None:
     left = [path for path in own.iterdir() if not path.name.startswith("attempt-")]
     if not left:
         return
-    number = 1 + len(list(own.glob("attempt-*")))
+    there = [path.name.removeprefix("attempt-") for path in own.glob("attempt-*")]
+    number = 1 + max((int(word) for word in there if word.isdigit()), default=0)
     (own / f"attempt-{number}").mkdir()
     for path in left:
         path.rename(own / f"attempt-{number}" / path.name)

@@ -146,7 +146,7 @@ def _lengths(job: list[str]) -> list[str]:
 @contextmanager
 def locked(path: Path, what: Path) -> Iterator[None]:
     """One process at a time; a lock ends with the process that holds it, however it ends."""
-    lock = owners.lock(path)
+    lock = runs.lock(path, what)
     if lock is None:
         raise ConfigError(f"resume: {what} is being run by another process")
     with lock:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffuse import children, config, meanings, run_folders, runs, secrets, stderr, yamls
+from diffuse import children, config, files, meanings, run_folders, runs, secrets, stderr, yamls
 from diffuse.cli import composing, sweep_records, sweep_signals
 from diffuse.cli.arguments import CALL, Arguments, as_word, from_home, parts_of, quote
 from diffuse.cli.sweep_jobs import STOPPED, SweepJob, outcome, printed, row_of
 from diffuse.cli.sweep_records import Jobs
 from diffuse.console import print_columns, print_json
-from diffuse.errors import ConfigError, DiffuseError
+from diffuse.errors import ConfigError, DiffuseError, NoSpaceError
 
 log = logging.getLogger("diffuse")
 NUMBERED = "hydra.sweep.subdir='${hydra.job.num}'"
@@ -216,8 +216,11 @@ def _launch(job: SweepJob) -> int:
     except (DiffuseError, KeyboardInterrupt, SystemExit):
         lost = False  # the jobs that are missing never began
         raise
-    except Exception as error:  # the launcher's: it has lost a process, say
-        code = stderr.report(error)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in files.FULL:  # of a file of Hydra's own
+            lost = False
+            raise NoSpaceError(f"no space in {job.told}: {error.strerror}") from error
+        code = stderr.report(error)  # the launcher's: it has lost a process, say
     finally:
         code = _list_failures(job, lost) or code
     return code

@@ -16,7 +16,7 @@ from diffuse.data.sources import cache, locked
 from diffuse.errors import DiffuseError
 
 log = logging.getLogger("diffuse.data")
-RULES = 4  # by which files are decoded or refused; other rules, other copies
+RULES = 5  # by which files are decoded or refused; other rules, other copies
 
 
 class Table(NamedTuple):
@@ -78,21 +78,19 @@ def _load(path: Path) -> Table | None:
     except (SafetensorError, OSError) as error:
         log.warning("%s is damaged (%s), decoding again", path, error)
         return None
-    images, labels = tensors.get("images"), tensors.get("labels")
-    if images is None or _checksum(images, labels) != notes.get("sha256"):
+    images, labels, names = tensors.get("images"), tensors.get("labels"), notes.get("classes", "")
+    if images is None or _checksum(images, labels, names) != notes.get("sha256"):
         log.warning("%s is damaged (checksum), decoding again", path)
         return None
-    return Table(images, labels, tuple(json.loads(notes["classes"])))
+    return Table(images, labels, tuple(json.loads(names)))
 
 
 def _save(path: Path, table: Table) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    notes = {
-        "classes": json.dumps(table.classes),
-        "sha256": _checksum(table.images, table.labels),
-    }
+    names = json.dumps(table.classes)
+    notes = {"classes": names, "sha256": _checksum(table.images, table.labels, names)}
     tensors = {"images": table.images.contiguous()}
     if table.labels is not None:
         tensors["labels"] = table.labels.contiguous()
@@ -110,5 +108,7 @@ def _save(path: Path, table: Table) -> None:
             old.unlink(missing_ok=True)
 
 
-def _checksum(images: Tensor, labels: Tensor | None) -> str:
-    return sha256_of(images, torch.empty(0) if labels is None else labels)
+def _checksum(images: Tensor, labels: Tensor | None, names: str) -> str:
+    """Of all that is in a copy: a class under another name would be another set, too."""
+    pixels = sha256_of(images, torch.empty(0) if labels is None else labels)
+    return hashlib.sha256(f"{pixels} {names}".encode()).hexdigest()

@@ -20,6 +20,7 @@ from diffuse.errors import DataError, reason
 ASSETS = Path(__file__).parent.parent / "assets"
 FILE = "encoder.safetensors"  # in a run folder of `diffuse encoder`
 SCHEMA = 1
+NEEDED = {"name", "channels", "height", "width", "classes", "network", "weights"}  # of its facts
 
 
 def save_encoder(path: Path, net: Classifier, about: Mapping[str, Any]) -> str:
@@ -122,7 +123,7 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {key: content.get_tensor(key) for key in sorted(content.keys())}
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise DataError(f"{file} is damaged: {reason(error, None)}") from error
-    if facts.get("schema") != SCHEMA:
+    if not isinstance(facts, dict) or facts.get("schema") != SCHEMA or not facts.keys() >= NEEDED:
         raise DataError(
             f"{file} is no encoder of this version of diffuse: train one with diffuse encoder"
         )

@@ -164,14 +164,15 @@ class Store:
 
     def speed(self) -> float | None:
         """Images a second of a process that drew here, by what was written down; None = nothing."""
-        lines, rows = [], []
+        lines, images, seconds = [], 0, 0.0
         with contextlib.suppress(OSError):
             lines = (self.folder / "drawn.jsonl").read_bytes().splitlines()
         for line in lines:
-            with contextlib.suppress(ValueError):  # cut short, on a full disk
-                rows.append(json.loads(line))
-        seconds = sum(row["seconds"] for row in rows)
-        return sum(row["images"] for row in rows) / seconds if seconds else None
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # cut short, or damaged
+                row = json.loads(line)
+                more, took = int(row["images"]), float(row["seconds"])
+                images, seconds = images + more, seconds + took
+        return images / seconds if seconds else None
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """`--multirun ... resume=`: the same words again do what is missing, and nothing else."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,18 @@ def test_what_a_failed_attempt_left_is_kept_beside_the_next_one(jobs):
         assert jobs.of(f"{LINE} resume={resume}")[0] == 1
     for log in ("attempt-1/log.txt", "attempt-2/log.txt", "log.txt"):
         assert "seed 2 is broken" in (FOLDER / "1" / log).read_text()
+
+
+def test_an_attempt_that_somebody_has_deleted_is_not_in_the_way(jobs):
+    jobs.broken = {2}
+    for resume in ("none", "auto", "auto"):
+        assert jobs.of(f"{LINE} resume={resume}")[0] == 1
+    shutil.rmtree(FOLDER / "1/attempt-1")
+    jobs.broken = set()
+    assert jobs.of(f"{LINE} resume=auto") == (0, [2])
+    assert [path.name for path in sorted((FOLDER / "1").glob("attempt-*"))] == [
+        "attempt-2", "attempt-3",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """What of a sweep is damaged costs that and nothing else."""
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from diffuse import runs
-from diffuse.cli import sweep_jobs
+from diffuse.cli import sweep_jobs, sweep_records
+from diffuse.errors import ConfigError
 
 FOLDER = Path("outputs/train/mine/v001")
 LINE = "train -m seed=1,2 name=mine"
@@ -61,6 +63,30 @@ def test_a_damaged_list_of_jobs_is_passed_over_and_named_only_by_who_names_it(
     for resume in ("none", "auto"):  # a new sweep, then that one
         assert jobs.of(f"{LINE} resume={resume}")[0] == 0
     assert sorted(FOLDER.parent.glob("v*")) == [FOLDER.with_name(f"v00{k}") for k in (1, 2, 3)]
+
+
+def test_a_sweep_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / ".lock").mkdir()  # who is root may write anywhere else
+    with (
+        pytest.raises(ConfigError, match=rf"resume: {tmp_path} cannot be written to: Is a dir"),
+        sweep_records.locked(tmp_path / ".lock", tmp_path),
+    ):
+        pass
+
+
+def test_a_disk_too_full_for_a_file_of_hydra_is_said_and_no_job_is_called_killed(
+    jobs, capsys, monkeypatch
+):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hydra._internal.core_plugins.basic_sweeper.OmegaConf.save", full)
+        assert jobs.of(LINE) == (5, [])
+    said = capsys.readouterr().err
+    assert f"error: no space in {FOLDER}: No space left on device" in said
+    assert "killed" not in said
+    assert jobs.of(f"{LINE} resume=auto") == (0, [1, 2])
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"code": 0}'])

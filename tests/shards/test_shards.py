@@ -74,7 +74,10 @@ def test_the_speed_is_that_of_the_drawing_and_not_of_the_reading(draw, tmp_path,
     draw(8)  # they are read
     assert kept.speed() == speed
     with open(next((tmp_path / "kept").glob("*/drawn.jsonl")), "ab") as file:
-        file.write(b'{"shard": 2, "ima')  # a full disk
+        # a flipped bit, and a full disk
+        file.write(
+            b'{"images": 4, "secondr": 9}\n[]\n{"images": 4, "seconds": []}\n{"shard": 2, "ima'
+        )
     assert kept.speed() == speed
     assert Store(tmp_path / "kept", {"nobody": 0}).speed() is None
 
