@@ -1,7 +1,7 @@
 """Records of evaluations as they are read again, and whole."""
 
 import json
-import math
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,8 @@ def _check(path: Path, record: Mapping[str, Any], kinds: Mapping[str, str]) -> N
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    return known and abs(value) <= sys.float_info.max  # NaN is not
 
 
 def _is_interval(value: Any) -> bool:
@@ -101,7 +102,7 @@ IS: dict[str, Callable[[Any], bool]] = {
     "a table": lambda value: isinstance(value, dict),
     "text": lambda value: isinstance(value, str),
     "texts": lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
-    "a whole number": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "a whole number": lambda value: isinstance(value, int) and _is_number(value),
     "a whole number or null": lambda value: value is None or IS["a whole number"](value),
     "a number": _is_number,
     "two numbers, the lower one first": _is_interval,
