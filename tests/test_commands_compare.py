@@ -271,11 +271,16 @@ def test_a_record_of_an_older_version_has_no_interval_of_its_floor(evaluated, di
     assert f"{record['fid']['floor']:.3f}" in diffuse.out
 
 
-@pytest.mark.parametrize("where", ["fid.value", "fid.floor", "seeds.seed"])
-def test_a_number_that_no_float_holds_is_damage(where, evaluated, diffuse):
-    path, (table, key) = evaluated / "v001/record.json", where.split(".")
+EDITED = {"fid.value": 10**400, "fid.floor": 10**400, "seeds.seed": 10**400, "n": -1}
+EDITED |= {"encoder.features": None, "reference.dataset": 3, "reference.split": 3}
+EDITED |= {"real.sha256": {}, "weights.name": []}
+
+
+@pytest.mark.parametrize(("where", "value"), EDITED.items())
+def test_what_no_record_has_is_damage(where, value, evaluated, diffuse):
+    path, (*tables, key) = evaluated / "v001/record.json", where.split(".")
     record = json.loads(path.read_text())
-    record[table][key] = 10**400
+    (record[tables[0]] if tables else record)[key] = value
     path.write_text(json.dumps(record))
     assert f"is damaged: {where} must be" in diffuse.error("compare tiny/v001 tiny/v002", code=3)
 
