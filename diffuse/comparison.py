@@ -53,12 +53,14 @@ def difference(
     With the same seeds image k of both starts from the same noise. More than one: Student's t of
     the differences seed by seed, and what no seed changes. One: the jackknife of the difference,
     since the same images are in the same block of both. It covers images that were drawn apart as
-    well, but then it gains nothing. Else, without the values of a jackknife, the intervals count as
-    independent and their reaches add up in quadrature, each side with the ends that face each
+    well, but then it gains nothing. Seeds that agree to the last bit, as shares of 0 do, say
+    nothing of the difference, either. Else, without the values of a jackknife, the intervals count
+    as independent and their reaches add up in quadrature, each side with the ends that face each
     other.
     """
     value = other["value"] - first["value"]
-    if same_seeds and (gaps := _gaps(first, other, "per_seed")):
+    gaps = _gaps(first, other, "per_seed")
+    if same_seeds and gaps and any(len({*one["per_seed"]}) > 1 for one in (first, other)):
         found = over_seeds(gaps)
         if _scatters(found.sd, found.mean):
             ends = _with_what_is_fixed(found, first, other)

@@ -1,7 +1,7 @@
 """Records of evaluations as they are read again, and whole."""
 
 import json
-import math
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ RESULTS = ("fid", "kid", "metrics", "curves")  # what was measured: no field of 
 
 # what others read of a record, and take for this; a table stands before what is in it
 KINDS = {
-    "schema": "a whole number", "n": "a whole number", "command": "text",
+    "schema": "a whole number", "n": "2 or more", "command": "text",
     "images_per_second": "a number", "features_per_second": "a number",
     **dict.fromkeys(("encoder", "reference", "metrics", "seeds"), "a table"),
     **dict.fromkeys(("weights", "real", "settings", "settings.prdc", "sampler"), "a table"),
-    "encoder.name": "text", "encoder.sha256": "text",
-    "reference.sha256": "text", "warnings": "texts",
+    "encoder.name": "text", "encoder.sha256": "text", "encoder.features": "a whole number",
+    "reference.sha256": "text", "reference.dataset": "text", "reference.path": "text",
+    "reference.split": "text or null", "real.sha256": "text", "warnings": "texts",
+    "settings.prdc.k": "a whole number", "weights.name": "text",
     "seeds.seed": "a whole number or null", "seeds.count": "a whole number",
     "weights.run": "text", "weights.step": "a whole number",
 }  # fmt: skip
@@ -85,7 +87,8 @@ def _check(path: Path, record: Mapping[str, Any], kinds: Mapping[str, str]) -> N
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    return known and abs(value) <= sys.float_info.max  # NaN is not
 
 
 def _is_interval(value: Any) -> bool:
@@ -100,8 +103,10 @@ def _are(each: Callable[[Any], bool]) -> Callable[[Any], bool]:
 IS: dict[str, Callable[[Any], bool]] = {
     "a table": lambda value: isinstance(value, dict),
     "text": lambda value: isinstance(value, str),
+    "text or null": lambda value: value is None or isinstance(value, str),
     "texts": lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
-    "a whole number": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "a whole number": lambda value: isinstance(value, int) and _is_number(value),
+    "2 or more": lambda value: IS["a whole number"](value) and value >= 2,
     "a whole number or null": lambda value: value is None or IS["a whole number"](value),
     "a number": _is_number,
     "two numbers, the lower one first": _is_interval,

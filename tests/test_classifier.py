@@ -109,6 +109,7 @@ def test_the_command_trains_one_that_evaluation_can_use(tmp_path, capsys):
     assert encoder.name == "digits-classifier"
     assert about["training"]["command"].startswith("diffuse encoder dataset=digits epochs=1")
     assert about["test_accuracy"] == facts["accuracy"]
+    assert about["chance"] == digits("test")[1].bincount().max() / 360
     assert facts["status"] == "done"
     logits = encoder.head(encode(encoder, digits("test")[0]))
     assert float((logits.argmax(1) == digits("test")[1]).double().mean()) == facts["accuracy"]

@@ -260,3 +260,36 @@ def test_comparing_writes_nothing(evaluated, diffuse, tmp_path):
     assert diffuse("compare tiny/v001 tiny/v002") == 0
     assert sorted(tmp_path.rglob("*")) == before
     assert runs.read(evaluated / "v001")["status"] == "done"
+
+
+def test_a_record_of_an_older_version_has_no_interval_of_its_floor(evaluated, diffuse):
+    path = evaluated / "v001/record.json"
+    record = json.loads(path.read_text())
+    assert record["fid"].pop("floor_ci95")
+    path.write_text(json.dumps(record))
+    assert diffuse("compare tiny/v001 tiny/v002") == 0
+    assert f"{record['fid']['floor']:.3f}" in diffuse.out
+
+
+EDITED = {"fid.value": 10**400, "fid.floor": 10**400, "seeds.seed": 10**400, "n": -1}
+EDITED |= {"encoder.features": None, "reference.dataset": 3, "reference.split": 3}
+EDITED |= {"real.sha256": {}, "weights.name": []}
+
+
+@pytest.mark.parametrize(("where", "value"), EDITED.items())
+def test_what_no_record_has_is_damage(where, value, evaluated, diffuse):
+    path, (*tables, key) = evaluated / "v001/record.json", where.split(".")
+    record = json.loads(path.read_text())
+    (record[tables[0]] if tables else record)[key] = value
+    path.write_text(json.dumps(record))
+    assert f"is damaged: {where} must be" in diffuse.error("compare tiny/v001 tiny/v002", code=3)
+
+
+def test_where_pictures_lie_is_no_difference(evaluated, diffuse):
+    path = evaluated / "v001/record.json"
+    record = json.loads(path.read_text())
+    for version in ("v001", "v002"):
+        record["pictures"] = {"neighbours": f"outputs/eval/tiny/{version}/neighbours.png"}
+        (evaluated / version / "record.json").write_text(json.dumps(record))
+    assert diffuse("compare tiny/v001 tiny/v002") == 0
+    assert "also differ" not in diffuse.out

@@ -161,3 +161,21 @@ def test_images_alone_are_compared_with_the_data_of_the_newest_run(theirs, train
     assert alone["fid"] == said["fid"]
     assert alone["reference"] == said["reference"]
     assert str(trained) not in str(alone)
+
+
+def test_a_class_with_fewer_training_images_than_are_scored_has_a_floor_of_those(diffuse, tmp_path):
+    rng = np.random.default_rng(0)
+    for split, counts in (("train", (80, 6)), ("test", (8, 8))):
+        for name, count in zip("ab", counts, strict=True):
+            (folder := tmp_path / "data" / split / name).mkdir(parents=True)
+            for k in range(count):
+                pixels = rng.integers(256, size=(8, 8), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{k}.png")
+    labels = np.arange(40) % 2
+    np.savez("a.npz", images=rng.integers(256, size=(40, 8, 8), dtype=np.uint8), labels=labels)
+    line = f"{LINE} images=a.npz dataset=folder dataset.root=data"
+    record = diffuse.json(f"{line} metrics=[per_class]")
+    assert record["metrics"]["per_class"]["floor_counts"] == [20, 6]
+    said = "the floor of class b is of 6 training images, all there are: of 20 it would be lower"
+    assert said in record["warnings"]
+    assert said not in diffuse.json(f"{line} metrics=[fid]")["warnings"]

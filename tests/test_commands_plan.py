@@ -177,9 +177,12 @@ def test_a_training_of_another_config_is_no_sibling(evaluated, diffuse):
 
 def test_a_damaged_evaluation_is_none_and_the_whole_one_before_it_counts(evaluated, diffuse):
     assert diffuse(f"{OTHERWISE} n=30") == 0
-    (evaluated / "eval/tiny/v002/record.json").write_text("{")
-    assert diffuse.json("plan")["measured"]["n"] == 24
-    assert "v002/record.json is damaged" in diffuse.err
+    path = evaluated / "eval/tiny/v002/record.json"
+    record = json.loads(path.read_text())
+    for damaged in ({key: record[key] for key in record if key != "weights"}, {}):
+        path.write_text(json.dumps(damaged))
+        assert diffuse.json("plan")["measured"]["n"] == 24
+        assert "v002/record.json is damaged" in diffuse.err
     (evaluated / "eval/tiny/v001/record.json").write_text("{")
     assert diffuse.error("plan").endswith("diffuse eval run=tiny/v001 n=1024")
 

@@ -67,7 +67,8 @@ def test_what_holds_mu_or_sigma_is_statistics_and_nothing_else_is_guessed(reals,
     np.savez(tmp_path / "half.npz", mu=np.zeros(64))
     assert "half.npz has no 'sigma'" in diffuse.error(f"{LINE} reference=half.npz", 3)
     np.savez(tmp_path / "other.npz", mean=np.zeros(64), cov=np.eye(64))
-    assert "other.npz holds mean, cov" in diffuse.error(f"{LINE} reference=other.npz", 3)
+    said = diffuse.error(f"{LINE} reference=other.npz", 3)
+    assert "other.npz has no 'mu': it holds mean, cov; give images, or a file of mu and" in said
     np.save(tmp_path / "floats.npy", reals / 255)
     assert "its range would be a guess" in diffuse.error(f"{LINE} reference=floats.npy", 3)
     (tmp_path / "cut.npz").write_bytes((tmp_path / "half.npz").read_bytes()[:99])

@@ -53,6 +53,14 @@ def test_shares_that_differ_by_as_much_in_every_seed_prove_nothing():
     assert not found.shown
 
 
+def test_shares_that_are_0_in_every_seed_of_both_are_no_proof_of_no_difference():
+    none = score(0.0, 0.0, 0.013, [0.0, 0.0, 0.0])
+    found = difference(none, none, same_seeds=True)
+    assert (found.low, found.high) == pytest.approx((-0.013, 0.013))
+    some = score(0.1, 0.05, 0.2, [0.1, 0.1, 0.1])
+    assert difference(none, some, same_seeds=True) == difference(none, some, same_seeds=False)
+
+
 def test_one_seed_or_other_seeds_cannot_be_paired():
     one = record(score(3, 2, 4, [3.0]))
     lines = compare([one, one]).lines

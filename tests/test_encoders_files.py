@@ -154,6 +154,13 @@ def test_an_encoder_is_doubted_that_is_nearer_to_chance_than_to_certainty(classe
     assert f"on {least - 0.001:.1%} of its test images, chance on {1 / classes:.1%}" in said
 
 
+def test_where_most_images_are_of_one_class_it_takes_more_than_to_call_all_by_it():
+    about = {"name": "some-classifier", "classes": ["a", "b"], "chance": 0.9}
+    (said,) = doubts(about | {"test_accuracy": 0.9})
+    assert "it is right on 90.0% of its test images, chance on 90.0%" in said
+    assert doubts(about | {"test_accuracy": 0.95}) == ()
+
+
 def test_auto_passes_over_what_learnt_too_little_and_a_path_to_it_is_a_warning(
     small, tmp_path, caplog
 ):

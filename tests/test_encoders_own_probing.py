@@ -201,3 +201,8 @@ def test_a_module_may_write_into_its_images():
 
 def test_without_convolutions_nothing_is_turned():
     assert opened(Net()).layout == torch.preserve_format
+
+
+def test_features_that_are_not_dense_are_refused():
+    said = refusal(computing(lambda x: x.flatten(1).to_sparse()))
+    assert "must return dense features, got torch.sparse_coo" in said

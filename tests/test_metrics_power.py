@@ -1,5 +1,7 @@
 """What the planner promises is what a simulation finds."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy.stats import chi2, nct, t
@@ -46,6 +48,9 @@ def test_power_rises_to_1_and_is_a_number_however_large_the_difference(seeds):
     found = [power_of(delta, SPREAD, 2000, seeds) for delta in np.geomspace(0.01, 100, 400)]
     assert (np.diff(found) >= -1e-12).all()
     assert found[-1] == pytest.approx(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of numpy's: a person would see a line of our code
+        assert power_of(1e308, SPREAD, 2000, seeds) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,7 @@ def _about(
         "width": spec.width,
         "classes": list(spec.classes),
         "test_accuracy": share,
+        "chance": int(test.labels.bincount().max()) / len(test),
         "data": {"train_sha256": train.sha256, "test_sha256": test.sha256},
         "training": {
             "command": job.line,

@@ -97,6 +97,8 @@ def _features(net: nn.Module, name: str, x: Tensor) -> Tensor:
     if not isinstance(features, Tensor) or not features.is_floating_point():
         kind = features.dtype if isinstance(features, Tensor) else type(features).__name__
         raise ValueError(f"{name} must return a float tensor of features, got {kind}")
+    if features.layout != torch.strided:
+        raise ValueError(f"{name} must return dense features, got {features.layout}")
     if features.ndim != 2 or len(features) != shape[0] or not features.shape[1]:
         got = [*features.shape]
         raise ValueError(f"{name} must map images [b c h w] to [b d]: {shape} gave {got}")

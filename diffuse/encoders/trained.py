@@ -75,14 +75,16 @@ def doubts(about: Mapping[str, Any]) -> tuple[str, ...]:
     """What there is to say against an encoder that learnt too little to judge images by.
 
     It is right less often than halfway, in factors, from chance to always: of 2 classes 71%, of 10
-    32%, of 100 10%.
+    32%, of 100 10%. Chance is to say always what most test images are, so more where one class is
+    of more images than others; files of older versions do not tell.
     """
-    share, classes = about.get("test_accuracy"), len(about["classes"])
-    if share is None or share >= classes**-0.5:
+    share = about.get("test_accuracy")
+    chance = about.get("chance", 1 / len(about["classes"]))
+    if share is None or share >= chance**0.5:
         return ()
     return (
         f"the encoder {about['name']} learnt too little: it is right on {share:.1%} of its test "
-        f"images, chance on {1 / classes:.1%}, so numbers in its features say little; train one "
+        f"images, chance on {chance:.1%}, so numbers in its features say little; train one "
         "for longer with diffuse encoder epochs=",
     )
 

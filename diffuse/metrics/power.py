@@ -91,7 +91,8 @@ def _beyond(freedom: int, shift: float, reach: np.ndarray) -> np.ndarray:
     Beyond a shift of 30 nctdtr may be NaN, and the numerator hardly scatters: chi-square is left.
     """
     if shift > 30:
-        return chdtr(freedom, freedom * (shift / reach) ** 2)
+        with np.errstate(over="ignore"):  # infinity is far enough
+            return chdtr(freedom, freedom * (shift / reach) ** 2)
     return 1 - nctdtr(freedom, shift, reach)
 
 

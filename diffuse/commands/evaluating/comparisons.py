@@ -114,7 +114,7 @@ def _how(found: Comparison, over: Mapping[str, Sequence[Pooled]]) -> dict[str, s
     rows |= {"over trainings": _how_over(over)} if over else {}
     if found.unrecorded:
         rows["not recorded"] = f"{', '.join(found.unrecorded)} (in some of them)"
-    if noted := [m.field for m in found.noted if m.field not in TOLD]:
+    if noted := [m.field for m in found.noted if m.field.partition(".")[0] not in TOLD]:
         rows["also differ"] = _some(noted, ", ")
     for reason in dict.fromkeys(found.left_out.values()):
         names = [measure(name).label for name, why in found.left_out.items() if why == reason]

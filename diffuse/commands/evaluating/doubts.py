@@ -1,6 +1,7 @@
 """What is to be said of numbers that can be computed and mean little: a line each."""
 
 import logging
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from diffuse.encoders import Encoder
 from diffuse.foreign import Statistics
 from diffuse.restored import Trained
 from diffuse.scoring import Real
+from diffuse.scoring.rows import counts_of
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,8 @@ def of_numbers(
             f"a class has {least} images, few for the {encoder.dim} features of the encoder: much "
             f"of its FID is bias, as in its floor; {ENOUGH * encoder.dim} of each class would do"
         )
+    if classes is not None and real.train and n <= len(real.train):  # else it is said of all
+        found += _lacking(counts_of(classes), real.train)
     of_what = (None, len(real.train or ()))  # it may be these very images
     if real.train and known and not isinstance(known, Pictured) and known.n in of_what:
         found.append(
@@ -87,6 +91,19 @@ def of_numbers(
         log.warning("%s", line)
     read = known.doubts if isinstance(known, Pictured) else ()
     return [*found, *read, *encoder.doubts]  # those were said when they were opened
+
+
+def _lacking(asked: Mapping[int, int], train: ImageSet) -> list[str]:
+    """Of the floor of a class that has fewer training images than are scored of it, but 4."""
+    there, names = counts_of(train.labels.cpu()), train.spec.classes
+    short = [c for c, number in asked.items() if there.get(c, 0) < number]
+    if not short or min(there.get(c, 0) for c in asked) < 4:  # then there is no such floor
+        return []
+    c, more = short[0], f"; so it is with {len(short) - 1} more" if len(short) > 1 else ""
+    return [
+        f"the floor of class {names[c]} is of {there[c]:,} training images, all there are: "
+        f"of {asked[c]:,} it would be lower{more}"
+    ]
 
 
 def of_classes(

@@ -99,8 +99,8 @@ def measured(outputs: Path, trained: Path, smoke: bool) -> Measured:
 
 def _of(record: Record) -> str:
     """E.g. "step 1,778, ema"; a class, if there is one."""
-    weights, label = record["weights"], record["sampler"].get("label_name")
-    about = f"step {weights['step']:,}, {weights['name']}"
+    weights, label = record["weights"], record.get("sampler", {}).get("label_name")
+    about = ", ".join([f"step {weights['step']:,}", *filter(None, [weights.get("name")])])
     return about if label is None else f"{about}, {label} alone"
 
 
@@ -186,7 +186,10 @@ def _made_alike(one: Record, other: Record) -> bool:
 def _whole(folder: Path) -> Record | None:
     """A record; none if it is damaged, which is nothing to what is planned."""
     try:
-        return evaluations.read(folder)
+        record = evaluations.read(folder)
+        if "weights" not in record:
+            raise DataError(f"{folder / evaluations.FILE} is damaged: it has no weights")
+        return record
     except DataError as error:
         log.warning("%s", error)
         return None

@@ -1,7 +1,7 @@
 """What `reference=` names: mean and covariance of features, or images that are encoded here."""
 
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from diffuse.encoders import Encoder
 from diffuse.encoders.encoder import wrong_channels
 from diffuse.errors import DataError
 from diffuse.foreign import OF_TENSORS, Images, Statistics, read_tensors
+from diffuse.foreign.images import KEYS
 from diffuse.metrics import Moments
 from diffuse.scoring import Rows
 
@@ -56,18 +57,21 @@ def _refuse_another_size(source: str, images: Tensor, size: Sequence[int]) -> No
 
 
 def _holds_images(path: Path) -> bool:
-    """Is it a folder, or a file without mu and sigma? Who reads statistics names what it is not."""
+    """Is it a folder, or a file of one entry, or of one that is called as images are, without mu
+    and sigma? Who reads statistics names what it is not.
+    """
     kind = path.suffix.lower()
     if path.is_dir() or not path.is_file() or kind not in (".npy", ".npz", *OF_TENSORS):
         return path.is_dir()
-    names: Iterable[str] = read_tensors(path, numbers=True) if kind in OF_TENSORS else ()
+    names = [*read_tensors(path, numbers=True)] if kind in OF_TENSORS else []
     if kind == ".npz":
         try:
             with zipfile.ZipFile(path) as file:
                 names = [name.removesuffix(".npy") for name in file.namelist()]
         except (OSError, zipfile.BadZipFile):
             return False
-    return not {"mu", "sigma"}.intersection(names)
+    named = len(names) < 2 or not set(KEYS).isdisjoint(names)
+    return named and not {"mu", "sigma"}.intersection(names)
 
 
 def _for_encoder(given: Images, encoder: Encoder) -> Images:

@@ -135,12 +135,14 @@ def _with_floor(name: str, score: Mapping[str, Any]) -> dict[str, str]:
 
 
 def real(name: str, score: Mapping[str, Any], form: str) -> str:
-    """The floor, with its interval in this form."""
+    """The floor, with its interval in this form; records of older versions have none."""
     if score.get("floor") is None:
         return ""
     digits = _decimals(name, score)
-    ends = _ends(name, score["floor_ci95"], digits)
-    return _number(name, score["floor"], digits) + form.format(ends)
+    ends = score.get("floor_ci95")
+    return _number(name, score["floor"], digits) + (
+        form.format(_ends(name, ends, digits)) if ends else ""
+    )
 
 
 def _ends(name: str, ci95: Sequence[float], digits: int) -> str:
