@@ -55,7 +55,7 @@ def crew(devices: int) -> Iterator[Meet]:
     """Start the others, which import torch while we look for data; at the end nobody is left."""
     if children.under_torchrun():
         threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
-        with left_behind(lambda: "another process of this training is gone; it said why"):
+        with left_behind(lambda: "another process of this training is gone"):
             yield _torchrun
     elif devices == 1:
         yield lambda: ALONE

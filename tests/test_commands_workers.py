@@ -27,6 +27,17 @@ def test_devices_is_a_number_of_processes(verb, trained, diffuse):
     assert "devices" in diffuse.error(f"{verb} devices=two")
 
 
+def test_no_more_processes_begin_than_there_are_shards(diffuse, trained, monkeypatch):
+    begun, start = [], sharing.children.start
+    monkeypatch.setattr(
+        sharing.children, "start", lambda *words, **how: begun.append(1) or start(*words, **how)
+    )
+    for n, workers in ((1, 0), (8, 1)):  # in shards of 4
+        begun.clear()
+        assert diffuse(f"sample {LINE} devices=99 n={n}") == 0, diffuse.err
+        assert len(begun) == workers
+
+
 @pytest.fixture
 def order(trained, diffuse, monkeypatch):
     """What a worker is told: order(line of diffuse sample)."""

@@ -92,6 +92,7 @@ def parse(verb: str, argv: list[str]) -> Arguments:
         _refuse_other_words(word, verb)
         if word.lstrip("+").startswith(OF_A_SWEEP) and not arguments.multirun:
             raise ConfigError(f"{word} is about a sweep, it goes with --multirun only")
+    arguments.typed = _last_of_each(arguments.typed)
     free = [
         _quoted(_in_full(word), arguments.multirun)
         for word in arguments.typed
@@ -203,6 +204,12 @@ def _is_absent_group(word: str, verb: str) -> bool:
         options = nearest(match[2], usage.choices(match[1]))
         raise ConfigError(f"{match[1]}: cannot be {match[2] or 'empty'}; {options}")
     return True
+
+
+def _last_of_each(words: list[str]) -> list[str]:
+    """Without what is typed again: a sweep would take either as a setting of its own."""
+    keys = [_in_full(match[1]) if (match := KEY.fullmatch(word)) else word for word in words]
+    return [word for k, word in enumerate(words) if keys[k] not in keys[k + 1 :] or word[0] == "~"]
 
 
 def _in_full(word: str) -> str:

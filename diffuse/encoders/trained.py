@@ -80,7 +80,7 @@ def doubts(about: Mapping[str, Any]) -> tuple[str, ...]:
     """
     share = about.get("test_accuracy")
     chance = about.get("chance", 1 / len(about["classes"]))
-    if share is None or share >= chance**0.5:
+    if share is None or share > chance**0.5:
         return ()
     return (
         f"the encoder {about['name']} learnt too little: it is right on {share:.1%} of its test "

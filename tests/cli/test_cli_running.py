@@ -116,6 +116,14 @@ def test_a_name_of_digits_stays_text_and_null_stays_null(command):
     assert command.cfg.name == "fashion_mnist-cosine"
 
 
+def test_of_what_is_typed_twice_the_last_one_counts_in_a_sweep_too(command):
+    words = ["seed=1,2", "+optimizer.x=1", "seed=3", "++optimizer.x=2", "resume.allow=[a]"]
+    parsed = arguments.parse("train", ["-m", *words, "resume_allow=[b]"])
+    assert parsed.typed == ["seed=3", "++optimizer.x=2", "resume_allow=[b]"]
+    assert cli.main(["train", "-m", "seed=1,2", "name=a", "seed=3"]) == 0
+    assert [cfg.seed for cfg, _ in command.calls] == [3]
+
+
 def test_the_word_after_plot_says_what_is_plotted(command):
     assert cli.main(["plot", "data", "dataset=digits"]) == 0
     assert command.cfg.what == "data"

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffuse import children, hardware
 from diffuse.restored import Trained
 from diffuse.sampling import Plan
+from diffuse.shards import count
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +52,18 @@ def nth(device: torch.device, rank: int) -> torch.device:
 
 
 class Workers:
-    """While it is entered, `devices - 1` more processes draw; `look` says who is gone."""
+    """While it is entered, `devices - 1` more processes draw, but none without a shard to draw.
+
+    `look` says who is gone.
+    """
 
     def __init__(
         self, cfg: DictConfig | None, trained: Trained, plan: Plan, asked: Mapping[str, Any]
     ) -> None:
         self.orders: list[str] = []
         self.processes: dict[int, tuple[subprocess.Popen[str], IO[str]]] = {}
-        for rank in range(1, 1 if cfg is None else cfg.devices):
+        shards = count(asked["n"], plan.batch)
+        for rank in range(1, 1 if cfg is None else min(cfg.devices, shards)):
             assert cfg is not None
             order = {**asked, "cfg": pinned(cfg, trained, plan, rank), "rank": rank,
                      "threads": torch.get_num_threads()}  # fmt: skip
