@@ -16,6 +16,7 @@ from diffuse.denoiser import Denoiser
 from diffuse.errors import ConfigError
 from diffuse.guidance import Guidance
 from diffuse.noise_level import Predictor
+from diffuse.objectives import Objective
 from diffuse.samplers import Sampler
 from diffuse.sampling import Plan
 from diffuse.schedules import Schedule
@@ -173,6 +174,7 @@ def plan(
     pixels: tuple[float, float],
     batch: int,
     moments: tuple[float, float],
+    objective: Objective,
     level_of: Predictor | None = None,
     guidance: Guidance | None = None,
 ) -> Plan:
@@ -205,7 +207,7 @@ def plan(
         sampler=walk,
         sigmas=sigmas,
         range=pixels,
-        clip="range" if cfg.clip == "auto" else cfg.clip,
+        clip=held(cfg.clip, objective, trained[1]),
         start=cfg.start,
         seed=cfg.seed,
         batch=batch,
@@ -215,6 +217,19 @@ def plan(
         level_of=level_of,
         guidance=guidance,
     )
+
+
+def held(clip: str, objective: Objective, top: float) -> str:
+    """Where estimates of x0 are held: `auto` is in the range where an error of F is magnified.
+
+    D = c_skip x + c_out F, and at the highest level the noise says nothing of x0. F for eps errs by
+    c_out = -sigma there, as far as the noise reaches; for all others by little more than the data.
+    """
+    if clip != "auto":
+        return clip
+    level = torch.tensor([top], dtype=torch.float64)
+    _, c_out, _ = objective.coefficients(level)
+    return "range" if c_out.abs().item() > top / 2 else "none"
 
 
 def _calls(kept: list[bool], asked: list[Tensor], guidance: Guidance | None) -> int:

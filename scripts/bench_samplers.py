@@ -30,6 +30,7 @@ from diffuse.cli import usage
 from diffuse.console import print_json
 from diffuse.data import ImageSpec, open_dataset
 from diffuse.denoiser import Denoiser
+from diffuse.objectives import v
 from diffuse.sampling import Plan
 from diffuse.schedules import Schedule
 from diffuse.seeds import generator
@@ -43,8 +44,8 @@ LIKE = ["model=quick", "schedule=linear", "model.init=torch", "model.conditional
 
 def planned(words: list[str], schedule: Schedule, batch: int) -> Plan:
     """A plan as `diffuse sample` makes it, for a network that knows the schedule's levels."""
-    cfg = final_config("sample", words)
-    return planning.plan(cfg, schedule, schedule.range, (-1.0, 1.0), batch, (0.0, 0.5))
+    cfg = final_config("sample", ["clip=range", *words])
+    return planning.plan(cfg, schedule, schedule.range, (-1.0, 1.0), batch, (0.0, 0.5), v())
 
 
 class Instant(nn.Module):

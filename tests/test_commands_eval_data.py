@@ -214,7 +214,7 @@ DRAWN = {
     "sampler.eta=1": ("ddim", "uniform", 50, "dynamic"),  # of the one that there is without a word
     "grid=karras": ("ddim", "karras", 50, "dynamic"),
     "sampler=ddim steps=2": ("ddim", "uniform", 2, "dynamic"),
-    "debug=smoke": ("ddim", "uniform", 2, "range"),
+    "debug=smoke": ("ddim", "uniform", 2, "none"),
 }
 
 

@@ -6,6 +6,8 @@ import pytest
 import yaml
 from closed_forms import CONF, nodes
 
+from diffuse import config, planning
+
 STEPPING = [n for n, node in nodes("sampler").items() if node["meta"].get("steps")]
 PREDICTED = [n for n, node in nodes("sampler").items() if node["meta"].get("needs")]
 
@@ -65,6 +67,30 @@ def test_fewer_calls_may_be_asked_for_with_reuse(trained, diffuse):
 def test_every_way_to_hold_estimates_is_recorded(clip, trained, diffuse):
     drawn = diffuse.json(f"sample n=2 steps=3 clip={clip} device=cpu")
     assert drawn["sampler"]["clip"] == clip
+
+
+def highest():
+    """Of every schedule there is; of some a network sees a part only."""
+    for name, node in nodes("schedule").items():
+        yield name, config.build("schedule", node).range[1]
+    yield "few levels", 10.0
+
+
+@pytest.mark.parametrize(("schedule", "top"), [*highest()])
+def test_estimates_are_held_in_the_range_where_an_error_grows_with_the_noise(schedule, top):
+    for name, node in nodes("objective").items():
+        objective = config.build(
+            "objective", {**node, **({"sigma_data": 0.7} if "edm" in name else {})}
+        )
+        assert planning.held("auto", objective, top) == ("range" if name == "eps" else "none")
+        assert planning.held("dynamic", objective, top) == "dynamic"
+
+
+def test_so_they_are_when_images_are_drawn(diffuse):
+    for objective, clip in (("eps", "range"), ("flow", "none")):
+        line = f"train.steps=2 train.sample_every=null objective={objective} name={objective}"
+        assert diffuse.train(line) == 0
+        assert diffuse.json(f"sample n=2 device=cpu run={objective}")["sampler"]["clip"] == clip
 
 
 BAD = {

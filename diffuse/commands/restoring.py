@@ -64,6 +64,7 @@ def planned(cfg: DictConfig, trained: Trained, batch: int) -> Plan:
     guiding.complete(cfg, trained.cfg)
     plan = planning.plan(
         cfg, trained.schedule, trained.levels, trained.range, batch, trained.moments,
+        trained.denoiser.objective,
         None if predictor is None else noise_level.load(predictor, device),
         guiding.guidance(cfg, trained),
     )  # fmt: skip

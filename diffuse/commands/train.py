@@ -126,7 +126,7 @@ def check(cfg: DictConfig) -> None:
     schedule, _ = assembly.schedule_and_law(cfg)
     measured = copy.deepcopy(cfg)  # the data's deviation is not known yet
     assembly.fill_sigma_data(measured, 1.0)
-    assembly.objective_and_weighting(measured)
+    objective, _ = assembly.objective_and_weighting(measured)
     config.bind("optimizer", cfg.optimizer)
     config.bind("model", cfg.model, "channels", "size", "classes")
     with torch.device("meta"):
@@ -136,7 +136,7 @@ def check(cfg: DictConfig) -> None:
     config.bind("tracker", cfg.tracker)
     guiding.check(cfg, cfg, "this training")
     pixels, looks = assembly.pixel_range(cfg), guiding.of_looks(cfg)
-    planning.plan(cfg, schedule, schedule.range, pixels, 1, (0.0, 0.0), guidance=looks)
+    planning.plan(cfg, schedule, schedule.range, pixels, 1, (0.0, 0.0), objective, guidance=looks)
     resuming.check_allowed(cfg)
 
 

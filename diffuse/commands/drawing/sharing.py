@@ -62,8 +62,8 @@ class Workers:
     ) -> None:
         self.orders: list[str] = []
         self.processes: dict[int, tuple[subprocess.Popen[str], IO[str]]] = {}
-        shards = count(asked["n"], plan.batch)
-        for rank in range(1, 1 if cfg is None else min(cfg.devices, shards)):
+        processes = 1 if cfg is None else min(cfg.devices, count(asked["n"], plan.batch))
+        for rank in range(1, processes):
             assert cfg is not None
             order = {**asked, "cfg": pinned(cfg, trained, plan, rank), "rank": rank,
                      "threads": torch.get_num_threads()}  # fmt: skip

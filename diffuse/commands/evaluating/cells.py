@@ -107,7 +107,7 @@ def _planner(
         assert isinstance(said, DictConfig)
         return planning.plan(
             said, trained.schedule, trained.levels, trained.range, batch, trained.moments,
-            guidance=guidance,
+            trained.denoiser.objective, guidance=guidance,
         )  # fmt: skip
 
     return planned

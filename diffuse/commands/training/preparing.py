@@ -187,7 +187,14 @@ def _built(found: Found, data: ImageSet, test: ImageSet, ranks: Ranks) -> Work:
     batch = assembly.sampling_batch(None, device)
     guidance = guiding.of_looks(cfg, denoiser)
     plan = planning.plan(
-        cfg, schedule, schedule.range, pixels, batch, (mean, std), guidance=guidance
+        cfg,
+        schedule,
+        schedule.range,
+        pixels,
+        batch,
+        (mean, std),
+        denoiser.objective,
+        guidance=guidance,
     )
     return Work(
         cfg, data, test, law, plan, schedule.range, training, recipe, peaks, device, seen, initial,
