@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from diffuse import files
-from diffuse.errors import say
+from diffuse.stderr import say
 
 WIDTH = 80  # of the terminal that a table should fit in
 PLAIN_SECONDS = 10.0  # between two lines where there is no terminal

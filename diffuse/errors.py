@@ -1,7 +1,5 @@
 """What can go wrong, in the words a user reads, with the exit code a script reads."""
 
-import contextlib
-import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -47,13 +45,6 @@ def reason(error: BaseException, most: int | None = 200) -> str:
 def first_line(error: BaseException | str) -> str:
     """The first line of what an error says that is not empty; of none the error's name."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip()
-
-
-def say(line: str) -> None:
-    """On stderr; a closed pipe or terminal, or a full disk behind it, is no reason to fail."""
-    with contextlib.suppress(OSError):
-        if sys.stderr is not None:  # else print takes stdout
-            print(line, file=sys.stderr, flush=True)
 
 
 def closest(word: str, choices: Iterable[str], cutoff: float) -> str | None:

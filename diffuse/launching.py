@@ -15,9 +15,10 @@ import torch
 import torch.distributed as dist
 
 from diffuse import children, hardware
-from diffuse.errors import ConfigError, DiffuseError, first_line, say
+from diffuse.errors import ConfigError, DiffuseError, first_line
 from diffuse.interrupts import Interrupts
 from diffuse.ranks import ALONE, Ranks
+from diffuse.stderr import say
 
 GRACE = 15.0  # seconds that the others have to end by themselves when one is gone
 Meet = Callable[[], Ranks]  # waits for the other processes

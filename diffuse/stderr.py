@@ -7,7 +7,14 @@ import sys
 import traceback
 
 from diffuse import files, secrets
-from diffuse.errors import CLOSED_PIPE, INTERRUPTED, DataError, DiffuseError, NoSpaceError, say
+from diffuse.errors import CLOSED_PIPE, INTERRUPTED, DataError, DiffuseError, NoSpaceError
+
+
+def say(line: str) -> None:
+    """A closed pipe or terminal, or a full disk behind it, is no reason to fail."""
+    with contextlib.suppress(OSError):
+        if sys.stderr is not None:  # else print takes stdout
+            print(line, file=sys.stderr, flush=True)
 
 
 def report(error: BaseException) -> int:

@@ -10,7 +10,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from diffuse import checkpoints, cli, console, errors, runs
+from diffuse import checkpoints, cli, console, runs
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_so_it_is_for_a_process(start):
 
 def test_where_there_is_no_stderr_nothing_goes_to_stdout(monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr", None)
-    errors.say("a line")
+    stderr.say("a line")
     assert capsys.readouterr().out == ""
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from diffuse import children, secrets, stderr
 from diffuse.cli import usage
 from diffuse.commands import VERBS
-from diffuse.errors import INTERRUPTED, TERMINATED, ConfigError, nearest, say
+from diffuse.errors import INTERRUPTED, TERMINATED, ConfigError, nearest
 from diffuse.interrupts import Interrupts
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         return code
     except SystemExit as leaving:  # 130 or 143: a command was told to stop
         if leaving.code in (INTERRUPTED, TERMINATED):
-            say("stopped")
+            stderr.say("stopped")
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except BaseException as error:
         return stderr.report(error)
