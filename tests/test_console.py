@@ -10,7 +10,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from diffuse import checkpoints, cli, console, runs
+from diffuse import checkpoints, cli, console, runs, stderr
 
 
 @pytest.mark.parametrize(
