@@ -44,6 +44,19 @@ def test_what_is_judged_by_is_the_data_itself_whatever_size_a_network_sees():
             assert torch.equal(one.images, other.images)
 
 
+def test_a_run_of_ours_is_judged_by_the_images_that_it_keeps(trained, diffuse):
+    """Not by the sheet of samples that lies beside them."""
+    line, found = f"{LINE} dataset=digits images=outputs/sample", []
+    for name in ("png", "npy", "npz"):
+        assert diffuse(f"sample n=12 steps=2 device=cpu name={name} save={name}") == 0
+        found.append(diffuse.json(f"{line}/{name}/latest"))
+        kept = {"png": "images"}.get(name, f"images.{name}")
+        assert found[-1]["source"]["path"].endswith(f"{name}/latest/{kept}")
+    assert len({record["fid"]["value"] for record in found}) == 1
+    assert diffuse("sample n=12 steps=2 device=cpu name=none") == 0
+    assert "is a run that keeps no images: save=" in diffuse.error(f"{line}/none/latest", 3)
+
+
 @pytest.mark.slow
 def test_the_test_images_are_at_no_distance_from_themselves_whatever_the_fit(theirs, diffuse):
     line, found = f"{LINE} images=theirs.npy dataset=digits", []

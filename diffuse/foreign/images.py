@@ -42,7 +42,7 @@ def read_images(path: str | Path) -> Images:
 
     Arrays must be uint8, [n h w c], [n c h w] or [n h w]; which one, must be clear from the shape.
     """
-    path = Path(path)
+    path = _kept(Path(path))
     kind = path.suffix.lower()
     if path.is_dir():
         images, doubts = _folder(path)
@@ -55,6 +55,16 @@ def read_images(path: str | Path) -> Images:
         raise DataError(f"no images at {path}")
     images = _array(path, wanted(path, _first(path, found)))
     return Images(images, _digest(images), str(path), _labels(path, found, len(images)))
+
+
+def _kept(path: Path) -> Path:
+    """Of a run folder the images that it keeps: pictures of them lie beside them."""
+    if not all((path / name).is_file() for name in ("run.json", "overrides.yaml")):
+        return path
+    for name in ("images", "images.npz", "images.npy"):
+        if (path / name).exists():
+            return path / name
+    raise DataError(f"{path} is a run that keeps no images: save=png, npy or npz does")
 
 
 def as_gray(given: Images) -> Images | None:
