@@ -49,7 +49,7 @@ def test_an_evaluation_uses_what_was_sampled_and_gives_the_numbers_it_would_have
 
 OTHERS = ("checkpoint=2", "weights=raw", "sampler=heun", "label=3")
 MORE = (
-    "seed=1", "steps=3", "sampler.eta=0.5", "start=ve", "clip=none", "batch=3", "precision=bf16",
+    "seed=1", "steps=3", "sampler.eta=0.5", "start=ve", "clip=range", "batch=3", "precision=bf16",
     "grid=karras", "guidance=2",
 )  # fmt: skip
 
